@@ -1,0 +1,69 @@
+// Package backup takes restore points of virtual machines. Every backup has five steps: find the
+// VM, take a temporary snapshot, open the disks as of that snapshot, copy disks and configuration,
+// remove the snapshot. The fifth happens whatever became of the fourth.
+package backup
+
+import (
+	"errors"
+	"time"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+)
+
+// DefaultParallel is how many disks of one VM are copied at the same time.
+const DefaultParallel = 4
+
+// ErrRequest is what a request gives that can't be carried out as it is written.
+var ErrRequest = errors.New("invalid backup request")
+
+// A Hypervisor is what this package needs of one.
+type Hypervisor interface {
+	hypervisor.Finder
+	hypervisor.Snapshotter
+	hypervisor.PointInTimeOpener
+}
+
+// A Request describes a backup to take.
+type Request struct {
+	VM          hypervisor.VMRef
+	Description string
+	Tags        map[string]string
+	Quiesce     quiesce.Policy
+
+	// ExcludeDisks names disks to leave out, each by its label ("Hard disk 2"), its address
+	// ("scsi0:1") or its UUID.
+	ExcludeDisks []string
+
+	// Parallel is how many disks are copied at the same time; zero means DefaultParallel.
+	Parallel int
+
+	// Progress, if set, is called from time to time while disks are copied, and once at the end.
+	Progress func(Progress)
+}
+
+// Progress is how far the copying has come.
+type Progress struct {
+	VM    string
+	Disks int // being copied, of all
+	// Done counts the bytes that were read and the holes that were passed over; Total is the sum of
+	// the disks' capacities. Read counts the bytes that were read alone.
+	Done, Total, Read int64
+	Elapsed           time.Duration
+}
+
+// A Result is a backup that was taken.
+type Result struct {
+	ID       repository.ID
+	Manifest *repository.Manifest
+	Warnings []string // those of the manifest, and what went wrong after it was committed
+	Duration time.Duration
+}
+
+// A Check is what is known of a backup before it is taken.
+type Check struct {
+	VM       *hypervisor.VM
+	Excluded []hypervisor.Disk
+	Warnings []string
+}

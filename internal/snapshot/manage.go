@@ -1,0 +1,89 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
+)
+
+func (m *Manager) read(ctx context.Context, instanceUUID string, id hypervisor.SnapshotID) (*Taken, error) {
+	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot %s: %w", id, err)
+	}
+	s, err := m.get(ctx, vm, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Taken{VM: *vm, Snapshot: *s, Consistency: quiesce.Of(*s, false)}, nil
+}
+
+// get finds one snapshot in the VM's tree, by ID and never by name.
+func (m *Manager) get(ctx context.Context, vm *hypervisor.VM, id hypervisor.SnapshotID) (*hypervisor.Snapshot, error) {
+	all, err := m.hv.Snapshots(ctx, vm.ID)
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot %s of %s: %w", id, vm.Path, err)
+	}
+	for i := range all {
+		if all[i].ID == id {
+			return &all[i], nil
+		}
+	}
+	return nil, fmt.Errorf("read snapshot %s of %s: %w", id, vm.Path, hypervisor.ErrSnapshotNotFound)
+}
+
+func (m *Manager) list(ctx context.Context, ref hypervisor.VMRef) (*hypervisor.VM, []hypervisor.Snapshot, error) {
+	vm, err := m.hv.FindVM(ctx, ref)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	all, err := m.hv.Snapshots(ctx, vm.ID)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list snapshots of %s: %w", vm.Path, err)
+	}
+	return vm, all, nil
+}
+
+func (m *Manager) rename(
+	ctx context.Context, instanceUUID string, id hypervisor.SnapshotID, name, description string,
+) error {
+	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
+	if err != nil {
+		return fmt.Errorf("rename snapshot %s: %w", id, err)
+	}
+	if err := m.hv.RenameSnapshot(ctx, vm.ID, id, name, description); err != nil {
+		return fmt.Errorf("rename snapshot %s of %s: %w", id, vm.Path, err)
+	}
+	return nil
+}
+
+func (m *Manager) remove(
+	ctx context.Context, instanceUUID string, id hypervisor.SnapshotID, options hypervisor.RemoveOptions,
+) error {
+	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove snapshot %s: %w", id, err)
+	}
+	err = m.hv.RemoveSnapshot(ctx, vm.ID, id, options)
+	// The port says that a snapshot or a VM that is gone is no error; an implementation that races
+	// with somebody else's removal may still say so.
+	if gone(err) || errors.Is(err, hypervisor.ErrSnapshotNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove snapshot %s of %s: %w", id, vm.Path, err)
+	}
+	return nil
+}
+
+// gone reports whether err says that there is no such VM (any more).
+func gone(err error) bool {
+	var notFound *hypervisor.VMNotFoundError
+	return errors.As(err, &notFound)
+}
