@@ -60,17 +60,38 @@ func (b Blocks) Digest(capacity int64) Digest {
 		numbers = append(numbers, n)
 	}
 	slices.Sort(numbers)
-	h := blake3.New()
-	var word [8]byte
-	put := func(v int64) {
-		binary.LittleEndian.PutUint64(word[:], uint64(v))
-		_, _ = h.Write(word[:]) // a hash never fails
-	}
-	put(capacity)
+	d := NewDigester(capacity)
 	for _, n := range numbers {
-		put(n)
-		sum := b[n]
-		_, _ = h.Write(sum[:])
+		d.Add(n, b[n])
 	}
-	return Digest(digestScheme + ":" + hex.EncodeToString(h.Sum(nil)))
+	return d.Digest()
+}
+
+// A Digester makes the Digest of a disk whose blocks come in ascending order, in constant memory.
+type Digester struct {
+	hash *blake3.Hasher
+	word [8]byte
+}
+
+// NewDigester starts the digest of a disk of the given capacity in bytes.
+func NewDigester(capacity int64) *Digester {
+	d := &Digester{hash: blake3.New()}
+	d.number(capacity)
+	return d
+}
+
+// Add takes the hash of the next block that is not all zero. Numbers must ascend.
+func (d *Digester) Add(number int64, hash BlockHash) {
+	d.number(number)
+	_, _ = d.hash.Write(hash[:]) // a hash never fails
+}
+
+func (d *Digester) number(v int64) {
+	binary.LittleEndian.PutUint64(d.word[:], uint64(v))
+	_, _ = d.hash.Write(d.word[:])
+}
+
+// Digest is the digest of the blocks added so far, all others being zero.
+func (d *Digester) Digest() Digest {
+	return Digest(digestScheme + ":" + hex.EncodeToString(d.hash.Sum(nil)))
 }
