@@ -1,0 +1,170 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/soap"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// A Client is a connection to a vCenter or an ESXi host. It is safe for concurrent use.
+type Client struct {
+	config Config
+	addr   string // host:port
+	vim    *vim25.Client
+	log    *slog.Logger
+
+	session     *session
+	limits      *limits
+	locks       *limits // one slot per VM, see lockVM
+	watcher     *watcher
+	reads       readers
+	restSession restSession
+
+	// life ends with Close. What serves many callers at a time (a batch of reads, the watcher, the
+	// keepalive) runs on it rather than on the context of one caller.
+	life context.Context //nolint:containedctx // see above
+	stop context.CancelFunc
+	done chan struct{} // closed when the keepalive has ended
+}
+
+// Connect logs in. Call Close when done.
+//
+// Errors: hypervisor.ErrLogin, a *hypervisor.CertificateError with the thumbprint the server
+// presented, a *hypervisor.UnreachableError. A wrong password is tried once, since servers lock
+// accounts.
+func Connect(ctx context.Context, config Config, log *slog.Logger) (*Client, error) {
+	config, u, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	addr := u.Host
+	if u.Port() == "" {
+		addr = net.JoinHostPort(u.Hostname(), "443")
+	}
+	tr := &trust{server: addr, off: config.AllowUnverifiedSSL, now: time.Now}
+	if tr.pin, err = config.pin(); err != nil {
+		return nil, err
+	}
+	if tr.roots, err = config.rootCAs(); err != nil {
+		return nil, err
+	}
+	sc := soap.NewClient(u, config.AllowUnverifiedSSL)
+	sc.UserAgent = config.UserAgent
+	tr.known = sc.Thumbprint
+	tr.install(sc.DefaultTransport(), config.DialTimeout)
+
+	vim, err := vim25.NewClient(ctx, sc)
+	if err != nil {
+		sc.CloseIdleConnections()
+		return nil, connectError(ctx, u.Host, err)
+	}
+	c := &Client{
+		config: config, addr: addr, vim: vim, log: log,
+		limits: newLimits(config.MaxTransfersPerVM, config.MaxTransfersPerHost, config.MaxTransfersPerServer),
+		locks:  newLimits(1, 1, 1),
+		done:   make(chan struct{}),
+	}
+	c.session = newSession(vim, config.User, config.Password, log)
+	if err := c.session.login(ctx); err != nil {
+		sc.CloseIdleConnections()
+		return nil, connectError(ctx, u.Host, err)
+	}
+	vim.RoundTripper = &roundTripper{next: sc, session: c.session, log: log}
+
+	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
+	c.watcher = newWatcher(c.life, vim, log)
+	c.reads = newReaders(c.life, vim)
+	go c.keepAlive()
+	return c, nil
+}
+
+// connectError says what is wrong with the server, the network or the log-in.
+func connectError(ctx context.Context, server string, err error) error {
+	var cert *hypervisor.CertificateError
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("connect to %s: %w", server, context.Cause(ctx))
+	case errors.As(err, &cert):
+		return cert
+	case errors.Is(err, hypervisor.ErrLogin):
+		return fmt.Errorf("connect to %s: %w", server, err)
+	case isNetworkError(err):
+		return &hypervisor.UnreachableError{Server: server, Err: withoutURL(err)}
+	}
+	return fmt.Errorf("connect to %s: no answer of a vSphere API: %w", server, withoutURL(err))
+}
+
+// withoutURL takes the request's address off an error of package net/http; what went wrong remains.
+func withoutURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// keepAlive uses the session now and then so that the server doesn't end it. A session that ended
+// nevertheless is renewed on the way, like for any other call.
+func (c *Client) keepAlive() {
+	defer close(c.done)
+	tick := time.NewTicker(c.config.KeepAlive)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.life.Done():
+			return
+		case <-tick.C:
+			if err := c.session.touch(c.life, c.vim); err != nil {
+				c.log.Warn("keep the vSphere session alive", "server", c.addr, "error", err)
+			}
+		}
+	}
+}
+
+// closeTimeout is how long Close may take to log out.
+const closeTimeout = 15 * time.Second
+
+// Close logs out and ends what runs in the background. A second call does nothing.
+func (c *Client) Close(ctx context.Context) error {
+	if c.life.Err() != nil {
+		return nil
+	}
+	c.stop()
+	<-c.done
+	c.watcher.wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	c.restSession.logout(ctx)
+	err := c.session.logout(ctx)
+	c.vim.CloseIdleConnections()
+	if err != nil {
+		return fmt.Errorf("log out of %s: %w", c.addr, withoutURL(err))
+	}
+	return nil
+}
+
+// vmRef is the managed object reference of a VM's handle.
+func vmRef(id hypervisor.VMID) types.ManagedObjectReference {
+	return types.ManagedObjectReference{Type: "VirtualMachine", Value: string(id)}
+}
+
+// snapshotRef is the managed object reference of a snapshot's handle.
+func snapshotRef(id hypervisor.SnapshotID) types.ManagedObjectReference {
+	return types.ManagedObjectReference{Type: "VirtualMachineSnapshot", Value: string(id)}
+}
+
+// vm wraps a VM's handle for govmomi.
+func (c *Client) vm(id hypervisor.VMID) *object.VirtualMachine {
+	return object.NewVirtualMachine(c.vim, vmRef(id))
+}

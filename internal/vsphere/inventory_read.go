@@ -1,0 +1,194 @@
+package vsphere
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/vmware/govmomi/fault"
+	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// A reader reads the same properties of many objects in few calls. While one call is under way, further
+// requests queue, and leave together as the next call. Nobody waits for company: a lone request leaves
+// at once. A request never gets an answer to a call that left before it came, so that whoever changes
+// something and then reads sees the change.
+type reader struct {
+	ctx  context.Context //nolint:containedctx // the client's life: a call serves many callers
+	vim  *vim25.Client
+	spec readSpec
+
+	mu      sync.Mutex
+	queue   []*readRequest
+	calling bool
+}
+
+// A readSpec says what to read of an object, and of which objects around it.
+type readSpec struct {
+	props  []types.PropertySpec
+	around []types.BaseSelectionSpec
+}
+
+// A readRequest is one caller's question.
+type readRequest struct {
+	ref  types.ManagedObjectReference
+	done chan struct{}
+
+	objects map[types.ManagedObjectReference]types.ObjectContent // shared: not to be modified
+	err     error
+}
+
+// maxBatch is how many objects a call asks for, so that no answer grows without bound.
+const maxBatch = 100
+
+// readTimeout limits one call; it serves callers whose own deadlines differ.
+const readTimeout = 2 * time.Minute
+
+// read returns the properties of ref, and of the objects around it. An object that is gone is not among
+// them. What is returned is shared with other callers and must not be modified.
+func (r *reader) read(
+	ctx context.Context, ref types.ManagedObjectReference,
+) (map[types.ManagedObjectReference]types.ObjectContent, error) {
+	req := &readRequest{ref: ref, done: make(chan struct{})}
+	r.mu.Lock()
+	r.queue = append(r.queue, req)
+	if !r.calling {
+		r.calling = true
+		go r.run()
+	}
+	r.mu.Unlock()
+	select {
+	case <-req.done:
+		return req.objects, req.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// run makes calls until nobody asks any more.
+func (r *reader) run() {
+	for {
+		r.mu.Lock()
+		n := min(len(r.queue), maxBatch)
+		batch := r.queue[:n:n]
+		r.queue = r.queue[n:]
+		r.calling = n > 0
+		r.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		r.answer(batch)
+	}
+}
+
+// answer makes one call for a batch of requests.
+func (r *reader) answer(batch []*readRequest) {
+	ctx, cancel := context.WithTimeout(r.ctx, readTimeout)
+	defer cancel()
+	objects, err := r.call(ctx, batch)
+	if r.ctx.Err() != nil && err != nil {
+		err = errClosed
+	}
+	for _, req := range batch {
+		req.objects, req.err = objects, err
+		close(req.done)
+	}
+}
+
+func (r *reader) call(
+	ctx context.Context, batch []*readRequest,
+) (map[types.ManagedObjectReference]types.ObjectContent, error) {
+	spec := types.PropertyFilterSpec{PropSet: r.spec.props, ReportMissingObjectsInResults: types.NewBool(true)}
+	known := make(map[types.ManagedObjectReference]bool, len(batch))
+	for _, req := range batch {
+		if !known[req.ref] {
+			known[req.ref] = true
+			spec.ObjectSet = append(spec.ObjectSet, types.ObjectSpec{
+				Obj: req.ref, Skip: types.NewBool(false), SelectSet: r.spec.around,
+			})
+		}
+	}
+	for attempt := 1; ; attempt++ {
+		objects, err := retrieve(ctx, r.vim, spec)
+		// The continuation of an answer is bound to the session; if that ends in between, begin again.
+		if err == nil || attempt == 2 || !fault.Is(err, &types.NotAuthenticated{}) {
+			return objects, err
+		}
+	}
+}
+
+// retrieve reads what spec says, all pages of it.
+func retrieve(
+	ctx context.Context, vim *vim25.Client, spec types.PropertyFilterSpec,
+) (map[types.ManagedObjectReference]types.ObjectContent, error) {
+	objects := make(map[types.ManagedObjectReference]types.ObjectContent, len(spec.ObjectSet))
+	collector := vim.ServiceContent.PropertyCollector
+	res, err := methods.RetrievePropertiesEx(ctx, vim, &types.RetrievePropertiesEx{
+		This: collector, SpecSet: []types.PropertyFilterSpec{spec},
+	})
+	if err != nil {
+		return nil, err
+	}
+	page := res.Returnval
+	for page != nil {
+		for _, object := range page.Objects {
+			objects[object.Obj] = object
+		}
+		if page.Token == "" {
+			break
+		}
+		next, err := methods.ContinueRetrievePropertiesEx(ctx, vim, &types.ContinueRetrievePropertiesEx{
+			This: collector, Token: page.Token,
+		})
+		if err != nil {
+			return nil, err
+		}
+		page = &next.Returnval
+	}
+	return objects, nil
+}
+
+// load fills dst, a pointer to a managed object of package mo, from what was read of ref.
+// Error: a *hypervisor.PermissionError where a property may not be read.
+func load(objects map[types.ManagedObjectReference]types.ObjectContent, ref types.ManagedObjectReference, dst any) error {
+	object, ok := objects[ref]
+	if !ok {
+		return classify(missingObject(ref))
+	}
+	if err := mo.LoadObjectContent([]types.ObjectContent{object}, dst); err != nil {
+		return fmt.Errorf("read %s: %w", ref.Value, classify(err))
+	}
+	return nil
+}
+
+// properties reads some properties of one object on their own; reads that many callers make at the same
+// time go through a reader instead.
+func (c *Client) properties(ctx context.Context, ref types.ManagedObjectReference, paths []string, dst any) error {
+	objects, err := retrieve(ctx, c.vim, types.PropertyFilterSpec{
+		PropSet:                       []types.PropertySpec{{Type: ref.Type, PathSet: paths}},
+		ObjectSet:                     []types.ObjectSpec{{Obj: ref}},
+		ReportMissingObjectsInResults: types.NewBool(true),
+	})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", ref.Value, classify(err))
+	}
+	return c.named(load(objects, ref, dst))
+}
+
+// readers are the reads that many callers make at the same time.
+type readers struct {
+	snapshots *reader
+}
+
+func newReaders(ctx context.Context, vim *vim25.Client) readers {
+	one := func(kind string, paths ...string) *reader {
+		return &reader{ctx: ctx, vim: vim, spec: readSpec{props: []types.PropertySpec{{Type: kind, PathSet: paths}}}}
+	}
+	return readers{
+		snapshots: one("VirtualMachine", "name", "snapshot", "layoutEx", "runtime.consolidationNeeded"),
+	}
+}

@@ -1,0 +1,80 @@
+package vsphere
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vmware/govmomi/fault"
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/task"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// cancelTimeout is how long a cancelled task may take to come to its end. Removing a snapshot can't be
+// cancelled once it commits, so this is an upper limit on how long a cancelled caller is kept.
+const cancelTimeout = 2 * time.Minute
+
+// waitTask waits for the end of a task.
+//
+// When the task fails, the error is the task's fault, classified (see classify). When ctx ends first, the
+// task is cancelled if it can be, and waited for on a deadline of its own; the error then wraps
+// ctx.Err(). In every case the TaskInfo that is returned, unless it is nil, says how the task ended, so
+// that a caller can tell that something was done after all: check info.State and info.Result.
+func (c *Client) waitTask(ctx context.Context, t *object.Task) (*types.TaskInfo, error) {
+	info, err := c.watchTask(ctx, t.Reference())
+	if err == nil {
+		return info, taskError(info)
+	}
+	if ctx.Err() == nil {
+		return info, fmt.Errorf("wait for %s: %w", t.Reference().Value, err)
+	}
+	info, late := c.cancelTask(context.WithoutCancel(ctx), t.Reference())
+	switch {
+	case late != nil:
+		return info, fmt.Errorf("%s: %w; how it ended is not known: %w", t.Reference().Value, ctx.Err(), late)
+	case info.State == types.TaskInfoStateSuccess:
+		return info, fmt.Errorf("%s: %w; the task was done before it could be cancelled", t.Reference().Value, ctx.Err())
+	}
+	return info, fmt.Errorf("%s: %w; the task was cancelled", t.Reference().Value, ctx.Err())
+}
+
+// cancelTask asks the server to cancel a task, and waits for its end.
+func (c *Client) cancelTask(ctx context.Context, ref types.ManagedObjectReference) (*types.TaskInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
+	defer cancel()
+	_, err := methods.CancelTask(ctx, c.vim, &types.CancelTask{This: ref})
+	// NotSupported: it can't be cancelled. InvalidState: it has ended by itself.
+	if err != nil && !fault.Is(err, &types.NotSupported{}) && !fault.Is(err, &types.InvalidState{}) {
+		c.log.Warn("cancel a task", "task", ref.Value, "error", withoutURL(err))
+	}
+	return c.watchTask(ctx, ref)
+}
+
+// watchTask waits until a task has ended, however it ended.
+func (c *Client) watchTask(ctx context.Context, ref types.ManagedObjectReference) (*types.TaskInfo, error) {
+	var info types.TaskInfo
+	err := c.watcher.watch(ctx, ref, []string{"info"}, func(name string, value any) bool {
+		if i, ok := value.(types.TaskInfo); ok && name == "info" {
+			info = i
+		}
+		return info.State == types.TaskInfoStateSuccess || info.State == types.TaskInfoStateError
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &info, nil
+}
+
+// taskError returns the error of a task that has ended, nil if it succeeded.
+func taskError(info *types.TaskInfo) error {
+	if info.State != types.TaskInfoStateError {
+		return nil
+	}
+	if info.Error == nil {
+		return fmt.Errorf("%s failed without giving a reason", info.Task.Value)
+	}
+	return fmt.Errorf("%s: %w", info.Task.Value,
+		classify(task.Error{LocalizedMethodFault: info.Error, Description: info.Description}))
+}
