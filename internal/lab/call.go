@@ -1,0 +1,81 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"io"
+	"net/http"
+	"time"
+)
+
+// serveSDK stands before the simulator's SOAP service: it counts calls, runs hooks and breaks connections.
+func (l *Lab) serveSDK(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	method := soapMethod(body)
+	l.enter(r.Context(), method)
+	if f, ok := l.faults.next(method, faultTransport); ok {
+		if !l.sleep(r.Context(), f.Delay) {
+			return
+		}
+		l.breakConnection(w, r, f.Fault)
+		return
+	}
+	l.model.Service.ServeSDK(w, r)
+}
+
+// breakConnection answers a request as a broken server or network does.
+func (l *Lab) breakConnection(w http.ResponseWriter, r *http.Request, fault string) {
+	switch fault {
+	case "503":
+		http.Error(w, "503 Service Unavailable", http.StatusServiceUnavailable)
+	case "hang":
+		select {
+		case <-r.Context().Done():
+		case <-l.done:
+		}
+	default:
+		panic(http.ErrAbortHandler) // the server closes the connection without an answer
+	}
+}
+
+// sleep waits. It is false when ctx or the lab ended before.
+func (l *Lab) sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+	case <-l.done:
+	}
+	return false
+}
+
+// soapMethod is the name of the first element in an envelope's body, "" when there is none.
+func soapMethod(envelope []byte) string {
+	decoder := xml.NewDecoder(bytes.NewReader(envelope))
+	inBody := false
+	for {
+		token, err := decoder.RawToken()
+		if err != nil {
+			return ""
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok {
+			continue
+		}
+		if inBody {
+			return start.Name.Local
+		}
+		inBody = start.Name.Local == "Body"
+	}
+}

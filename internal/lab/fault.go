@@ -1,0 +1,134 @@
+package lab
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// A Fault makes calls fail.
+type Fault struct {
+	// Method is the SOAP name of a method, or "GET /nfc", "POST /nfc", "PUT /nfc", "GET /folder",
+	// "PUT /folder". CreateSnapshot_Task also stands for CreateSnapshotEx_Task.
+	Method string `json:"method"`
+	// Fault is the name of a vim fault type ("TaskInProgress"). A method that starts a task succeeds and
+	// the task fails; with "call:" before the name the call itself fails. Beyond these there are "drop"
+	// (the connection breaks), "503", "hang" (no answer until the client goes away) and, for transfers,
+	// "truncate" and "corrupt". Empty: nothing but the delay.
+	Fault string `json:"fault"`
+	// Count is how many calls it hits: zero means one, a negative number means all.
+	Count int `json:"count"`
+	// After is how many calls pass before it hits.
+	After int `json:"after"`
+	// Delay is how long the call or the task takes before the fault, or the work, happens.
+	Delay time.Duration `json:"delay"`
+}
+
+// faultKind is the place at which a fault acts.
+type faultKind int
+
+const (
+	faultTransport faultKind = iota // the connection
+	faultCall                       // the call
+	faultTask                       // the task that the call starts
+	faultTransfer                   // an HTTP request of a lease or a datastore
+)
+
+// transportFaults break the connection rather than the call.
+var transportFaults = []string{"drop", "503", "hang"}
+
+func (f Fault) kind() faultKind {
+	switch {
+	case strings.Contains(f.Method, " /"):
+		return faultTransfer
+	case slices.Contains(transportFaults, f.Fault):
+		return faultTransport
+	case strings.HasSuffix(f.Method, "_Task") && !strings.HasPrefix(f.Fault, "call:"):
+		return faultTask
+	}
+	return faultCall
+}
+
+// matches says whether the fault is meant for a method.
+func (f Fault) matches(method string) bool {
+	return f.Method == method || f.Method == "CreateSnapshot_Task" && method == "CreateSnapshotEx_Task"
+}
+
+// method makes the vim fault of the fault's name, nil when it names none. Unknown names become a
+// SystemError that says so.
+func (f Fault) method() types.BaseMethodFault {
+	name := strings.TrimPrefix(f.Fault, "call:")
+	if name == "" {
+		return nil
+	}
+	if t, ok := types.TypeFunc()(name); ok {
+		if fault, ok := reflect.New(t).Interface().(types.BaseMethodFault); ok {
+			return fault
+		}
+	}
+	return &types.SystemErrorFault{Reason: fmt.Sprintf("injected fault %q is no vim fault", f.Fault)}
+}
+
+// faults are the injected faults.
+type faults struct {
+	mu   sync.Mutex
+	list []*injected
+}
+
+type injected struct {
+	Fault
+	kind    faultKind
+	seen    int
+	left    int // negative: no end
+	hitOnce bool
+}
+
+// Fault makes the next calls of a method fail. Of several faults for one method the first that applies wins.
+func (l *Lab) Fault(f Fault) {
+	left := f.Count
+	if left == 0 {
+		left = 1
+	}
+	l.faults.mu.Lock()
+	defer l.faults.mu.Unlock()
+	l.faults.list = append(l.faults.list, &injected{Fault: f, kind: f.kind(), left: left})
+}
+
+// next tells what happens to a call of method at one place, and uses it up.
+func (s *faults) next(method string, kind faultKind) (Fault, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.list {
+		if f.kind != kind || !f.matches(method) || f.left == 0 {
+			continue
+		}
+		if f.seen < f.After {
+			f.seen++
+			continue
+		}
+		f.hitOnce = true
+		if f.left > 0 {
+			f.left--
+		}
+		return f.Fault, true
+	}
+	return Fault{}, false
+}
+
+// UnhitFaults lists the faults that have hit nothing, or less than they were to hit.
+func (l *Lab) UnhitFaults() []Fault {
+	l.faults.mu.Lock()
+	defer l.faults.mu.Unlock()
+	var unhit []Fault
+	for _, f := range l.faults.list {
+		if f.left > 0 || !f.hitOnce {
+			unhit = append(unhit, f.Fault)
+		}
+	}
+	return unhit
+}

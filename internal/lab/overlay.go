@@ -1,0 +1,117 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// The simulator finds its own objects by type assertion, so objects of other types can't stand in its
+// registry. It looks a call's object up in the session first, though: what the lab does differently
+// stands there, one overlay per session and object, around the one object of the registry.
+type (
+	virtualMachine struct {
+		*simulator.VirtualMachine
+		lab *Lab
+	}
+	snapshot struct {
+		*simulator.VirtualMachineSnapshot
+		lab *Lab
+	}
+	resourcePool struct {
+		*simulator.ResourcePool
+		lab *Lab
+	}
+	taskView struct {
+		*simulator.Task
+		lab *Lab
+	}
+)
+
+// handle runs before every call of the simulator: it injects faults and puts overlays into place.
+func (l *Lab) handle(ctx *simulator.Context, call *simulator.Method) (mo.Reference, types.BaseMethodFault) {
+	if ctx.Session != nil && ctx.Session.Registry == l.internal {
+		return nil, nil
+	}
+	if f, ok := l.faults.next(call.Name, faultCall); ok {
+		l.sleep(context.Background(), f.Delay) // the simulator's contexts never end
+		if fault := f.method(); fault != nil {
+			return nil, fault
+		}
+	}
+	if ctx.Session == nil || ctx.Session.Registry.Get(call.This) != nil {
+		return nil, nil
+	}
+	if overlay := l.overlay(ctx.Map.Get(call.This)); overlay != nil {
+		// Put writes to managed entities.
+		ctx.WithLock(overlay, func() { ctx.Session.Registry.Put(overlay) })
+		l.mu.Lock()
+		l.overlays[ctx.Session.Registry] = true
+		l.mu.Unlock()
+	}
+	return nil, nil
+}
+
+// overlay is what stands before an object of the simulator, nil for most.
+func (l *Lab) overlay(object mo.Reference) mo.Reference {
+	switch o := object.(type) {
+	case *simulator.VirtualMachine:
+		return &virtualMachine{o, l}
+	case *simulator.VirtualMachineSnapshot:
+		return &snapshot{o, l}
+	case *simulator.ResourcePool:
+		return &resourcePool{o, l}
+	case *simulator.Task:
+		return &taskView{o, l}
+	}
+	return nil
+}
+
+// janitor drops overlays when the simulator removes the object.
+type janitor struct{ lab *Lab }
+
+// Reference is nothing that a client can ask for.
+func (j *janitor) Reference() types.ManagedObjectReference {
+	return types.ManagedObjectReference{Type: "LabJanitor", Value: fmt.Sprintf("%p", j.lab)}
+}
+
+// PutObject does nothing.
+func (*janitor) PutObject(*simulator.Context, mo.Reference) {}
+
+// UpdateObject does nothing.
+func (*janitor) UpdateObject(*simulator.Context, mo.Reference, []types.PropertyChange) {}
+
+// RemoveObject drops the overlays of an object.
+func (j *janitor) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectReference) {
+	j.lab.mu.Lock()
+	defer j.lab.mu.Unlock()
+	for registry := range j.lab.overlays {
+		if registry.Get(ref) != nil {
+			registry.Remove(ctx, ref)
+		}
+	}
+}
+
+// background is a context for work of the lab's own.
+func (l *Lab) background() *simulator.Context {
+	ctx := *l.model.Service.Context
+	return &ctx
+}
+
+// inner waits for a task of the simulator and takes it out of the inventory: to clients the lab's own
+// task is the only one.
+func (l *Lab) inner(ctx *simulator.Context, ref types.ManagedObjectReference) (types.AnyType, types.BaseMethodFault) {
+	task, ok := ctx.Map.Get(ref).(*simulator.Task)
+	if !ok {
+		return nil, &types.ManagedObjectNotFound{Obj: ref}
+	}
+	task.Wait()
+	ctx.Map.Remove(ctx, ref)
+	if task.Info.Error != nil {
+		return nil, task.Info.Error.Fault
+	}
+	return task.Info.Result, nil
+}

@@ -1,0 +1,49 @@
+package lab
+
+import (
+	"time"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// setPower changes a VM's recorded power state. The VM's lock is held.
+func (l *Lab) setPower(ctx *simulator.Context, vm *simulator.VirtualMachine, state types.VirtualMachinePowerState) {
+	on := state == types.VirtualMachinePowerStatePoweredOn
+	for _, d := range vm.Config.Hardware.Device {
+		if c := d.GetVirtualDevice().Connectable; c != nil {
+			c.Connected = on && c.StartConnected
+		}
+	}
+	changes := []types.PropertyChange{
+		{Name: "runtime.powerState", Val: state},
+		{Name: "summary.runtime.powerState", Val: state},
+		{Name: "config.hardware.device", Val: vm.Config.Hardware.Device},
+	}
+	if on {
+		now := time.Now()
+		changes = append(changes,
+			types.PropertyChange{Name: "runtime.bootTime", Val: now},
+			types.PropertyChange{Name: "summary.runtime.bootTime", Val: now})
+	}
+	ctx.Update(vm, changes)
+}
+
+// toolsInstalled is what a VM with running VMware Tools reports.
+func toolsInstalled() []types.PropertyChange {
+	const (
+		status  = string(types.VirtualMachineToolsVersionStatusGuestToolsCurrent)
+		running = string(types.VirtualMachineToolsRunningStatusGuestToolsRunning)
+	)
+	return []types.PropertyChange{
+		{Name: "guest.toolsStatus", Val: types.VirtualMachineToolsStatusToolsOk},
+		{Name: "guest.toolsVersionStatus2", Val: status},
+		{Name: "guest.toolsRunningStatus", Val: running},
+		{Name: "guest.toolsVersion", Val: "12352"},
+		{Name: "guest.guestState", Val: "running"},
+		{Name: "guest.guestOperationsReady", Val: true},
+		{Name: "summary.guest.toolsStatus", Val: types.VirtualMachineToolsStatusToolsOk},
+		{Name: "summary.guest.toolsVersionStatus2", Val: status},
+		{Name: "summary.guest.toolsRunningStatus", Val: running},
+	}
+}
