@@ -1,7 +1,13 @@
 package repository
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 )
@@ -85,4 +91,105 @@ func (m *Manifest) SizeBytes() int64 {
 		n += d.Capacity
 	}
 	return n
+}
+
+// maxFileName is the longest name of a file in bytes that every file system takes.
+const maxFileName = 255
+
+// Validate reports what makes m impossible to commit or to restore from.
+func (m *Manifest) Validate() error {
+	switch {
+	case m.SchemaVersion != SchemaVersion:
+		return fmt.Errorf("manifest: schema version %d instead of %d", m.SchemaVersion, SchemaVersion)
+	case m.VM.Name == "", m.VM.Path == "", m.VM.Server == "":
+		return fmt.Errorf("manifest: the name %q, path %q or server %q of the virtual machine is missing",
+			m.VM.Name, m.VM.Path, m.VM.Server)
+	case m.CreatedAt.IsZero():
+		return errors.New("manifest: the time is missing")
+	case m.Parent != "" && !m.Parent.valid():
+		return fmt.Errorf("manifest: %q is not the ID of a restore point", string(m.Parent))
+	}
+	names := map[string]bool{manifestFile: true}
+	take := func(name string) error {
+		if err := checkFileName(name); err != nil {
+			return err
+		}
+		if names[name] {
+			return fmt.Errorf("manifest: two files with the name %q", name)
+		}
+		names[name] = true
+		return nil
+	}
+	for _, name := range []string{m.Config.File, m.Config.NVRAM} {
+		if name == "" {
+			continue
+		}
+		if err := take(name); err != nil {
+			return err
+		}
+	}
+	var total int64
+	for i := range m.Disks {
+		d := &m.Disks[i]
+		if err := take(d.File); err != nil {
+			return err
+		}
+		if err := d.validate(); err != nil {
+			return fmt.Errorf("manifest: disk %q: %w", d.File, err)
+		}
+		if total += d.Capacity; total < 0 {
+			return errors.New("manifest: the sum of the capacities is too large")
+		}
+	}
+	return nil
+}
+
+func (d *Disk) validate() error {
+	if d.Capacity <= 0 {
+		return fmt.Errorf("a capacity of %d bytes", d.Capacity)
+	}
+	if d.ChunkSize != ChunkSize(d.Capacity) {
+		return fmt.Errorf("chunks of %d bytes for a capacity of %d", d.ChunkSize, d.Capacity)
+	}
+	if d.DataBytes < 0 || d.DataBytes > d.Capacity {
+		return fmt.Errorf("%d bytes of data in a capacity of %d", d.DataBytes, d.Capacity)
+	}
+	_, err := disk.ParseDigest(string(d.Digest))
+	return err
+}
+
+// checkFileName sees to it that a name is that of a file in the restore point's one directory,
+// wherever it may be restored to.
+func checkFileName(name string) error {
+	switch {
+	case name == "", name == ".", name == "..", len(name) > maxFileName, !utf8.ValidString(name),
+		strings.ContainsAny(name, `/\`), strings.ContainsFunc(name, unicode.IsControl):
+		return fmt.Errorf("%q is not a file name", name)
+	case name == manifestFile:
+		return fmt.Errorf("the file name %q is taken", name)
+	}
+	return nil
+}
+
+// parseManifest reads backup.json. A newer schema version gives ErrSchemaVersion, whatever else is
+// in it.
+func parseManifest(b []byte) (*Manifest, error) {
+	var version struct {
+		SchemaVersion int `json:"schema_version"`
+	}
+	if err := json.Unmarshal(b, &version); err != nil {
+		return nil, err
+	}
+	if version.SchemaVersion > SchemaVersion {
+		return nil, fmt.Errorf("%w: schema version %d, this one knows %d",
+			ErrSchemaVersion, version.SchemaVersion, SchemaVersion)
+	}
+	var m Manifest
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, err
+	}
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return &m, nil
 }

@@ -3,20 +3,33 @@
 // A restore point is an ordinary Kopia snapshot, pinned, whose root directory holds backup.json (a
 // Manifest), the captured configuration, firmware variables, and one raw image per disk. Stock Kopia
 // tools list, verify, restore and mount it.
+//
+// Any number of processes may use a repository at once. Nothing but deleting a restore point's
+// manifest frees space here: the data goes through Kopia's own maintenance, which waits until no
+// writer can depend on it any more.
 package repository
 
 import (
 	"context"
-	"errors"
+	"encoding/hex"
 	"fmt"
+	"os"
+	"sync"
 	"time"
 
-	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/kopia/kopia/repo"
+
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
 
 // An ID names a restore point: the ID of its Kopia snapshot manifest, 32 hexadecimal digits.
 type ID string
+
+// valid reports whether id has the form of an ID.
+func (id ID) valid() bool {
+	b, err := hex.DecodeString(string(id))
+	return err == nil && len(b) == 16
+}
 
 // Config says where a repository is and how it is opened.
 type Config struct {
@@ -28,31 +41,6 @@ type Config struct {
 	Create bool
 }
 
-// Outcomes that callers decide by. They come wrapped with the path and what is the matter.
-var (
-	ErrNotFound      = errors.New("restore point not found")
-	ErrNoRepository  = errors.New("no repository")             // nothing at the path, or not a repository
-	ErrPassword      = errors.New("wrong repository password") // or a damaged format blob, which looks the same
-	ErrReadOnly      = errors.New("repository can't be written")
-	ErrFull          = errors.New("no space left for the repository")
-	ErrDamaged       = errors.New("repository is damaged") // names the pack or index blob
-	ErrSchemaVersion = errors.New("restore point was written by a newer version")
-	ErrIncomplete    = errors.New("data that the restore point re-uses is gone") // of Commit: take the backup again
-)
-
-// A DigestError says that a disk's content is not what was backed up. It wraps ErrDamaged.
-type DigestError struct {
-	ID        ID
-	File      string
-	Want, Got disk.Digest
-}
-
-func (e *DigestError) Error() string {
-	return fmt.Sprintf("restore point %s: %s has digest %s, but %s was backed up", e.ID, e.File, e.Got, e.Want)
-}
-
-func (e *DigestError) Unwrap() error { return ErrDamaged }
-
 // A RestorePoint is an entry of the list of restore points: what is known without opening it.
 type RestorePoint struct {
 	ID           ID
@@ -63,7 +51,7 @@ type RestorePoint struct {
 	InstanceUUID string
 	Consistency  string
 	Description  string
-	SizeBytes    int64
+	SizeBytes    int64 // sum of the disks' capacities
 	Tags         map[string]string
 }
 
@@ -75,19 +63,38 @@ type Filter struct {
 	MinConsistency string            // "crash", "filesystem" or "application"
 }
 
-// The functions of this package, to be moved to their files:
-//
-//	func Open(ctx context.Context, c Config) (*Repository, error)
-//	func (r *Repository) ID() string                                            unique ID, hexadecimal
-//	func (r *Repository) List(ctx context.Context, f Filter) ([]RestorePoint, error)   newest first
-//	func (r *Repository) Get(ctx context.Context, id ID) (*Manifest, error)
-//	func (r *Repository) ReadFile(ctx context.Context, id ID, name string) ([]byte, error)
-//	func (r *Repository) OpenDisk(ctx context.Context, id ID, d Disk) (*DiskReader, error)  a disk.Source; ends with *DigestError if content differs
-//	func (r *Repository) Delete(ctx context.Context, id ID) error               gone is no error
-//	func (r *Repository) Close(ctx context.Context) error
-//
-//	func (r *Repository) NewWriter(ctx context.Context) (*Writer, error)
-//	func (w *Writer) WriteDisk(ctx context.Context, file string, src disk.Source) (DiskResult, error)  concurrently for several disks
-//	func (w *Writer) Commit(ctx context.Context, m *Manifest, files map[string][]byte) (ID, error)     manifest last; all or nothing
-//	func (w *Writer) Close(ctx context.Context) error                            abandons what was not committed
-var _ = context.Background
+// A Repository is an open repository. All its methods may be called concurrently.
+type Repository struct {
+	path    string
+	workDir string // holds Kopia's configuration file
+	storage *storage
+	rep     repo.DirectRepository
+
+	// manifests keeps readers of manifests away from a running compaction, in which Kopia would
+	// have them write.
+	manifests sync.RWMutex
+}
+
+// ID identifies the repository itself, whatever path it is reached by: hexadecimal digits.
+func (r *Repository) ID() string { return hex.EncodeToString(r.rep.UniqueID()) }
+
+// Close releases the repository. Writers must be closed before.
+func (r *Repository) Close(ctx context.Context) error {
+	err := r.rep.Close(ctx)
+	r.storage.unregister()
+	if removeErr := os.RemoveAll(r.workDir); err == nil {
+		err = removeErr
+	}
+	if err != nil {
+		return fmt.Errorf("close repository %s: %w", r.path, err)
+	}
+	return nil
+}
+
+// refresh makes what other processes did visible. Kopia itself looks only every few minutes.
+func (r *Repository) refresh(ctx context.Context) error {
+	if err := r.rep.Refresh(ctx); err != nil {
+		return fmt.Errorf("read the index of repository %s: %w", r.path, readError(err))
+	}
+	return nil
+}

@@ -1,0 +1,346 @@
+package repository
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	kopiafs "github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+	"github.com/kopia/kopia/snapshot/snapshotfs"
+)
+
+const (
+	manifestFile = "backup.json"
+
+	// pin keeps restore points out of reach of Kopia's retention policies, whose defaults apply to
+	// every snapshot.
+	pin = "terraform"
+
+	// commitTimeout bounds what must not stop half-way: the last flush, and taking it back.
+	commitTimeout = 10 * time.Minute
+
+	// guardAttempts is how often data that maintenance marked as deleted is brought back.
+	guardAttempts = 3
+)
+
+// Commit makes the restore point of the written disks, m and files (the captured configuration by
+// file name, which m.Config names). The schema version is filled in. All is checked to be there before the Kopia manifest that makes
+// the restore point appear is written, last of all. The Writer is used up if Commit succeeds.
+//
+// Errors: those of an invalid manifest; ErrIncomplete if data that was in the repository already was
+// removed meanwhile (take the backup again); ErrReadOnly, ErrFull. With an error there is no restore
+// point.
+func (w *Writer) Commit(ctx context.Context, m *Manifest, files map[string][]byte) (ID, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.repository
+	if w.closed {
+		return "", fmt.Errorf("commit to repository %s: %w", r.path, errWriterDone)
+	}
+	stamped := *m
+	stamped.SchemaVersion = SchemaVersion
+	if err := w.check(&stamped, files); err != nil {
+		return "", fmt.Errorf("commit to repository %s: %w", r.path, err)
+	}
+	id, err := r.commit(ctx, &stamped, w.disks, files)
+	if err != nil {
+		return "", fmt.Errorf("commit to repository %s: %w", r.path, writeError(err))
+	}
+	w.closed = true
+	r.compact(ctx)
+	return id, nil
+}
+
+// check sees to it that the manifest is one that can be read again, and that it speaks of the disks
+// and files that there are.
+func (w *Writer) check(m *Manifest, files map[string][]byte) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	for _, d := range m.Disks {
+		written := w.disks[d.File]
+		switch {
+		case written == nil:
+			return fmt.Errorf("the manifest's disk %q was not written", d.File)
+		case d.Capacity != written.capacity, d.Digest != written.result.Digest,
+			d.ChunkSize != written.result.ChunkSize, d.DataBytes != written.result.DataBytes:
+			return fmt.Errorf("the manifest's disk %q is not what was written: capacity %d, %+v",
+				d.File, written.capacity, written.result)
+		}
+	}
+	if len(w.disks) != len(m.Disks) {
+		return fmt.Errorf("%d disks were written or tried, but the manifest has %d", len(w.disks), len(m.Disks))
+	}
+	for name := range files {
+		if _, ok := w.disks[name]; ok || name == manifestFile {
+			return fmt.Errorf("file %q is there already", name)
+		}
+		if err := checkFileName(name); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{m.Config.File, m.Config.NVRAM} {
+		if _, ok := files[name]; name != "" && !ok {
+			return fmt.Errorf("the manifest's configuration file %q is missing", name)
+		}
+	}
+	return nil
+}
+
+func (r *Repository) commit(
+	ctx context.Context, m *Manifest, disks map[string]*writtenDisk, files map[string][]byte,
+) (_ ID, err error) {
+	ctx, session, err := r.rep.NewDirectWriter(ctx, repo.WriteSessionOptions{Purpose: "commit"})
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if closeErr := session.Close(context.WithoutCancel(ctx)); err == nil {
+			err = closeErr
+		}
+	}()
+	entries, err := writeFiles(ctx, session, m, files)
+	if err != nil {
+		return "", err
+	}
+	for name, d := range disks {
+		entries = append(entries, fileEntry(name, d.capacity, d.id))
+	}
+	root, err := writeRoot(ctx, session, m, entries)
+	if err != nil {
+		return "", err
+	}
+	if err := guard(ctx, session, root, entries); err != nil {
+		return "", err
+	}
+	return r.saveSnapshot(ctx, session, newSnapshot(m, root, session.Time()))
+}
+
+// saveSnapshot makes the restore point appear. From here on it is done or taken back, whatever
+// becomes of ctx: a caller that is told of a failure must not find a restore point.
+func (r *Repository) saveSnapshot(
+	ctx context.Context, session repo.RepositoryWriter, s *snapshot.Manifest,
+) (ID, error) {
+	id, err := snapshot.SaveSnapshot(ctx, session, s)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	if err := session.Flush(ctx); err != nil {
+		if takeBackErr := r.Delete(ctx, ID(id)); takeBackErr != nil {
+			err = errors.Join(err, takeBackErr)
+		}
+		return "", err
+	}
+	return ID(id), nil
+}
+
+// writeFiles stores the manifest and the files.
+func writeFiles(
+	ctx context.Context, session repo.RepositoryWriter, m *Manifest, files map[string][]byte,
+) ([]*snapshot.DirEntry, error) {
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(files)
+	if all == nil {
+		all = map[string][]byte{}
+	}
+	all[manifestFile] = append(b, '\n')
+	var entries []*snapshot.DirEntry
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		id, err := writeObject(ctx, session, all[name])
+		if err != nil {
+			return nil, fmt.Errorf("write %s: %w", name, err)
+		}
+		entries = append(entries, fileEntry(name, int64(len(all[name])), id))
+	}
+	return entries, nil
+}
+
+func writeObject(ctx context.Context, session repo.RepositoryWriter, b []byte) (object.ID, error) {
+	ow := session.NewObjectWriter(ctx, object.WriterOptions{
+		Splitter: formatSplitter, Compressor: compressor, MetadataCompressor: compressor,
+	})
+	defer ow.Close() //nolint:errcheck // always nil
+	if _, err := ow.Write(b); err != nil {
+		return object.EmptyID, err
+	}
+	return ow.Result()
+}
+
+func fileEntry(name string, size int64, id object.ID) *snapshot.DirEntry {
+	return &snapshot.DirEntry{
+		Name: name, Type: snapshot.EntryTypeFile, Permissions: 0o600, FileSize: size, ObjectID: id,
+	}
+}
+
+// writeRoot stores the directory of the restore point. Its files have the time of the disks.
+func writeRoot(
+	ctx context.Context, session repo.RepositoryWriter, m *Manifest, entries []*snapshot.DirEntry,
+) (*snapshot.DirEntry, error) {
+	at := kopiafs.UTCTimestampFromTime(m.CreatedAt)
+	var b snapshotfs.DirManifestBuilder
+	for _, e := range entries {
+		e.ModTime = at
+		b.AddEntry(e)
+	}
+	directory := b.Build(at, "")
+	id, err := snapshotfs.WriteDirManifest(ctx, session, ".", directory, compressor)
+	if err != nil {
+		return nil, fmt.Errorf("write the directory: %w", err)
+	}
+	return &snapshot.DirEntry{
+		Name: m.VM.Name, Type: snapshot.EntryTypeDirectory, Permissions: 0o700,
+		ModTime: at, ObjectID: id, DirSummary: directory.Summary,
+	}, nil
+}
+
+func newSnapshot(m *Manifest, root *snapshot.DirEntry, now time.Time) *snapshot.Manifest {
+	return &snapshot.Manifest{
+		Source:      snapshot.SourceInfo{UserName: clientUser, Host: m.VM.Server, Path: m.VM.Path},
+		Description: m.Description,
+		StartTime:   kopiafs.UTCTimestampFromTime(m.CreatedAt),
+		EndTime:     kopiafs.UTCTimestampFromTime(now),
+		Stats: snapshot.Stats{
+			TotalFileCount:      int32(root.DirSummary.TotalFileCount),
+			TotalFileSize:       root.DirSummary.TotalFileSize,
+			TotalDirectoryCount: 1,
+		},
+		RootEntry: root,
+		Tags:      labels(m),
+		Pins:      []string{pin},
+	}
+}
+
+// guard makes sure that everything that the restore point consists of is in the repository and
+// stays. Writing data that is there already writes nothing, and maintenance of another process may
+// have removed it since, or have marked it as deleted, to be removed later.
+func guard(
+	ctx context.Context, session repo.DirectRepositoryWriter, root *snapshot.DirEntry, entries []*snapshot.DirEntry,
+) error {
+	entries = append(slices.Clone(entries), root)
+	for range guardAttempts {
+		if err := session.Flush(ctx); err != nil {
+			return err
+		}
+		if err := session.Refresh(ctx); err != nil {
+			return readError(err)
+		}
+		revived := 0
+		for _, e := range entries {
+			n, err := revive(ctx, session, e.ObjectID)
+			if err != nil {
+				if isMissing(err) {
+					err = fmt.Errorf("%w: %w", ErrIncomplete, err)
+				}
+				return fmt.Errorf("check %s: %w", e.Name, err)
+			}
+			revived += n
+		}
+		if revived == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: maintenance keeps deleting it", ErrIncomplete)
+}
+
+// revive looks for every content of an object and writes those anew that are marked as deleted. It
+// returns their number. It does what Kopia's VerifyObject does without holding the chunk table.
+func revive(ctx context.Context, session repo.DirectRepositoryWriter, id object.ID) (revived int, err error) {
+	var last content.ID // runs of zero chunks are long
+	check := func(id object.ID) error {
+		cid, _, ok := id.ContentID()
+		if !ok {
+			return fmt.Errorf("%w: unexpected object %s", ErrDamaged, id)
+		}
+		if cid == last {
+			return nil
+		}
+		last = cid
+		info, err := session.ContentInfo(ctx, cid)
+		if err != nil {
+			return fmt.Errorf("content %s: %w", cid, err)
+		}
+		if !info.Deleted {
+			return nil
+		}
+		if err := session.ContentManager().UndeleteContent(ctx, cid); err != nil {
+			return fmt.Errorf("content %s in %s: %w", cid, info.PackBlobID, err)
+		}
+		revived++
+		return nil
+	}
+	tableID, ok := id.IndexObjectID()
+	if !ok {
+		return revived, check(id)
+	}
+	// The table's own contents first: it is read below.
+	n, err := revive(ctx, session, tableID)
+	if err != nil {
+		return n, err
+	}
+	table, err := session.OpenObject(ctx, tableID)
+	if err != nil {
+		return n, fmt.Errorf("chunk table %s: %w", tableID, err)
+	}
+	defer table.Close() //nolint:errcheck // nothing to lose after reading
+	err = readTable(table, func(e object.IndirectObjectEntry) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return check(e.Object)
+	})
+	return n + revived, err
+}
+
+// Delete removes a restore point from the list; its data goes through maintenance. Deleting one that
+// is gone is no error.
+func (r *Repository) Delete(ctx context.Context, id ID) error {
+	_, err := r.snapshot(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete restore point %s: %w", id, err)
+	}
+	r.manifests.RLock()
+	err = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "delete"},
+		func(ctx context.Context, w repo.RepositoryWriter) error {
+			return w.DeleteManifest(ctx, manifest.ID(id))
+		})
+	r.manifests.RUnlock()
+	if err != nil {
+		return fmt.Errorf("delete restore point %s from repository %s: %w", id, r.path, writeError(err))
+	}
+	r.compact(ctx)
+	return nil
+}
+
+// compact lets Kopia put many small blobs of manifests into one, which it does when it finds more
+// than a few. It is housekeeping: what failed now is done after the next change.
+func (r *Repository) compact(ctx context.Context) {
+	r.manifests.Lock()
+	defer r.manifests.Unlock()
+	r.storage.compacting.Store(true)
+	defer r.storage.compacting.Store(false)
+	_ = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "compact"},
+		func(ctx context.Context, w repo.RepositoryWriter) error {
+			_, err := w.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: snapshot.ManifestType})
+			return err
+		})
+}

@@ -1,0 +1,98 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/object"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+)
+
+// Outcomes that callers decide by. They come wrapped with the path and what is the matter.
+var (
+	ErrNotFound      = errors.New("restore point not found")
+	ErrNoRepository  = errors.New("no repository")             // nothing at the path, or not a repository
+	ErrPassword      = errors.New("wrong repository password") // or a damaged format blob, which looks the same
+	ErrReadOnly      = errors.New("repository can't be written")
+	ErrFull          = errors.New("no space left for the repository")
+	ErrDamaged       = errors.New("repository is damaged") // names the pack or index blob
+	ErrSchemaVersion = errors.New("restore point was written by a newer version")
+	ErrIncomplete    = errors.New("data that the restore point re-uses is gone") // of Commit: take the backup again
+)
+
+// A DigestError says that a disk's content is not what was backed up. It wraps ErrDamaged.
+type DigestError struct {
+	ID        ID
+	File      string
+	Want, Got disk.Digest
+}
+
+func (e *DigestError) Error() string {
+	return fmt.Sprintf("restore point %s: %s has digest %s, but %s was backed up", e.ID, e.File, e.Got, e.Want)
+}
+
+func (e *DigestError) Unwrap() error { return ErrDamaged }
+
+// writeError adds to an error of writing which outcome it is, where it is one.
+func writeError(err error) error {
+	switch {
+	case err == nil, isOutcome(err), isContextError(err):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	default:
+		return err
+	}
+}
+
+// readError adds to an error of reading which outcome it is, where it is one. Kopia has no type for
+// a failed checksum (its message names the blob): whatever the operating system had no part in is
+// damage.
+func readError(err error) error {
+	switch {
+	case err == nil, isOutcome(err), isContextError(err):
+		return err
+	case errors.Is(err, repo.ErrInvalidPassword):
+		return fmt.Errorf("%w: %w", ErrPassword, err)
+	case isMissing(err), !isSystemError(err):
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	default:
+		return err
+	}
+}
+
+// isMissing reports whether err says that data of the repository isn't there.
+func isMissing(err error) bool {
+	return errors.Is(err, blob.ErrBlobNotFound) || errors.Is(err, content.ErrContentNotFound) ||
+		errors.Is(err, object.ErrObjectNotFound)
+}
+
+func isContextError(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+func isSystemError(err error) bool {
+	var number syscall.Errno
+	var path *fs.PathError
+	return errors.As(err, &number) || errors.As(err, &path)
+}
+
+func isOutcome(err error) bool {
+	for _, outcome := range []error{
+		ErrNotFound, ErrNoRepository, ErrPassword, ErrReadOnly, ErrFull, ErrDamaged, ErrSchemaVersion, ErrIncomplete,
+	} {
+		if errors.Is(err, outcome) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,100 @@
+package repository
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/uuid"
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
+)
+
+// Kopia opens a repository only through a configuration file that describes the storage, with its
+// credentials in clear. Ours holds a key to the storage that this process has already opened.
+const storageType = "terraform-vm-open-storage"
+
+var openStorages sync.Map // key → *storage
+
+type storageKey struct {
+	Key string `json:"key"`
+}
+
+func init() {
+	blob.AddSupportedStorage(storageType, storageKey{},
+		func(_ context.Context, k *storageKey, _ bool) (blob.Storage, error) {
+			if s, ok := openStorages.Load(k.Key); ok {
+				if s, ok := s.(*storage); ok {
+					return s, nil
+				}
+			}
+			return nil, fmt.Errorf("storage %q is not open", k.Key)
+		})
+}
+
+// storage is the storage of one open Repository.
+type storage struct {
+	blob.Storage
+	key        string
+	compacting atomic.Bool
+}
+
+func registerStorage(base blob.Storage) *storage {
+	s := &storage{Storage: base, key: uuid.NewString()}
+	openStorages.Store(s.key, s)
+	return s
+}
+
+func (s *storage) unregister() { openStorages.Delete(s.key) }
+
+// ConnectionInfo implements blob.Storage.
+func (s *storage) ConnectionInfo() blob.ConnectionInfo {
+	return blob.ConnectionInfo{Type: storageType, Config: &storageKey{s.key}}
+}
+
+// IsReadOnly implements blob.Storage. Kopia v0.23.1 asks in one place: before it compacts manifests
+// in the middle of reading them, which would make listing fail on a full or read-only directory.
+// So they are compacted only when Repository.compact says so.
+func (s *storage) IsReadOnly() bool { return !s.compacting.Load() }
+
+// The client that writes and maintains repositories. It is the same everywhere, so that any process
+// of this provider may run maintenance, and no user of the kopia command does by accident.
+const (
+	clientUser = "terraform"
+	clientHost = "terraform-provider-vm"
+)
+
+// writeClientConfig makes a directory with the configuration file for s.
+//
+// There are no caching options in it on purpose. Without them Kopia keeps the index in memory,
+// reads everything else from the repository's directory, and ignores KOPIA_CACHE_DIRECTORY; with a
+// cache directory but no cache size it dereferences nil when it reads (v0.23.1, fetchBlobInternal).
+func writeClientConfig(s *storage) (dir, file string, err error) {
+	dir, err = os.MkdirTemp("", "terraform-vm-repository-")
+	if err != nil {
+		return "", "", err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(dir) // the first error tells more
+		}
+	}()
+	// Kopia takes a relative path for something else than it is.
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", "", err
+	}
+	info := s.ConnectionInfo()
+	config, err := json.Marshal(repo.LocalConfig{
+		Storage:       &info,
+		ClientOptions: repo.ClientOptions{Hostname: clientHost, Username: clientUser},
+	})
+	if err != nil {
+		return "", "", err
+	}
+	file = filepath.Join(dir, "repository.config")
+	return dir, file, os.WriteFile(file, config, 0o600)
+}
