@@ -46,7 +46,7 @@ type Request struct {
 // Progress is how far the copying has come.
 type Progress struct {
 	VM    string
-	Disks int // being copied, of all
+	Disks int
 	// Done counts the bytes that were read and the holes that were passed over; Total is the sum of
 	// the disks' capacities. Read counts the bytes that were read alone.
 	Done, Total, Read int64
@@ -66,4 +66,6 @@ type Check struct {
 	VM       *hypervisor.VM
 	Excluded []hypervisor.Disk
 	Warnings []string
+
+	snapshots []hypervisor.Snapshot
 }

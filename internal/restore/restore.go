@@ -5,7 +5,6 @@ package restore
 
 import (
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -91,12 +90,4 @@ type Disk struct {
 	hypervisor.Disk
 	RestoredBytes int64 // bytes of data that were written
 	Digest        string
-}
-
-// A Manager restores virtual machines. Its methods may be called concurrently.
-type Manager struct {
-	hv   Hypervisor
-	repo Repository
-	log  *slog.Logger
-	now  func() time.Time
 }

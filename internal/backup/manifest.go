@@ -1,0 +1,54 @@
+package backup
+
+import (
+	"slices"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+)
+
+// Names of the files of a restore point, beside its manifest.
+const (
+	configFile = "config.json"
+	nvramFile  = "nvram.bin"
+)
+
+func diskFile(key hypervisor.DiskKey) string { return "disk-" + string(key) + ".raw" }
+
+// manifest describes what was captured, as of the point in time.
+func (b *backup) manifest(point hypervisor.PointInTime, disks []repository.Disk) *repository.Manifest {
+	config, snapshot := point.Config(), point.Snapshot()
+	vm := config.Summary
+	m := &repository.Manifest{
+		SchemaVersion:   repository.SchemaVersion,
+		ProviderVersion: b.m.version,
+		CreatedAt:       snapshot.CreatedAt.UTC(),
+		Description:     b.Description,
+		Tags:            b.Tags,
+		VM: repository.VM{
+			Name: vm.Name, Path: vm.Path, BIOSUUID: vm.BIOSUUID, InstanceUUID: vm.InstanceUUID, Server: vm.Server,
+			GuestID: vm.GuestID, PowerState: string(vm.PowerState), HardwareVersion: vm.HardwareVersion,
+			CPUs: vm.CPUs, MemoryBytes: vm.MemoryBytes,
+		},
+		Consistency: string(quiesce.Of(snapshot, false)),
+		Transport:   point.Transport(),
+		Config:      repository.ConfigFile{Format: config.Format, File: configFile},
+		Disks:       disks,
+		Warnings:    slices.Clone(b.warnings),
+		Duration:    b.m.now().Sub(b.start),
+	}
+	if snapshot.CreatedAt.IsZero() { // a hypervisor that needs no snapshot may not tell
+		m.CreatedAt = b.start.UTC()
+	}
+	if config.NVRAM != nil {
+		m.Config.NVRAM = nvramFile
+	}
+	for _, d := range b.excluded {
+		m.Excluded = append(m.Excluded, repository.ExcludedDisk{
+			Key: string(d.Key), Label: d.Label, Address: d.Address, UUID: d.UUID, Capacity: d.Capacity,
+			Reason: "excluded by request",
+		})
+	}
+	return m
+}

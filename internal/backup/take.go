@@ -1,0 +1,241 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+	"github.com/terraform-vm/terraform-provider-vm/internal/run"
+)
+
+// Deadlines of what happens after the caller's context has ended.
+const (
+	removeTimeout  = 10 * time.Minute // of the temporary snapshot, which may have grown
+	abandonTimeout = time.Minute
+)
+
+// attempts is how often a backup is tried when the repository lost data that it re-uses: what is
+// gone is then written again.
+const attempts = 2
+
+// Take takes a backup. It is all or nothing: on error no restore point is listed and no snapshot
+// is left behind, except where the error or a warning names one. When the backup stands but its
+// temporary snapshot could not be removed, there is no error and a warning names the snapshot.
+//
+// Errors: ErrRequest, those of finding a VM, *hypervisor.ObstacleError, hypervisor.ErrQuiesce,
+// hypervisor.ErrGuestAgent, hypervisor.ErrLost, and those of the repository.
+func (m *Manager) Take(ctx context.Context, r Request) (*Result, error) {
+	start := m.now()
+	c, err := m.check(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if r.Quiesce.Mode == quiesce.Required && !canQuiesce(c.VM) {
+		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, cannotQuiesce(c.VM))
+	}
+	cleaned, err := m.cleanUp(ctx, c.VM, c.snapshots)
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
+	}
+	for attempt := 1; ; attempt++ {
+		b := &backup{m: m, Request: r, vm: c.VM, excluded: c.Excluded, start: start}
+		b.warnings = append(append(b.warnings, cleaned...), c.Warnings...)
+		result, err := b.take(ctx)
+		switch {
+		case err == nil:
+			result.Duration = m.now().Sub(start)
+			return result, nil
+		case !errors.Is(err, repository.ErrIncomplete) || attempt == attempts || ctx.Err() != nil:
+			return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
+		}
+		m.log.WarnContext(ctx, "taking the backup again", "vm", c.VM.Path, "error", err)
+		cleaned = append(cleaned, fmt.Sprintf("the backup was taken twice: %v.", err))
+	}
+}
+
+// A backup is one attempt to take one.
+type backup struct {
+	Request
+	m        *Manager
+	vm       *hypervisor.VM
+	excluded []hypervisor.Disk
+	start    time.Time
+	warnings []string
+}
+
+// take goes through the steps. The repository comes first: what is wrong with it should not cost
+// the VM a snapshot.
+func (b *backup) take(ctx context.Context) (result *Result, err error) {
+	w, err := b.m.newWriter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
+		defer cancel()
+		if closeErr := w.Close(ctx); closeErr != nil {
+			b.m.log.WarnContext(ctx, "closing the repository's writer", "vm", b.vm.Path, "error", closeErr)
+		}
+	}()
+
+	deadline, _ := ctx.Deadline()
+	this := run.Start(b.m.now(), deadline)
+	defer this.End()
+	point, err := b.open(ctx, this)
+	if err != nil {
+		return nil, fmt.Errorf("open a point in time: %w", err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+		defer cancel()
+		closeErr := point.Close(ctx)
+		switch {
+		case closeErr == nil:
+		case err != nil:
+			err = errors.Join(err, fmt.Errorf("the temporary snapshot %q stays behind: %w", snapshotName(this), closeErr))
+		default:
+			warning := fmt.Sprintf("the backup stands, but its temporary snapshot %q (%s) stays on %s: %v."+
+				" The next backup of this VM removes it.", snapshotName(this), point.Snapshot().ID, b.vm.Path, closeErr)
+			b.m.log.WarnContext(ctx, warning)
+			result.Warnings = append(result.Warnings, warning)
+		}
+	}()
+	if s := point.Snapshot(); b.Quiesce.Mode == quiesce.Required && !s.Quiesced {
+		return nil, fmt.Errorf("the temporary snapshot came back not quiesced: %w", hypervisor.ErrQuiesce)
+	}
+	return b.store(ctx, w, point)
+}
+
+// open opens the point in time, a second time without quiescing where quiescing failed and was
+// only preferred.
+func (b *backup) open(ctx context.Context, this run.Run) (hypervisor.PointInTime, error) {
+	description, err := snapshotDescription(this, b.start)
+	if err != nil {
+		return nil, err
+	}
+	spec := hypervisor.PointInTimeSpec{Name: snapshotName(this), Description: description}
+	for _, d := range b.excluded {
+		spec.Exclude = append(spec.Exclude, d.Key)
+	}
+	preferred := b.Quiesce.Mode == quiesce.Preferred
+	if canQuiesce(b.vm) {
+		spec.Quiesce = b.Quiesce.Spec()
+	} else if preferred {
+		b.warn(ctx, fmt.Sprintf("the backup is crash-consistent: %v.", cannotQuiesce(b.vm)))
+	}
+	b.m.log.InfoContext(ctx, "taking a temporary snapshot", "vm", b.vm.Path, "snapshot", spec.Name)
+	point, err := b.m.hv.OpenPointInTime(ctx, b.vm.ID, spec)
+	failed := errors.Is(err, hypervisor.ErrQuiesce) || errors.Is(err, hypervisor.ErrGuestAgent)
+	if failed && preferred && spec.Quiesce != nil {
+		b.warn(ctx, fmt.Sprintf("the backup is crash-consistent: %v.", err))
+		spec.Quiesce = nil
+		point, err = b.m.hv.OpenPointInTime(ctx, b.vm.ID, spec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if spec.Quiesce != nil && preferred && !point.Snapshot().Quiesced {
+		b.warn(ctx, fmt.Sprintf("the backup is crash-consistent: %s was asked to quiesce and was not.", b.vm.Name))
+	}
+	return point, nil
+}
+
+// store copies disks and configuration to the repository and commits.
+func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTime) (*Result, error) {
+	config := point.Config()
+	for _, warning := range config.Warnings {
+		b.warn(ctx, warning)
+	}
+	disks, read, stored, err := b.copyDisks(ctx, w, point)
+	if err != nil {
+		return nil, err
+	}
+	manifest := b.manifest(point, disks)
+	manifest.ReadBytes, manifest.StoredBytes = read, stored
+	files := map[string][]byte{configFile: config.Data}
+	if config.NVRAM != nil {
+		files[nvramFile] = config.NVRAM
+	}
+	id, err := w.Commit(ctx, manifest, files)
+	if err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	b.m.log.InfoContext(ctx, "backup taken", "vm", b.vm.Path, "id", string(id), "read_bytes", read, "stored_bytes", stored)
+	return &Result{ID: id, Manifest: manifest, Warnings: b.warnings}, nil
+}
+
+// copyDisks copies the disks, several at a time. The first that fails ends the others.
+func (b *backup) copyDisks(
+	ctx context.Context, w writer, point hypervisor.PointInTime,
+) (disks []repository.Disk, read, stored int64, err error) {
+	summary := point.Config().Summary
+	disks = make([]repository.Disk, len(summary.Disks))
+	results := make([]repository.DiskResult, len(summary.Disks))
+	progress := Progress{VM: b.vm.Path, Disks: len(disks)}
+	for _, d := range summary.Disks {
+		progress.Total += d.Capacity
+	}
+	var count meter
+	defer b.m.watch(ctx, b.Request, progress, &count)()
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(b.parallel())
+	for i, d := range summary.Disks {
+		group.Go(func() error {
+			if err := groupCtx.Err(); err != nil {
+				return err
+			}
+			source, err := point.OpenDisk(groupCtx, d.Key)
+			if err != nil {
+				return fmt.Errorf("open %s: %w", d.Label, err)
+			}
+			disks[i] = repository.Disk{
+				Key: string(d.Key), Label: d.Label, Address: d.Address, UUID: d.UUID, Capacity: d.Capacity,
+				Datastore: d.Datastore, Path: d.Path, File: diskFile(d.Key),
+			}
+			results[i], err = w.WriteDisk(groupCtx, disks[i].File, countedSource{Source: source, meter: &count})
+			if err != nil {
+				return fmt.Errorf("copy %s: %w", d.Label, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, 0, 0, err
+	}
+	for i, result := range results {
+		disks[i].Digest, disks[i].ChunkSize, disks[i].DataBytes = result.Digest, result.ChunkSize, result.DataBytes
+		read, stored = read+result.ReadBytes, stored+result.StoredBytes
+	}
+	return disks, read, stored, nil
+}
+
+func (b *backup) parallel() int {
+	if b.Parallel == 0 {
+		return DefaultParallel
+	}
+	return b.Parallel
+}
+
+func (b *backup) warn(ctx context.Context, warning string) {
+	b.m.log.WarnContext(ctx, warning, "vm", b.vm.Path)
+	b.warnings = append(b.warnings, warning)
+}
+
+// canQuiesce reports whether there is anything in the guest that could be asked. Hypervisors ignore
+// the request silently where there isn't.
+func canQuiesce(vm *hypervisor.VM) bool {
+	return vm.PowerState == hypervisor.PoweredOn && vm.GuestAgent
+}
+
+func cannotQuiesce(vm *hypervisor.VM) error {
+	if vm.PowerState != hypervisor.PoweredOn {
+		return fmt.Errorf("%w: %s is not running", hypervisor.ErrQuiesce, vm.Name)
+	}
+	return fmt.Errorf("%s can't be quiesced: %w", vm.Name, hypervisor.ErrGuestAgent)
+}

@@ -1,0 +1,228 @@
+package hypervisortest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// CheckRestore implements hypervisor.Restorer.
+func (f *Fake) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) ([]string, error) {
+	if err := f.at(ctx, BeforeCheckRestore); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, err := f.plan(spec)
+	return slices.Clone(spec.Config.Warnings), err
+}
+
+// plan builds the VM that a restore leads to, without disks' bytes. The caller holds the lock.
+func (f *Fake) plan(spec hypervisor.RestoreSpec) (*fakeVM, error) {
+	var c fakeConfig
+	if spec.Config.Format != FakeConfigFormat || json.Unmarshal(spec.Config.Data, &c) != nil {
+		return nil, fmt.Errorf("%w: %q", hypervisor.ErrConfigFormat, spec.Config.Format)
+	}
+	v := &fakeVM{VM: c.VM, images: map[hypervisor.DiskKey]*image{}, network: c.Network, connected: !spec.Disconnect}
+	v.Disks = slices.Clone(spec.Config.Summary.Disks)
+	v.PowerState, v.GuestAgent, v.Obstacles = hypervisor.PoweredOff, false, nil
+	if spec.Name != "" {
+		v.Name = spec.Name
+	}
+	folder := FakeFolder
+	if spec.Folder != "" {
+		folder = spec.Folder
+	}
+	if folder != FakeFolder {
+		return nil, &hypervisor.NotAvailableError{Kind: "folder", Name: folder, Available: []string{FakeFolder}}
+	}
+	v.Path = folder + "/" + v.Name
+	if target, ok := spec.Networks[v.network]; ok {
+		v.network = target
+	}
+	if !slices.Contains(f.networks, v.network) {
+		return nil, &hypervisor.NotAvailableError{Kind: "network", Name: v.network, Available: f.networks}
+	}
+	for i := range v.Disks {
+		d := &v.Disks[i]
+		if spec.Datastore != "" {
+			d.Datastore = spec.Datastore
+		}
+		if ds, ok := spec.DiskDatastores[d.Key]; ok {
+			d.Datastore = ds
+		}
+		if !slices.Contains(f.datastores, d.Datastore) {
+			return nil, &hypervisor.NotAvailableError{Kind: "datastore", Name: d.Datastore, Available: f.datastores}
+		}
+		d.Path = fmt.Sprintf("[%s] %s/disk%d", d.Datastore, v.Name, i)
+	}
+	return v, f.identify(v, spec.Identity)
+}
+
+func (f *Fake) identify(v *fakeVM, identity hypervisor.Identity) error {
+	if identity == hypervisor.IdentityCopy {
+		v.BIOSUUID, v.InstanceUUID = newUUID(), newUUID()
+		for i := range v.Disks {
+			v.Disks[i].UUID = newUUID()
+		}
+	}
+	all := make([]*fakeVM, 0, len(f.vms)+len(f.making))
+	for _, o := range f.vms {
+		all = append(all, o)
+	}
+	for _, r := range f.making {
+		all = append(all, r.vm)
+	}
+	for _, o := range all {
+		switch {
+		case o.InstanceUUID == v.InstanceUUID:
+			return &hypervisor.IdentityInUseError{Kind: "instance UUID", Value: o.InstanceUUID, VM: o.Path}
+		case o.BIOSUUID == v.BIOSUUID:
+			return &hypervisor.IdentityInUseError{Kind: "BIOS UUID", Value: o.BIOSUUID, VM: o.Path}
+		case o.Path == v.Path:
+			return &hypervisor.NameInUseError{Name: v.Name, Folder: FakeFolder}
+		}
+	}
+	return nil
+}
+
+// StartRestore implements hypervisor.Restorer.
+func (f *Fake) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) (hypervisor.Restore, error) {
+	if err := f.at(ctx, BeforeStartRestore); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	v, err := f.plan(spec)
+	if err != nil {
+		f.mu.Unlock()
+		return nil, err
+	}
+	v.ID = hypervisor.VMID(f.next("vm"))
+	for _, d := range v.Disks {
+		v.images[d.Key] = newImage(d.Capacity)
+	}
+	r := &fakeRestore{f: f, vm: v, runID: spec.RunID, written: map[hypervisor.DiskKey]bool{}}
+	f.making[v.ID] = r
+	f.mu.Unlock()
+	if err := f.at(ctx, DuringStartRestore); err != nil {
+		r.drop()
+		return nil, err
+	}
+	return r, nil
+}
+
+// CleanUpRestores implements hypervisor.Restorer.
+func (f *Fake) CleanUpRestores(ctx context.Context, abandoned func(runID string) bool) (removed []string, err error) {
+	if err := f.at(ctx, BeforeCleanUpRestores); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, r := range f.making {
+		if abandoned(r.runID) {
+			removed = append(removed, r.vm.Path)
+			delete(f.making, id)
+		}
+	}
+	slices.Sort(removed)
+	return removed, nil
+}
+
+// DestroyVM implements hypervisor.Restorer.
+func (f *Fake) DestroyVM(ctx context.Context, id hypervisor.VMID) error {
+	if err := f.at(ctx, BeforeDestroyVM); err != nil {
+		return err
+	}
+	f.Lose(id)
+	return nil
+}
+
+type fakeRestore struct {
+	f     *Fake
+	vm    *fakeVM
+	runID string
+
+	mu      sync.Mutex
+	written map[hypervisor.DiskKey]bool
+	ended   bool
+}
+
+func (r *fakeRestore) VM() hypervisor.VMID { return r.vm.ID }
+
+func (r *fakeRestore) WriteDisk(ctx context.Context, key hypervisor.DiskKey, src disk.Source) error {
+	if err := r.f.at(ctx, BeforeWriteDisk); err != nil {
+		return err
+	}
+	m, ok := r.vm.images[key]
+	if !ok || m.capacity != src.Capacity() {
+		return fmt.Errorf("write disk %s: there is no such disk of %d bytes", key, src.Capacity())
+	}
+	err := src.Extents(ctx, func(off int64, data []byte) error {
+		if err := r.f.at(ctx, DuringWriteDisk); err != nil {
+			return err
+		}
+		return m.writeAt(data, off)
+	})
+	if err != nil {
+		return fmt.Errorf("write disk %s: %w", key, err)
+	}
+	r.mu.Lock()
+	r.written[key] = true
+	r.mu.Unlock()
+	return r.f.at(ctx, AfterWriteDisk)
+}
+
+func (r *fakeRestore) Commit(ctx context.Context) (*hypervisor.VM, []string, error) {
+	if err := r.f.at(ctx, BeforeCommit); err != nil {
+		return nil, nil, err
+	}
+	r.mu.Lock()
+	missing := len(r.written) < len(r.vm.Disks)
+	r.mu.Unlock()
+	if missing {
+		return nil, nil, errors.New("commit: not all disks were written")
+	}
+	if err := r.f.at(ctx, AfterCommit); err != nil {
+		return nil, nil, err
+	}
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	if _, ok := r.f.making[r.vm.ID]; !ok {
+		return nil, nil, &hypervisor.VMNotFoundError{Ref: string(r.vm.ID), Where: FakeServer}
+	}
+	delete(r.f.making, r.vm.ID)
+	r.f.vms[r.vm.ID] = r.vm
+	r.end()
+	return r.vm.copy(), nil, nil
+}
+
+func (r *fakeRestore) Abort(ctx context.Context) error {
+	if r.end() {
+		return nil
+	}
+	if err := r.f.at(context.WithoutCancel(ctx), BeforeAbort); err != nil {
+		return fmt.Errorf("remove VM in the making %q: %w", r.vm.Name, err)
+	}
+	r.drop()
+	return nil
+}
+
+// end marks the restore as ended and reports whether it already was.
+func (r *fakeRestore) end() (already bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	already, r.ended = r.ended, true
+	return already
+}
+
+func (r *fakeRestore) drop() {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	delete(r.f.making, r.vm.ID)
+}

@@ -1,0 +1,119 @@
+package hypervisortest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+)
+
+// A Point is a moment in the work of a Fake at which something can be made to happen: the name of a
+// method, and behind a colon the phase: nothing is done yet (before), what the method does is done
+// (after), in the middle of a disk's data (during).
+type Point string
+
+// The points of a Fake.
+const (
+	BeforeFindVM           Point = "FindVM:before"
+	BeforeVMByInstanceUUID Point = "VMByInstanceUUID:before"
+	BeforeCreateSnapshot   Point = "CreateSnapshot:before"
+	AfterCreateSnapshot    Point = "CreateSnapshot:after" // the error comes with the ID
+	BeforeSnapshots        Point = "Snapshots:before"
+	BeforeRenameSnapshot   Point = "RenameSnapshot:before"
+	BeforeRemoveSnapshot   Point = "RemoveSnapshot:before"
+	AfterRemoveSnapshot    Point = "RemoveSnapshot:after"
+	BeforePowerOn          Point = "PowerOn:before"
+	BeforeShutDownGuest    Point = "ShutDownGuest:before"
+	DuringShutDownGuest    Point = "ShutDownGuest:during" // the guest was told; it shuts down after the method returned
+	BeforePowerOff         Point = "PowerOff:before"
+	BeforeOpenPointInTime  Point = "OpenPointInTime:before"
+	DuringOpenPointInTime  Point = "OpenPointInTime:during" // the temporary snapshot exists
+	BeforeOpenDisk         Point = "OpenDisk:before"
+	DuringRead             Point = "Extents:during" // before each extent, and once before the end
+	BeforeClose            Point = "Close:before"   // the temporary snapshot stays
+	BeforeCheckRestore     Point = "CheckRestore:before"
+	BeforeStartRestore     Point = "StartRestore:before"
+	DuringStartRestore     Point = "StartRestore:during" // the VM in the making exists
+	BeforeWriteDisk        Point = "WriteDisk:before"
+	DuringWriteDisk        Point = "WriteDisk:during" // before each extent that is stored
+	AfterWriteDisk         Point = "WriteDisk:after"
+	BeforeCommit           Point = "Commit:before"
+	AfterCommit            Point = "Commit:after" // all is done but the answer is lost: Abort still removes the VM
+	BeforeAbort            Point = "Abort:before" // the VM in the making stays
+	BeforeCleanUpRestores  Point = "CleanUpRestores:before"
+	BeforeDestroyVM        Point = "DestroyVM:before"
+)
+
+// A Fault makes something happen at a point.
+type Fault struct {
+	At    Point
+	Skip  int // so many times nothing happens at first
+	Count int // then so many times it does; zero means once
+	Do    func(ctx context.Context)
+	Err   error // returned, wrapped; nil: the method goes on, unless its context ended meanwhile
+}
+
+// faults are the faults of a Fake. One that is never hit fails the test: it tests nothing.
+type faults struct {
+	mu   sync.Mutex
+	all  []*Fault
+	hits map[*Fault]int
+	seen map[Point]int
+}
+
+func newFaults(t testing.TB) *faults {
+	f := &faults{hits: map[*Fault]int{}, seen: map[Point]int{}}
+	t.Cleanup(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, fault := range f.all {
+			if f.hits[fault] == 0 {
+				t.Errorf("the fault at %s was never hit", fault.At)
+			}
+		}
+	})
+	return f
+}
+
+func (f *faults) add(fault Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if fault.Count == 0 {
+		fault.Count = 1
+	}
+	f.all = append(f.all, &fault)
+}
+
+// at is called at every point. It returns what the method has to return there: the fault's error,
+// or that of the context.
+func (f *faults) at(ctx context.Context, p Point) error {
+	f.mu.Lock()
+	f.seen[p]++
+	var hit *Fault
+	for _, fault := range f.all {
+		if fault.At != p || hit != nil {
+			continue
+		}
+		if fault.Skip > 0 {
+			fault.Skip--
+			continue
+		}
+		if f.hits[fault] < fault.Count {
+			f.hits[fault]++
+			hit = fault
+		}
+	}
+	f.mu.Unlock()
+	if hit != nil {
+		if hit.Do != nil {
+			hit.Do(ctx)
+		}
+		if hit.Err != nil {
+			return fmt.Errorf("%s: %w", p, hit.Err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s: %w", p, err)
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+)
+
+// progressInterval is how often the log says how far a restore is.
+const progressInterval = 15 * time.Second
+
+// errUnread is what a hypervisor gets that took a disk for complete without reading it to its end.
+var errUnread = errors.New("the disk was not read to its end")
+
+// A meter counts what goes through the disks of one restore.
+type meter struct {
+	written atomic.Int64
+}
+
+// A checkedSource counts a disk's bytes as they are written, and remembers how the pass ended: that
+// the content is what was backed up is known only at its end, and the VM must not be started on
+// anything else, whatever became of the error on its way through the hypervisor's writer.
+type checkedSource struct {
+	disk.Source
+	meter *meter
+
+	mu      sync.Mutex
+	written int64
+	passed  bool
+	err     error
+}
+
+func (s *checkedSource) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
+	var written int64
+	err := s.Source.Extents(ctx, func(offset int64, data []byte) error {
+		err := yield(offset, data)
+		if err == nil {
+			written += int64(len(data))
+			s.meter.written.Add(int64(len(data)))
+		}
+		return err
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written, s.passed, s.err = written, err == nil, err
+	return err
+}
+
+// verdict is the outcome of writing the disk, given what the hypervisor says about it.
+func (s *checkedSource) verdict(err error) (written int64, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil && !errors.Is(err, s.err):
+		return s.written, errors.Join(err, s.err)
+	case err == nil && !s.passed:
+		return s.written, errUnread
+	}
+	return s.written, err
+}
+
+// watch reports progress until the returned function is called, and once more then.
+func (m *Manager) watch(ctx context.Context, j *job, c *meter) (stop func()) {
+	start := m.now()
+	report := func() {
+		p := Progress{
+			VM: j.name(), Disks: len(j.manifest.Disks),
+			Written: c.written.Load(), Total: j.dataBytes(), Elapsed: m.now().Sub(start),
+		}
+		rate := float64(0)
+		if s := p.Elapsed.Seconds(); s > 0 {
+			rate = float64(p.Written) / s / (1 << 20)
+		}
+		m.log.InfoContext(ctx, "restoring", "vm", p.VM, "written_bytes", p.Written, "total_bytes", p.Total,
+			"written_mib_per_second", int64(rate))
+		if j.Progress != nil {
+			j.Progress(p)
+		}
+	}
+	quit, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(progressInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				report()
+			case <-quit:
+				report()
+				return
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-stopped
+	}
+}
