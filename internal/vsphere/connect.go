@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/vmware/govmomi/object"
@@ -24,12 +25,18 @@ type Client struct {
 	vim    *vim25.Client
 	log    *slog.Logger
 
-	session     *session
-	limits      *limits
-	locks       *limits // one slot per VM, see lockVM
-	watcher     *watcher
-	reads       readers
+	session *session
+	limits  *limits
+	locks   *limits // one slot per VM, see lockVM
+	watcher *watcher
+	reads   readers
+	hints   hints
+	listing coalesced[map[types.ManagedObjectReference]types.ObjectContent] // all VMs
+
 	restSession restSession
+
+	serverMu sync.Mutex
+	serverID string // of an ESXi host, once known
 
 	// life ends with Close. What serves many callers at a time (a batch of reads, the watcher, the
 	// keepalive) runs on it rather than on the context of one caller.
@@ -85,6 +92,10 @@ func Connect(ctx context.Context, config Config, log *slog.Logger) (*Client, err
 	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	c.watcher = newWatcher(c.life, vim, log)
 	c.reads = newReaders(c.life, vim)
+	c.listing.life = c.life
+	c.listing.ask = func(ctx context.Context) (map[types.ManagedObjectReference]types.ObjectContent, error) {
+		return c.list(ctx, "VirtualMachine", "name", "config.uuid", "config.instanceUuid")
+	}
 	go c.keepAlive()
 	return c, nil
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
 
 // A reader reads the same properties of many objects in few calls. While one call is under way, further
@@ -181,7 +183,10 @@ func (c *Client) properties(ctx context.Context, ref types.ManagedObjectReferenc
 
 // readers are the reads that many callers make at the same time.
 type readers struct {
-	snapshots *reader
+	snapshots *reader // the snapshots of a VM with their files
+	trees     *reader // the snapshots of a VM without
+	tasks     *reader // the snapshots and recent tasks of a VM
+	vms       *reader // what makes a hypervisor.VM, with the folders above it
 }
 
 func newReaders(ctx context.Context, vim *vim25.Client) readers {
@@ -189,6 +194,18 @@ func newReaders(ctx context.Context, vim *vim25.Client) readers {
 		return &reader{ctx: ctx, vim: vim, spec: readSpec{props: []types.PropertySpec{{Type: kind, PathSet: paths}}}}
 	}
 	return readers{
-		snapshots: one("VirtualMachine", "name", "snapshot", "layoutEx", "runtime.consolidationNeeded"),
+		snapshots: one("VirtualMachine", "snapshot", "layoutEx"),
+		trees:     one("VirtualMachine", "snapshot", "runtime.consolidationNeeded"),
+		tasks:     one("VirtualMachine", "name", "snapshot", "recentTask"),
+		vms:       &reader{ctx: ctx, vim: vim, spec: vmSpec},
 	}
+}
+
+// readVM fills m through a reader. Errors: a *hypervisor.VMNotFoundError, a *hypervisor.PermissionError.
+func (c *Client) readVM(ctx context.Context, r *reader, vm hypervisor.VMID, m *mo.VirtualMachine) error {
+	objects, err := r.read(ctx, vmRef(vm))
+	if err != nil {
+		return c.named(classify(err))
+	}
+	return c.named(load(objects, vmRef(vm), m))
 }

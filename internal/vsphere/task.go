@@ -78,3 +78,70 @@ func taskError(info *types.TaskInfo) error {
 	return fmt.Errorf("%s: %w", info.Task.Value,
 		classify(task.Error{LocalizedMethodFault: info.Error, Description: info.Description}))
 }
+
+// startTimeout is how long the call that starts a task may take. It doesn't end with the caller's
+// context, so that there is always an answer to the question what was started.
+const startTimeout = 30 * time.Second
+
+// runTask starts a task and waits for its end, as waitTask does. While somebody else's task keeps the
+// object busy (TaskInProgress), it waits for that one and tries again until ctx ends. A failure of start
+// that leaves open whether there is a task (see isAmbiguous) comes back unclassified, with no TaskInfo.
+func (c *Client) runTask(
+	ctx context.Context, start func(ctx context.Context) (*object.Task, error),
+) (*types.TaskInfo, error) {
+	for attempt := 1; ; attempt++ {
+		info, err := c.tryTask(ctx, start)
+		if err == nil || ctx.Err() != nil {
+			return info, err
+		}
+		busy, ok := inProgress(err)
+		if !ok {
+			return info, err
+		}
+		if err := c.waitForOther(ctx, busy, attempt); err != nil {
+			return nil, fmt.Errorf("wait for another task on the object, %s: %w", busy.Value, err)
+		}
+	}
+}
+
+func (c *Client) tryTask(
+	ctx context.Context, start func(ctx context.Context) (*object.Task, error),
+) (*types.TaskInfo, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	startCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	t, err := start(startCtx)
+	if err != nil {
+		if isAmbiguous(err) {
+			return nil, err
+		}
+		return nil, c.named(classify(err))
+	}
+	return c.waitTask(ctx, t)
+}
+
+// inProgress returns the task that keeps an object busy, if that is what err says.
+func inProgress(err error) (types.ManagedObjectReference, bool) {
+	var busy *types.TaskInProgress
+	if _, ok := fault.As(err, &busy); ok {
+		return busy.Task, true
+	}
+	var app *types.VAppTaskInProgress
+	if _, ok := fault.As(err, &app); ok {
+		return app.Task, true
+	}
+	return types.ManagedObjectReference{}, false
+}
+
+// waitForOther waits until somebody else's task has ended, and then a moment, growing with attempt: the
+// server may still be tidying up, and others may be waiting too. The only error is ctx.Err().
+func (c *Client) waitForOther(ctx context.Context, busy types.ManagedObjectReference, attempt int) error {
+	if busy.Value != "" {
+		if _, err := c.watchTask(ctx, busy); err != nil && ctx.Err() == nil {
+			c.log.Debug("watch the task of others", "task", busy.Value, "error", withoutURL(err))
+		}
+	}
+	return pause(ctx, backoff(attempt))
+}

@@ -333,7 +333,7 @@ func (r *watchRound) ask() error {
 	}
 	r.version = res.Returnval.Version
 	for _, set := range res.Returnval.FilterSet {
-		for _, missing := range set.MissingObjects {
+		for _, missing := range set.MissingSet {
 			r.gone(r.filters[set.Filter], missing.Obj)
 		}
 		for _, update := range set.ObjectSet {
