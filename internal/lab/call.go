@@ -26,6 +26,12 @@ func (l *Lab) serveSDK(w http.ResponseWriter, r *http.Request) {
 		l.breakConnection(w, r, f.Fault)
 		return
 	}
+	if method == "AcquireGenericServiceTicket" {
+		tee, record := l.recordTicket(body, w)
+		l.model.Service.ServeSDK(tee, r)
+		record()
+		return
+	}
 	l.model.Service.ServeSDK(w, r)
 }
 

@@ -34,6 +34,7 @@ func (l *Lab) createVM(
 			if err := l.store.Create(diskFile(d), d.CapacityInBytes); err != nil {
 				fault = storeFault(diskFile(d), err)
 			}
+			l.writeDescriptor(diskFile(d))
 		}
 	})
 	return vm, fault

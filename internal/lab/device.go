@@ -53,3 +53,11 @@ func slot(devices []types.BaseVirtualDevice, device types.BaseVirtualDevice) str
 	kind := reflect.TypeOf(controller).Elem().Name()
 	return fmt.Sprintf("%s%d:%d", kind, c.GetVirtualController().BusNumber, *d.UnitNumber)
 }
+
+// label is what people call a device: "Hard disk 1".
+func label(device types.BaseVirtualDevice) string {
+	if info := device.GetVirtualDevice().DeviceInfo; info != nil {
+		return info.GetDescription().Label
+	}
+	return ""
+}

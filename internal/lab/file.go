@@ -96,3 +96,13 @@ func directory(name string) string {
 
 // fileFault is a fault about a file.
 func fileFault(name string) types.FileFault { return types.FileFault{File: name} }
+
+// exists says whether a datastore has a file.
+func (l *Lab) exists(name string) bool {
+	file, ok := l.path(name)
+	if !ok {
+		return false
+	}
+	_, err := os.Stat(file)
+	return err == nil
+}

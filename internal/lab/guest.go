@@ -9,37 +9,30 @@ import (
 // WriteDisk writes to a disk of a VM as its running guest does. Disks count from 0 in the order of the
 // VM's devices.
 func (l *Lab) WriteDisk(vm string, disk int, offset int64, p []byte) error {
-	file, err := l.guestDisk(vm, disk)
-	if err != nil {
-		return err
-	}
-	return l.store.WriteAt(file, p, offset)
+	return l.onDisk(vm, disk, func(file string) error { return l.store.WriteAt(file, p, offset) })
 }
 
 // ReadDisk reads from a disk of a VM as its running guest sees it.
 func (l *Lab) ReadDisk(vm string, disk int, offset int64, p []byte) error {
-	file, err := l.guestDisk(vm, disk)
-	if err != nil {
-		return err
-	}
-	return l.store.ReadAt(file, p, offset)
+	return l.onDisk(vm, disk, func(file string) error { return l.store.ReadAt(file, p, offset) })
 }
 
-// guestDisk is the file that a VM writes to.
-func (l *Lab) guestDisk(name string, disk int) (string, error) {
+// onDisk does something with the file that a VM writes to. The VM is locked, so that no snapshot comes
+// between.
+func (l *Lab) onDisk(name string, disk int, do func(file string) error) error {
 	vm, ok := l.findEntity("VirtualMachine", name).(*simulator.VirtualMachine)
 	if !ok {
-		return "", fmt.Errorf("no virtual machine %q", name)
+		return fmt.Errorf("no virtual machine %q", name)
 	}
-	var file string
+	var err error
 	ctx := l.background()
 	ctx.WithLock(vm, func() {
-		if disks := disksOf(vm.Config.Hardware.Device); disk >= 0 && disk < len(disks) {
-			file = diskFile(disks[disk])
+		disks := disksOf(vm.Config.Hardware.Device)
+		if disk < 0 || disk >= len(disks) || diskFile(disks[disk]) == "" {
+			err = fmt.Errorf("virtual machine %q has no disk %d", name, disk)
+			return
 		}
+		err = do(diskFile(disks[disk]))
 	})
-	if file == "" {
-		return "", fmt.Errorf("virtual machine %q has no disk %d", name, disk)
-	}
-	return file, nil
+	return err
 }

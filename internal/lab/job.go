@@ -135,6 +135,16 @@ func faultMessage(fault types.BaseMethodFault) string {
 	return strings.TrimPrefix(fmt.Sprintf("%T", fault), "*types.")
 }
 
+// busyWith is the task that changes an object, nil for none.
+func (l *Lab) busyWith(ref types.ManagedObjectReference) *types.ManagedObjectReference {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if j := l.busy[ref]; j != nil {
+		return &j.task.Self
+	}
+	return nil
+}
+
 // CancelTask cancels a task that can be cancelled: it ends with RequestCanceled, unless it was too late.
 func (t *taskView) CancelTask(ctx *simulator.Context, _ *types.CancelTask) soap.HasFault {
 	body := new(methods.CancelTaskBody)

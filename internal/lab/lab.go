@@ -73,6 +73,8 @@ type Lab struct {
 	running  sync.WaitGroup
 	faults   faults
 	leases   leases
+	tickets  tickets
+	tracking tracking
 
 	mu       sync.Mutex
 	calls    map[string]int
@@ -80,7 +82,11 @@ type Lab struct {
 	overlays map[*simulator.Registry]bool
 	jobs     map[types.ManagedObjectReference]*job // running tasks by reference
 	busy     map[types.ManagedObjectReference]*job // the task that changes an object
+	points   map[types.ManagedObjectReference]*point
+	thick    map[string]bool // files that take all their space at once
 	closed   bool
+
+	snapshotIDs map[types.ManagedObjectReference]int32 // the last one given out, by VM
 }
 
 // startMu serialises starts: the simulator copies its templates from package variables.
@@ -102,6 +108,10 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		overlays: make(map[*simulator.Registry]bool),
 		jobs:     make(map[types.ManagedObjectReference]*job),
 		busy:     make(map[types.ManagedObjectReference]*job),
+		points:   make(map[types.ManagedObjectReference]*point),
+		thick:    make(map[string]bool),
+
+		snapshotIDs: make(map[types.ManagedObjectReference]int32),
 	}
 	err := l.start(ctx)
 	if err != nil {

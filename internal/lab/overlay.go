@@ -31,6 +31,12 @@ type (
 	}
 )
 
+// Lock does nothing: calls on a snapshot lock its VM first, and then what they change.
+func (*snapshot) Lock() {}
+
+// Unlock does nothing.
+func (*snapshot) Unlock() {}
+
 // handle runs before every call of the simulator: it injects faults and puts overlays into place.
 func (l *Lab) handle(ctx *simulator.Context, call *simulator.Method) (mo.Reference, types.BaseMethodFault) {
 	if ctx.Session != nil && ctx.Session.Registry == l.internal {

@@ -10,7 +10,8 @@ import (
 // setPower changes a VM's recorded power state. The VM's lock is held.
 func (l *Lab) setPower(ctx *simulator.Context, vm *simulator.VirtualMachine, state types.VirtualMachinePowerState) {
 	on := state == types.VirtualMachinePowerStatePoweredOn
-	for _, d := range vm.Config.Hardware.Device {
+	devices := clone(vm.Config.Hardware.Device)
+	for _, d := range devices {
 		if c := d.GetVirtualDevice().Connectable; c != nil {
 			c.Connected = on && c.StartConnected
 		}
@@ -18,15 +19,28 @@ func (l *Lab) setPower(ctx *simulator.Context, vm *simulator.VirtualMachine, sta
 	changes := []types.PropertyChange{
 		{Name: "runtime.powerState", Val: state},
 		{Name: "summary.runtime.powerState", Val: state},
-		{Name: "config.hardware.device", Val: vm.Config.Hardware.Device},
+		{Name: "config.hardware.device", Val: devices},
 	}
+	running, guest := string(types.VirtualMachineToolsRunningStatusGuestToolsNotRunning), "notRunning"
 	if on {
 		now := time.Now()
 		changes = append(changes,
 			types.PropertyChange{Name: "runtime.bootTime", Val: now},
 			types.PropertyChange{Name: "summary.runtime.bootTime", Val: now})
+		if hasTools(vm) {
+			running, guest = string(types.VirtualMachineToolsRunningStatusGuestToolsRunning), "running"
+		}
 	}
+	changes = append(changes,
+		types.PropertyChange{Name: "guest.guestState", Val: guest},
+		types.PropertyChange{Name: "guest.toolsRunningStatus", Val: running},
+		types.PropertyChange{Name: "summary.guest.toolsRunningStatus", Val: running})
 	ctx.Update(vm, changes)
+}
+
+// hasTools says whether VMware Tools are installed in a VM's guest.
+func hasTools(vm *simulator.VirtualMachine) bool {
+	return vm.Guest != nil && vm.Guest.ToolsVersionStatus2 == string(types.VirtualMachineToolsVersionStatusGuestToolsCurrent)
 }
 
 // toolsInstalled is what a VM with running VMware Tools reports.
@@ -46,4 +60,10 @@ func toolsInstalled() []types.PropertyChange {
 		{Name: "summary.guest.toolsVersionStatus2", Val: status},
 		{Name: "summary.guest.toolsRunningStatus", Val: running},
 	}
+}
+
+// toolsRun says whether VMware Tools run. The VM's lock is held.
+func toolsRun(vm *simulator.VirtualMachine) bool {
+	return vm.Guest != nil &&
+		vm.Guest.ToolsRunningStatus == string(types.VirtualMachineToolsRunningStatusGuestToolsRunning)
 }
