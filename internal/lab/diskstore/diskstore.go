@@ -85,14 +85,10 @@ type Info struct {
 	Children int
 }
 
-// Open makes an empty store whose files live in dir, which must exist.
+// Open makes an empty store whose files live in dir, which is created when it doesn't exist.
 func Open(dir string) (*Store, error) {
-	fi, err := os.Stat(dir)
-	if err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open disk store: %w", err)
-	}
-	if !fi.IsDir() {
-		return nil, fmt.Errorf("open disk store: %s is not a directory", dir)
 	}
 	return &Store{dir: dir, files: make(map[string]*file)}, nil
 }
