@@ -1,0 +1,108 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
+	"github.com/hashicorp/terraform-plugin-framework/datasource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+)
+
+// backupFilter selects backups, for both data sources.
+type backupFilter struct {
+	VM             types.String `tfsdk:"vm"`
+	Before         types.String `tfsdk:"before"`
+	After          types.String `tfsdk:"after"`
+	Tags           types.Map    `tfsdk:"tags"`
+	MinConsistency types.String `tfsdk:"min_consistency"`
+}
+
+func backupFilterAttributes() map[string]schema.Attribute {
+	return map[string]schema.Attribute{
+		"vm": schema.StringAttribute{
+			MarkdownDescription: "Backups of this virtual machine: its BIOS UUID, instance UUID, inventory path or name when " +
+				"the backup was taken. It may be gone. A reference that matches no backup is looked up on the hypervisor.",
+			Optional:   true,
+			Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
+		},
+		"before": schema.StringAttribute{
+			MarkdownDescription: "Backups of before this time (RFC 3339).",
+			Optional:            true,
+			Validators:          []validator.String{timestamp{}},
+		},
+		"after": schema.StringAttribute{
+			MarkdownDescription: "Backups of after this time (RFC 3339).",
+			Optional:            true,
+			Validators:          []validator.String{timestamp{}},
+		},
+		"tags": schema.MapAttribute{
+			MarkdownDescription: "Backups that have all of these tags.",
+			Optional:            true,
+			ElementType:         types.StringType,
+		},
+		"min_consistency": schema.StringAttribute{
+			MarkdownDescription: "Backups that are at least this consistent: `crash`, `filesystem` or `application`.",
+			Optional:            true,
+			Validators: []validator.String{stringvalidator.OneOf(
+				string(quiesce.Crash), string(quiesce.FileSystem), string(quiesce.Application))},
+		},
+	}
+}
+
+func (f *backupFilter) filter(ctx context.Context, diags *diag.Diagnostics) repository.Filter {
+	return repository.Filter{
+		VM:             f.VM.ValueString(),
+		Before:         timeOf(f.Before),
+		After:          timeOf(f.After),
+		Tags:           textMap(ctx, f.Tags, diags),
+		MinConsistency: f.MinConsistency.ValueString(),
+	}
+}
+
+// timeOf reads a validated timestamp; null is the zero time.
+func timeOf(value types.String) time.Time {
+	t, err := time.Parse(time.RFC3339, value.ValueString())
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+// listBackups lists what a filter selects, newest first. A reference that matches no backup as it is
+// written may be one that only the hypervisor can resolve, such as vm-42.
+func (s *session) listBackups(
+	ctx context.Context, repo *repository.Repository, f repository.Filter,
+) ([]repository.RestorePoint, error) {
+	points, err := repo.List(ctx, f)
+	if err != nil || len(points) > 0 || f.VM == "" {
+		return points, err
+	}
+	hv, err := s.hypervisor(ctx)
+	if errors.Is(err, errNoHypervisor) || stillUnknown(err) {
+		return points, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	vm, err := hv.FindVM(ctx, hypervisor.VMRef(f.VM))
+	var notFound *hypervisor.VMNotFoundError
+	switch {
+	case errors.As(err, &notFound):
+		return points, nil
+	case err != nil:
+		return nil, err
+	case strings.EqualFold(vm.InstanceUUID, f.VM):
+		return points, nil
+	}
+	f.VM = vm.InstanceUUID
+	return repo.List(ctx, f)
+}

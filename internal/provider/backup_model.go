@@ -1,0 +1,170 @@
+package provider
+
+import (
+	"context"
+
+	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
+	"github.com/hashicorp/terraform-plugin-framework/attr"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+)
+
+type backupModel struct {
+	VM           types.String   `tfsdk:"vm"`
+	Description  types.String   `tfsdk:"description"`
+	Quiesce      types.Object   `tfsdk:"quiesce"`
+	ExcludeDisks types.Set      `tfsdk:"exclude_disks"`
+	Tags         types.Map      `tfsdk:"tags"`
+	Triggers     types.Map      `tfsdk:"triggers"`
+	OnDestroy    types.String   `tfsdk:"on_destroy"`
+	Timeouts     timeouts.Value `tfsdk:"timeouts"`
+
+	RepositoryID types.String `tfsdk:"repository_id"`
+	backupFacts
+}
+
+// backupFacts are what is known of a backup, whoever asks: the resource and the data source.
+type backupFacts struct {
+	ID              types.String `tfsdk:"id"`
+	CreatedAt       types.String `tfsdk:"created_at"`
+	VMName          types.String `tfsdk:"vm_name"`
+	VMPath          types.String `tfsdk:"vm_path"`
+	VMUUID          types.String `tfsdk:"vm_uuid"`
+	VMInstanceUUID  types.String `tfsdk:"vm_instance_uuid"`
+	GuestID         types.String `tfsdk:"guest_id"`
+	PowerState      types.String `tfsdk:"power_state"`
+	Consistency     types.String `tfsdk:"consistency"`
+	Incremental     types.Bool   `tfsdk:"incremental"`
+	ParentID        types.String `tfsdk:"parent_id"`
+	Transport       types.String `tfsdk:"transport"`
+	Disks           types.List   `tfsdk:"disks"`
+	SizeBytes       types.Int64  `tfsdk:"size_bytes"`
+	ReadBytes       types.Int64  `tfsdk:"read_bytes"`
+	StoredBytes     types.Int64  `tfsdk:"stored_bytes"`
+	DurationSeconds types.Int64  `tfsdk:"duration_seconds"`
+}
+
+// backupIdentity needs no repository: IDs are random, no two backups of this world have the same.
+type backupIdentity struct {
+	ID types.String `tfsdk:"id"`
+}
+
+// backupDiskTypes are the attributes of a disk of a backup.
+var backupDiskTypes = map[string]attr.Type{
+	"label":          types.StringType,
+	"address":        types.StringType,
+	"uuid":           types.StringType,
+	"capacity_bytes": types.Int64Type,
+	"datastore":      types.StringType,
+	"digest":         types.StringType,
+}
+
+func (m *backupModel) identity() backupIdentity {
+	return backupIdentity{ID: m.ID}
+}
+
+func (m *backupModel) record() vmRecord {
+	return vmRecord{
+		Written:      m.VM.ValueString(),
+		InstanceUUID: m.VMInstanceUUID.ValueString(),
+		BIOSUUID:     m.VMUUID.ValueString(),
+		Name:         m.VMName.ValueString(),
+		Path:         m.VMPath.ValueString(),
+	}
+}
+
+func (m *backupModel) request(ctx context.Context, diags *diag.Diagnostics) backup.Request {
+	return backup.Request{
+		VM:           hypervisor.VMRef(m.VM.ValueString()),
+		Description:  m.Description.ValueString(),
+		Tags:         textMap(ctx, m.Tags, diags),
+		Quiesce:      quiescePolicy(ctx, m.Quiesce, diags),
+		ExcludeDisks: textSet(ctx, m.ExcludeDisks, diags),
+	}
+}
+
+// fill sets everything that the restore point knows. Arguments that it doesn't hold, or that are
+// written in another way, stay.
+func (m *backupModel) fill(id repository.ID, repositoryID string, manifest *repository.Manifest) diag.Diagnostics {
+	m.RepositoryID = types.StringValue(repositoryID)
+	m.Description = optional(manifest.Description, m.Description)
+	if m.Tags.IsNull() && len(manifest.Tags) > 0 {
+		m.Tags = textMapValue(manifest.Tags)
+	}
+	if m.VM.IsNull() {
+		m.VM = types.StringValue(manifest.VM.Path)
+	}
+	if m.OnDestroy.IsNull() {
+		m.OnDestroy = types.StringValue(actionRetain)
+	}
+	return m.backupFacts.fill(id, manifest)
+}
+
+func (f *backupFacts) fill(id repository.ID, m *repository.Manifest) diag.Diagnostics {
+	f.ID = types.StringValue(string(id))
+	f.CreatedAt = timeValue(m.CreatedAt)
+	f.VMName = types.StringValue(m.VM.Name)
+	f.VMPath = types.StringValue(m.VM.Path)
+	f.VMUUID = types.StringValue(m.VM.BIOSUUID)
+	f.VMInstanceUUID = types.StringValue(m.VM.InstanceUUID)
+	f.GuestID = types.StringValue(m.VM.GuestID)
+	f.PowerState = types.StringValue(m.VM.PowerState)
+	f.Consistency = types.StringValue(m.Consistency)
+	f.Incremental = types.BoolValue(m.Incremental)
+	f.ParentID = types.StringNull()
+	if m.Parent != "" {
+		f.ParentID = types.StringValue(string(m.Parent))
+	}
+	f.Transport = types.StringValue(m.Transport)
+	f.SizeBytes = types.Int64Value(m.SizeBytes())
+	f.ReadBytes = types.Int64Value(m.ReadBytes)
+	f.StoredBytes = types.Int64Value(m.StoredBytes)
+	f.DurationSeconds = types.Int64Value(int64(m.Duration.Seconds()))
+
+	disks := make([]attr.Value, len(m.Disks))
+	for i, d := range m.Disks {
+		disks[i] = types.ObjectValueMust(backupDiskTypes, map[string]attr.Value{
+			"label":          types.StringValue(d.Label),
+			"address":        types.StringValue(d.Address),
+			"uuid":           types.StringValue(d.UUID),
+			"capacity_bytes": types.Int64Value(d.Capacity),
+			"datastore":      types.StringValue(d.Datastore),
+			"digest":         types.StringValue(string(d.Digest)),
+		})
+	}
+	var diags diag.Diagnostics
+	f.Disks, diags = types.ListValue(types.ObjectType{AttrTypes: backupDiskTypes}, disks)
+	return diags
+}
+
+// textMap reads a map of strings; null and unknown are empty.
+func textMap(ctx context.Context, value types.Map, diags *diag.Diagnostics) map[string]string {
+	if value.IsNull() || value.IsUnknown() {
+		return nil
+	}
+	out := map[string]string{}
+	diags.Append(value.ElementsAs(ctx, &out, false)...)
+	return out
+}
+
+func textMapValue(m map[string]string) types.Map {
+	elements := make(map[string]attr.Value, len(m))
+	for k, v := range m {
+		elements[k] = types.StringValue(v)
+	}
+	return types.MapValueMust(types.StringType, elements)
+}
+
+// textSet reads a set of strings; null and unknown are empty.
+func textSet(ctx context.Context, value types.Set, diags *diag.Diagnostics) []string {
+	if value.IsNull() || value.IsUnknown() {
+		return nil
+	}
+	var out []string
+	diags.Append(value.ElementsAs(ctx, &out, false)...)
+	return out
+}

@@ -1,0 +1,209 @@
+package provider
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+)
+
+var (
+	_ resource.ResourceWithConfigure   = (*backupResource)(nil)
+	_ resource.ResourceWithIdentity    = (*backupResource)(nil)
+	_ resource.ResourceWithImportState = (*backupResource)(nil)
+	_ resource.ResourceWithModifyPlan  = (*backupResource)(nil)
+)
+
+// backupResource manages one restore point in the repository.
+type backupResource struct{ session *session }
+
+func (r *backupResource) Metadata(_ context.Context, req resource.MetadataRequest, resp *resource.MetadataResponse) {
+	resp.TypeName = req.ProviderTypeName + "_backup"
+}
+
+func (r *backupResource) Configure(_ context.Context, req resource.ConfigureRequest, resp *resource.ConfigureResponse) {
+	r.session = sessionOf(req.ProviderData, &resp.Diagnostics)
+}
+
+// ModifyPlan checks what can be checked before anything is touched. Once the backup exists, its VM is
+// looked at only when another reference to it is written.
+func (r *backupResource) ModifyPlan(
+	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
+) {
+	if r.session == nil || req.Plan.Raw.IsNull() {
+		return
+	}
+	var plan backupModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	if req.State.Raw.IsNull() {
+		r.planCreate(ctx, plan, &resp.Diagnostics)
+		return
+	}
+	var state backupModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	r.session.planVM(ctx, plan.VM, state.record(), backupOperation("Plan", ""), req, resp)
+}
+
+func (r *backupResource) planCreate(ctx context.Context, plan backupModel, diags *diag.Diagnostics) {
+	op := backupOperation("Plan", "")
+	// A repository that isn't there yet is made by the backup.
+	_, err := r.session.repository(ctx, false)
+	if err != nil && !errors.Is(err, repository.ErrNoRepository) {
+		op.failPlan(ctx, diags, err)
+	}
+	if plan.VM.IsUnknown() {
+		return
+	}
+	m, err := r.session.backupChecks(ctx)
+	if err != nil {
+		op.failPlan(ctx, diags, err)
+		return
+	}
+	request := plan.request(ctx, diags)
+	if plan.ExcludeDisks.IsUnknown() || diags.HasError() {
+		return
+	}
+	check, err := m.Check(ctx, request.VM, request.ExcludeDisks)
+	if err != nil {
+		op.failPlan(ctx, diags, err)
+		return
+	}
+	warnings(diags, "Backup With Reservations", check.Warnings)
+}
+
+func (r *backupResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
+	var plan backupModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	timeout, diags := plan.Timeouts.Create(ctx, backupCreateTimeout)
+	resp.Diagnostics.Append(diags...)
+	request := plan.request(ctx, &resp.Diagnostics)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+
+	op := backupOperation("Take", "create").leaving("There is no backup, and no snapshot of this run was left behind unless " +
+		"the error names one.")
+	m, err := r.session.backups(ctx)
+	if err != nil {
+		op.fail(ctx, &resp.Diagnostics, err)
+		return
+	}
+	repo, err := r.session.repository(ctx, false)
+	if err != nil {
+		op.fail(ctx, &resp.Diagnostics, err)
+		return
+	}
+	result, err := m.Take(ctx, request)
+	if err != nil {
+		op.fail(ctx, &resp.Diagnostics, err)
+		return
+	}
+	warnings(&resp.Diagnostics, "Backup Taken With Reservations", result.Warnings)
+	resp.Diagnostics.Append(plan.fill(result.ID, repo.ID(), result.Manifest)...)
+	resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
+	resp.Diagnostics.Append(resp.Identity.Set(ctx, plan.identity())...)
+}
+
+func (r *backupResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
+	var state backupModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	timeout, diags := state.Timeouts.Read(ctx, backupReadTimeout)
+	resp.Diagnostics.Append(diags...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	// The identity comes first: a state of an older Terraform has none, and without one a resource
+	// can't even be dropped from the state.
+	resp.Diagnostics.Append(resp.Identity.Set(ctx, state.identity())...)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+
+	op := backupOperation("Read", "read").leaving("The backup is still in the state.")
+	repo, err := r.session.repository(ctx, false)
+	if err == nil {
+		err = checkRepository(repo, state.RepositoryID.ValueString())
+	}
+	if err != nil {
+		op.fail(ctx, &resp.Diagnostics, err)
+		return
+	}
+	id := repository.ID(state.ID.ValueString())
+	manifest, err := repo.Get(ctx, id)
+	switch {
+	case errors.Is(err, repository.ErrNotFound):
+		resp.State.RemoveResource(ctx)
+		return
+	case err != nil:
+		op.fail(ctx, &resp.Diagnostics, err)
+		return
+	}
+	resp.Diagnostics.Append(state.fill(id, repo.ID(), manifest)...)
+	resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
+}
+
+// Update sees changes of arguments that concern Terraform alone; every other change replaces.
+func (r *backupResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
+	var plan backupModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
+	resp.Diagnostics.Append(resp.Identity.Set(ctx, plan.identity())...)
+	resp.Diagnostics.Append(resp.Private.SetKey(ctx, importedKey, []byte("false"))...)
+}
+
+func (r *backupResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
+	var state backupModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	timeout, diags := state.Timeouts.Delete(ctx, backupDeleteTimeout)
+	resp.Diagnostics.Append(diags...)
+	if resp.Diagnostics.HasError() || state.OnDestroy.ValueString() != actionDelete {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+
+	op := backupOperation("Delete", "delete").leaving("The backup is still in the state.")
+	repo, err := r.session.repository(ctx, false)
+	if err == nil {
+		err = checkRepository(repo, state.RepositoryID.ValueString())
+	}
+	if err == nil {
+		err = repo.Delete(ctx, repository.ID(state.ID.ValueString()))
+	}
+	if err != nil {
+		op.fail(ctx, &resp.Diagnostics, err)
+	}
+}
+
+// ImportState takes the ID of a backup.
+func (r *backupResource) ImportState(
+	ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse,
+) {
+	identity := backupIdentity{ID: types.StringValue(req.ID)}
+	if req.ID == "" {
+		resp.Diagnostics.Append(req.Identity.Get(ctx, &identity)...)
+		if resp.Diagnostics.HasError() {
+			return
+		}
+	}
+	resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root("id"), identity.ID)...)
+	resp.Diagnostics.Append(resp.Identity.Set(ctx, identity)...)
+	resp.Diagnostics.Append(resp.Private.SetKey(ctx, importedKey, []byte("true"))...)
+}

@@ -1,0 +1,312 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/terraform-plugin-framework-validators/boolvalidator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
+	"github.com/hashicorp/terraform-plugin-framework/attr"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/provider"
+	"github.com/hashicorp/terraform-plugin-framework/provider/schema"
+	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
+)
+
+// Environment variables that stand in for arguments which are not written. Those of vSphere are the
+// ones that other tools for vSphere read too.
+const (
+	envServer             = "VSPHERE_SERVER"
+	envUser               = "VSPHERE_USER"
+	envPassword           = "VSPHERE_PASSWORD" //nolint:gosec // the name of a variable, not a password
+	envAllowUnverifiedSSL = "VSPHERE_ALLOW_UNVERIFIED_SSL"
+	envRepositoryPath     = "VM_REPOSITORY_PATH"
+	envRepositoryPassword = "VM_REPOSITORY_PASSWORD" //nolint:gosec // the name of a variable, not a password
+)
+
+// hypervisorNames are the arguments of the provider of which at most one may be written.
+var hypervisorNames = []string{"vsphere"}
+
+type providerModel struct {
+	VSphere    types.Object `tfsdk:"vsphere"`
+	Repository types.Object `tfsdk:"repository"`
+}
+
+type vsphereModel struct {
+	Server             types.String `tfsdk:"server"`
+	User               types.String `tfsdk:"user"`
+	Password           types.String `tfsdk:"password"`
+	CAFile             types.String `tfsdk:"ca_file"`
+	Thumbprint         types.String `tfsdk:"thumbprint"`
+	AllowUnverifiedSSL types.Bool   `tfsdk:"allow_unverified_ssl"`
+	MaxTransfers       types.Object `tfsdk:"max_transfers"`
+}
+
+type transfersModel struct {
+	PerVM     types.Int64 `tfsdk:"per_vm"`
+	PerHost   types.Int64 `tfsdk:"per_host"`
+	PerServer types.Int64 `tfsdk:"per_server"`
+}
+
+type repositoryModel struct {
+	Path     types.String `tfsdk:"path"`
+	Password types.String `tfsdk:"password"`
+}
+
+// settings is the provider's configuration with the environment taken into account.
+type settings struct {
+	vsphere    *vsphereSettings
+	repository *repositorySettings
+
+	// unknown names an argument of the block that is not known yet; empty: all are known.
+	hypervisorUnknown string
+	repositoryUnknown string
+}
+
+type vsphereSettings struct {
+	server, user       string
+	password           secret.String
+	caFile, thumbprint string
+	allowUnverifiedSSL bool
+	perVM              int // transfers at a time; zero: the default
+	perHost, perServer int
+}
+
+type repositorySettings struct {
+	path     string
+	password secret.String
+}
+
+func providerSchema() schema.Schema {
+	return schema.Schema{
+		MarkdownDescription: "Takes snapshots and backups of virtual machines, and restores them.",
+		Attributes: map[string]schema.Attribute{
+			"vsphere": schema.SingleNestedAttribute{
+				MarkdownDescription: "A vCenter server, or a single ESXi host. The connection is made when " +
+					"something needs it. Without this argument, vSphere is used if `" + envServer + "` is set.",
+				Optional:   true,
+				Attributes: vsphereAttributes(),
+			},
+			"repository": schema.SingleNestedAttribute{
+				MarkdownDescription: "Where backups are kept: needed only by backups and by restores from them.",
+				Optional:            true,
+				Attributes: map[string]schema.Attribute{
+					"path": schema.StringAttribute{
+						MarkdownDescription: "The directory that holds the repository, a Kopia repository. The first " +
+							"backup creates it, in a parent directory that exists. Or `" + envRepositoryPath + "`.",
+						Optional:   true,
+						Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
+					},
+					"password": schema.StringAttribute{
+						MarkdownDescription: "The password that encrypts the repository. Without it nobody can read the " +
+							"backups again. Or `" + envRepositoryPassword + "`.",
+						Optional:   true,
+						Sensitive:  true,
+						Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
+					},
+				},
+			},
+		},
+	}
+}
+
+func vsphereAttributes() map[string]schema.Attribute {
+	return map[string]schema.Attribute{
+		"server": schema.StringAttribute{
+			MarkdownDescription: "`host` or `host:port` of the server. Or `" + envServer + "`.",
+			Optional:            true,
+			Validators:          []validator.String{stringvalidator.LengthAtLeast(1)},
+		},
+		"user": schema.StringAttribute{
+			MarkdownDescription: "The user to log in as. Or `" + envUser + "`.",
+			Optional:            true,
+			Validators:          []validator.String{stringvalidator.LengthAtLeast(1)},
+		},
+		"password": schema.StringAttribute{
+			MarkdownDescription: "The user's password. Or `" + envPassword + "`.",
+			Optional:            true,
+			Sensitive:           true,
+		},
+		"ca_file": schema.StringAttribute{
+			MarkdownDescription: "A PEM file with the certificates to trust, instead of the system's.",
+			Optional:            true,
+			Validators:          []validator.String{stringvalidator.LengthAtLeast(1)},
+		},
+		"thumbprint": schema.StringAttribute{
+			MarkdownDescription: "The thumbprint (SHA-256, or SHA-1) of the server's certificate in hexadecimal, with " +
+				"or without colons: trust this certificate, whoever signed it, and no other.",
+			Optional:   true,
+			Validators: []validator.String{thumbprintValidator{}},
+		},
+		"allow_unverified_ssl": schema.BoolAttribute{
+			MarkdownDescription: "Trust any certificate. Whoever can answer in the server's place gets the password " +
+				"then; prefer `thumbprint` or `ca_file`. Or `" + envAllowUnverifiedSSL + "`. Default: `false`.",
+			Optional: true,
+			Validators: []validator.Bool{boolvalidator.ConflictsWith(
+				path.MatchRelative().AtParent().AtName("ca_file"),
+				path.MatchRelative().AtParent().AtName("thumbprint"),
+			)},
+		},
+		"max_transfers": schema.SingleNestedAttribute{
+			MarkdownDescription: "How many disks may be read or written at the same time.",
+			Optional:            true,
+			Attributes: map[string]schema.Attribute{
+				"per_vm":     transfersAttribute("one virtual machine", 2),
+				"per_host":   transfersAttribute("one ESXi host", 4),
+				"per_server": transfersAttribute("the server, over everything in this run", 8),
+			},
+		},
+	}
+}
+
+func transfersAttribute(of string, standard int) schema.Int64Attribute {
+	return schema.Int64Attribute{
+		MarkdownDescription: fmt.Sprintf("Disks of %s. Default: `%d`.", of, standard),
+		Optional:            true,
+		Validators:          []validator.Int64{int64validator.Between(1, 256)},
+	}
+}
+
+// settings takes the environment into account and reports every value that is missing at once. An
+// unknown value is no error: it is one only when something needs it.
+func (m providerModel) settings(ctx context.Context, getenv func(string) string) (settings, diag.Diagnostics) {
+	var (
+		s     settings
+		diags diag.Diagnostics
+	)
+	switch {
+	case m.VSphere.IsUnknown():
+		s.hypervisorUnknown = "vsphere"
+	case m.VSphere.IsNull() && getenv(envServer) == "":
+	default:
+		var v vsphereModel
+		if !m.VSphere.IsNull() {
+			diags.Append(m.VSphere.As(ctx, &v, basetypes.ObjectAsOptions{})...)
+		}
+		s.vsphere, s.hypervisorUnknown = v.settings(ctx, getenv, &diags)
+	}
+	switch {
+	case m.Repository.IsUnknown():
+		s.repositoryUnknown = "repository"
+	case m.Repository.IsNull() && getenv(envRepositoryPath) == "":
+	default:
+		var r repositoryModel
+		if !m.Repository.IsNull() {
+			diags.Append(m.Repository.As(ctx, &r, basetypes.ObjectAsOptions{})...)
+		}
+		s.repository, s.repositoryUnknown = r.settings(getenv, &diags)
+	}
+	return s, diags
+}
+
+func (m vsphereModel) settings(
+	ctx context.Context, getenv func(string) string, diags *diag.Diagnostics,
+) (*vsphereSettings, string) {
+	var transfers transfersModel
+	if !m.MaxTransfers.IsNull() && !m.MaxTransfers.IsUnknown() {
+		diags.Append(m.MaxTransfers.As(ctx, &transfers, basetypes.ObjectAsOptions{})...)
+	}
+	for name, value := range map[string]attr.Value{
+		"server": m.Server, "user": m.User, "password": m.Password, "ca_file": m.CAFile,
+		"thumbprint": m.Thumbprint, "allow_unverified_ssl": m.AllowUnverifiedSSL, "max_transfers": m.MaxTransfers,
+		"max_transfers.per_vm": transfers.PerVM, "max_transfers.per_host": transfers.PerHost,
+		"max_transfers.per_server": transfers.PerServer,
+	} {
+		if value.IsUnknown() {
+			return nil, "vsphere." + name
+		}
+	}
+	root := path.Root("vsphere")
+	v := &vsphereSettings{
+		server:             required(m.Server, root.AtName("server"), envServer, getenv, diags),
+		user:               required(m.User, root.AtName("user"), envUser, getenv, diags),
+		password:           secret.New(required(m.Password, root.AtName("password"), envPassword, getenv, diags)),
+		caFile:             m.CAFile.ValueString(),
+		thumbprint:         m.Thumbprint.ValueString(),
+		allowUnverifiedSSL: m.AllowUnverifiedSSL.ValueBool(),
+		perVM:              int(transfers.PerVM.ValueInt64()),
+		perHost:            int(transfers.PerHost.ValueInt64()),
+		perServer:          int(transfers.PerServer.ValueInt64()),
+	}
+	// A certificate that is pinned, or a CA that is named, is a decision of its own: the variable
+	// doesn't take it back.
+	text := getenv(envAllowUnverifiedSSL)
+	if m.AllowUnverifiedSSL.IsNull() && v.caFile == "" && v.thumbprint == "" && text != "" {
+		allow, err := strconv.ParseBool(text)
+		if err != nil {
+			diags.AddAttributeError(root.AtName("allow_unverified_ssl"), "Invalid Environment Variable",
+				fmt.Sprintf("%s must be true or false, not %q.", envAllowUnverifiedSSL, text))
+		}
+		v.allowUnverifiedSSL = allow
+	}
+	return v, ""
+}
+
+func (m repositoryModel) settings(getenv func(string) string, diags *diag.Diagnostics) (*repositorySettings, string) {
+	switch {
+	case m.Path.IsUnknown():
+		return nil, "repository.path"
+	case m.Password.IsUnknown():
+		return nil, "repository.password"
+	}
+	root := path.Root("repository")
+	return &repositorySettings{
+		path:     required(m.Path, root.AtName("path"), envRepositoryPath, getenv, diags),
+		password: secret.New(required(m.Password, root.AtName("password"), envRepositoryPassword, getenv, diags)),
+	}, ""
+}
+
+// required is the value of an argument or, where it is not written, of a variable. Neither is an error.
+func required(
+	value types.String, at path.Path, variable string, getenv func(string) string, diags *diag.Diagnostics,
+) string {
+	if !value.IsNull() {
+		return value.ValueString()
+	}
+	text := getenv(variable)
+	if text == "" {
+		diags.AddAttributeError(at, "Missing Provider Argument",
+			fmt.Sprintf("Set %s in the provider block, or the environment variable %s.", at, variable))
+	}
+	return text
+}
+
+// atMostOneHypervisor refuses a provider block with two hypervisors. None at all is an error only
+// when something needs one: backups can be listed and removed without.
+type atMostOneHypervisor struct{ names []string }
+
+var _ provider.ConfigValidator = atMostOneHypervisor{}
+
+func (v atMostOneHypervisor) Description(context.Context) string {
+	return "at most one hypervisor: " + strings.Join(v.names, ", ")
+}
+
+func (v atMostOneHypervisor) MarkdownDescription(ctx context.Context) string {
+	return v.Description(ctx)
+}
+
+func (v atMostOneHypervisor) ValidateProvider(
+	ctx context.Context, req provider.ValidateConfigRequest, resp *provider.ValidateConfigResponse,
+) {
+	var written []string
+	for _, name := range v.names {
+		var object types.Object
+		resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root(name), &object)...)
+		if !object.IsNull() && !object.IsUnknown() {
+			written = append(written, name)
+		}
+	}
+	if len(written) > 1 {
+		resp.Diagnostics.AddAttributeError(path.Root(written[1]), "Several Hypervisors Configured",
+			fmt.Sprintf("One provider block is for one hypervisor, but this one has %s. Write one provider block "+
+				"for each, with an alias.", strings.Join(written, " and ")))
+	}
+}

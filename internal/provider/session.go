@@ -1,0 +1,249 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+	"github.com/terraform-vm/terraform-provider-vm/internal/restore"
+	"github.com/terraform-vm/terraform-provider-vm/internal/snapshot"
+)
+
+// Outcomes of asking for a connection that was not configured.
+var (
+	errNoHypervisor           = errors.New("no hypervisor is configured")
+	errNoRepositoryConfigured = errors.New("no repository is configured")
+)
+
+// An unknownError says that the provider's own configuration is not known yet, which is no error
+// while a plan is made.
+type unknownError struct{ argument string }
+
+func (e *unknownError) Error() string {
+	return fmt.Sprintf("the provider's argument %s is not known yet", e.argument)
+}
+
+// A session is one configured provider: its connections, made when something needs them. All
+// resources and data sources of a run share it.
+type session struct {
+	settings settings
+	backends backends
+	version  string
+	log      *slog.Logger
+	now      func() time.Time
+
+	hv   lazy[hypervisor.Hypervisor]
+	repo lazy[*repository.Repository]
+
+	mu sync.Mutex
+	// owned are the paths of VMs that this run may remove, because a vm_restore made them and
+	// would delete them.
+	owned map[string]bool
+}
+
+func newSession(s settings, b backends, version string) *session {
+	return &session{
+		settings: s, backends: b, version: version, log: slog.New(logHandler{}), now: time.Now,
+		hv: newLazy[hypervisor.Hypervisor](), repo: newLazy[*repository.Repository](),
+		owned: map[string]bool{},
+	}
+}
+
+// hypervisor connects to the configured hypervisor, once. Errors: errNoHypervisor, *unknownError, and
+// those of connecting.
+func (s *session) hypervisor(ctx context.Context) (hypervisor.Hypervisor, error) {
+	switch {
+	case s.settings.hypervisorUnknown != "":
+		return nil, &unknownError{s.settings.hypervisorUnknown}
+	case s.settings.vsphere == nil:
+		return nil, errNoHypervisor
+	}
+	return s.hv.get(ctx, func(ctx context.Context) (hypervisor.Hypervisor, error) {
+		return s.backends.hypervisor(ctx, s.settings, s.log)
+	})
+}
+
+// repository opens the configured repository, once; create lets it be made where there is none.
+// Errors: errNoRepositoryConfigured, *unknownError, and those of repository.Open.
+func (s *session) repository(ctx context.Context, create bool) (*repository.Repository, error) {
+	switch {
+	case s.settings.repositoryUnknown != "":
+		return nil, &unknownError{s.settings.repositoryUnknown}
+	case s.settings.repository == nil:
+		return nil, errNoRepositoryConfigured
+	}
+	return s.repo.get(ctx, func(ctx context.Context) (*repository.Repository, error) {
+		return s.backends.repository(ctx, *s.settings.repository, create)
+	})
+}
+
+func (s *session) snapshots(ctx context.Context) (*snapshot.Manager, error) {
+	hv, err := s.hypervisor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return snapshot.New(hv, s.log, s.now), nil
+}
+
+// backups gives the manager of backups that can take them.
+func (s *session) backups(ctx context.Context) (*backup.Manager, error) {
+	hv, err := s.hypervisor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := s.repository(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	return backup.New(hv, repo, s.log, s.now, s.version), nil
+}
+
+// backupChecks gives a manager for Check alone, which needs no repository.
+func (s *session) backupChecks(ctx context.Context) (*backup.Manager, error) {
+	hv, err := s.hypervisor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return backup.New(hv, nil, s.log, s.now, s.version), nil
+}
+
+func (s *session) restores(ctx context.Context) (*restore.Manager, error) {
+	hv, err := s.hypervisor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := s.repository(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	return restore.New(hv, repo, s.log, s.now), nil
+}
+
+// removals gives a manager for Destroy alone, which needs no repository.
+func (s *session) removals(ctx context.Context) (*restore.Manager, error) {
+	hv, err := s.hypervisor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return restore.New(hv, nil, s.log, s.now), nil
+}
+
+// planTimeout limits what a plan may ask of the server for one resource.
+const planTimeout = 5 * time.Minute
+
+// sessionOf takes the provider's data; nil while the configuration is only validated.
+func sessionOf(data any, diags *diag.Diagnostics) *session {
+	if data == nil {
+		return nil
+	}
+	s, ok := data.(*session)
+	if !ok {
+		diags.AddError("Unexpected Provider Data", fmt.Sprintf("Got %T instead of %T. This is a bug in the provider.", data, s))
+	}
+	return s
+}
+
+// own notes that the VM at a path may be removed in this run.
+func (s *session) own(vmPath string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owned[vmPath] = true
+}
+
+// owns reports whether the VM at a path may be removed in this run.
+func (s *session) owns(vmPath string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.owned[vmPath]
+}
+
+// close ends what was opened. It doesn't wait for a connection that is being made.
+func (s *session) close(ctx context.Context) {
+	if hv, ok := s.hv.peek(); ok {
+		if err := hv.Close(ctx); err != nil {
+			s.log.WarnContext(ctx, "log out", "error", err)
+		}
+	}
+	if repo, ok := s.repo.peek(); ok {
+		if err := repo.Close(ctx); err != nil {
+			s.log.WarnContext(ctx, "close repository", "error", err)
+		}
+	}
+}
+
+// sessions are those of one provider process.
+type sessions struct {
+	mu  sync.Mutex
+	all []*session
+}
+
+func (s *sessions) add(one *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, one)
+}
+
+func (s *sessions) close(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.all {
+		one.close(ctx)
+	}
+	s.all = nil
+}
+
+// lazy makes a value once, when it is first wanted. Others wait for the one who makes it; if that one
+// is cancelled, the next tries. A failure is kept: two hundred resources that try a wrong
+// password one after the other would lock the account.
+type lazy[T any] struct {
+	turn chan struct{} // holds one token while nobody is making the value
+
+	value T
+	err   error
+	done  bool
+}
+
+func newLazy[T any]() lazy[T] {
+	l := lazy[T]{turn: make(chan struct{}, 1)}
+	l.turn <- struct{}{}
+	return l
+}
+
+func (l *lazy[T]) get(ctx context.Context, make func(context.Context) (T, error)) (T, error) {
+	select {
+	case <-l.turn:
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+	defer func() { l.turn <- struct{}{} }()
+	if l.done {
+		return l.value, l.err
+	}
+	value, err := make(ctx)
+	// A repository that isn't there may be made by the first backup of this very run.
+	if (err == nil || ctx.Err() == nil) && !errors.Is(err, repository.ErrNoRepository) {
+		l.value, l.err, l.done = value, err, true
+	}
+	return value, err
+}
+
+// peek gives the value if it was made.
+func (l *lazy[T]) peek() (T, bool) {
+	select {
+	case <-l.turn:
+		defer func() { l.turn <- struct{}{} }()
+		return l.value, l.done && l.err == nil
+	default:
+		var none T
+		return none, false
+	}
+}

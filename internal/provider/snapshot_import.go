@@ -1,0 +1,126 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/snapshot"
+)
+
+const snapshotImportForms = "<vm>/<snapshot ID>, for example \"web01/snapshot-12\", or <vm>:<path of the snapshot>, for " +
+	"example \"web01:before upgrade\" or \"/DC0/vm/web01:base/before upgrade\"; <vm> is whatever the vm argument takes"
+
+// ImportState finds a snapshot by the ID that is in the state, or in words.
+func (r *snapshotResource) ImportState(
+	ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse,
+) {
+	ctx, cancel := context.WithTimeout(ctx, snapshotReadTimeout)
+	defer cancel()
+	id := req.ID
+	if id == "" {
+		var identity snapshotIdentity
+		resp.Diagnostics.Append(req.Identity.Get(ctx, &identity)...)
+		if resp.Diagnostics.HasError() {
+			return
+		}
+		id = snapshotKey(identity.VMInstanceUUID.ValueString(), hypervisor.SnapshotID(identity.SnapshotID.ValueString()))
+	}
+	op := snapshotOperation("Import", "read")
+	m, err := r.session.snapshots(ctx)
+	if err != nil {
+		op.fail(ctx, &resp.Diagnostics, err)
+		return
+	}
+	found, err := findSnapshots(ctx, m, id)
+	switch {
+	case err != nil:
+		op.fail(ctx, &resp.Diagnostics, err)
+		return
+	case len(found) != 1:
+		importError(&resp.Diagnostics, id, found)
+		return
+	}
+	one := found[0]
+	key := snapshotKey(one.vm.InstanceUUID, one.snapshot.ID)
+	model := snapshotModel{ID: types.StringValue(key)}
+	resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root("id"), key)...)
+	resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root("vm"), one.ref)...)
+	resp.Diagnostics.Append(resp.Identity.Set(ctx, model.identity())...)
+	resp.Diagnostics.Append(resp.Private.SetKey(ctx, importedKey, []byte("true"))...)
+	resp.Diagnostics.Append(recordServer(ctx, resp.Private, one.vm.Server)...)
+}
+
+// foundSnapshot is one that an import ID may mean.
+type foundSnapshot struct {
+	ref      string // the VM as it was written
+	vm       *hypervisor.VM
+	snapshot hypervisor.Snapshot
+}
+
+// findSnapshots tries every way in which an import ID can be read: names of VMs and of snapshots may
+// hold slashes and colons, so that only what exists can tell.
+func findSnapshots(ctx context.Context, m *snapshot.Manager, id string) ([]foundSnapshot, error) {
+	var found []foundSnapshot
+	try := func(ref, rest string, match func(hypervisor.Snapshot) bool) error {
+		if ref == "" || rest == "" {
+			return nil
+		}
+		vm, all, err := m.List(ctx, hypervisor.VMRef(ref))
+		var notFound *hypervisor.VMNotFoundError
+		if errors.As(err, &notFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, s := range all {
+			if match(s) && !slices.ContainsFunc(found, func(f foundSnapshot) bool {
+				return f.snapshot.ID == s.ID && f.vm.ID == vm.ID
+			}) {
+				found = append(found, foundSnapshot{ref: ref, vm: vm, snapshot: s})
+			}
+		}
+		return nil
+	}
+	if i := strings.LastIndex(id, "/"); i >= 0 {
+		rest := id[i+1:]
+		err := try(id[:i], rest, func(s hypervisor.Snapshot) bool { return string(s.ID) == rest })
+		if err != nil {
+			return nil, err
+		}
+	}
+	for i, c := range id {
+		if c != ':' {
+			continue
+		}
+		rest := id[i+1:]
+		if err := try(id[:i], rest, func(s hypervisor.Snapshot) bool { return s.Path == rest }); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+func importError(diags *diag.Diagnostics, id string, found []foundSnapshot) {
+	if len(found) == 0 {
+		diags.AddError("Unable to Import Snapshot", fmt.Sprintf("There is no snapshot %q.\n\nThe ID is of the form %s.",
+			id, snapshotImportForms))
+		return
+	}
+	lines := make([]string, len(found))
+	for i, f := range found {
+		lines[i] = fmt.Sprintf("%s/%s (%s, taken at %s)", f.vm.InstanceUUID, f.snapshot.ID, f.snapshot.Path,
+			f.snapshot.CreatedAt.UTC().Format("2006-01-02 15:04:05 MST"))
+	}
+	diags.AddError("Unable to Import Snapshot", fmt.Sprintf("%q matches %d snapshots:\n  %s\n\nUse one of these IDs.",
+		id, len(found), strings.Join(lines, "\n  ")))
+}

@@ -1,0 +1,126 @@
+package provider
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
+)
+
+// ValidateConfig refuses arguments that contradict each other.
+func (r *snapshotResource) ValidateConfig(
+	ctx context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse,
+) {
+	var config snapshotModel
+	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	conflict := func(at path.Path, detail string) {
+		resp.Diagnostics.AddAttributeError(at, "Conflicting Arguments", detail)
+	}
+	quiesced := quiesceWanted(ctx, config.Quiesce, &resp.Diagnostics)
+	if config.Memory.ValueBool() && quiesced {
+		conflict(path.Root("quiesce"), "A snapshot with memory resumes the guest where it was, caches and all: quiescing adds "+
+			"nothing and can fail. Leave out quiesce or memory.")
+	}
+	if config.Shutdown.ValueBool() && config.Memory.ValueBool() {
+		conflict(path.Root("memory"), "A virtual machine that was shut down has no memory to save. Leave out shutdown or memory.")
+	}
+	if config.Shutdown.ValueBool() && quiesced {
+		conflict(path.Root("quiesce"), "A guest that was shut down can't be asked to quiesce, and needn't be. Leave out shutdown "+
+			"or quiesce.")
+	}
+	r.validateOnDestroy(ctx, config, &resp.Diagnostics)
+}
+
+func (r *snapshotResource) validateOnDestroy(ctx context.Context, config snapshotModel, diags *diag.Diagnostics) {
+	if config.OnDestroy.IsNull() || config.OnDestroy.IsUnknown() {
+		return
+	}
+	var d onDestroyModel
+	diags.Append(config.OnDestroy.As(ctx, &d, basetypes.ObjectAsOptions{})...)
+	if d.Action.ValueString() == actionKeep && d.RemoveChildren.ValueBool() {
+		diags.AddAttributeError(path.Root("on_destroy").AtName("remove_children"), "Conflicting Arguments",
+			"A snapshot that is kept keeps its children. Leave out remove_children, or set action to \"delete\".")
+	}
+}
+
+// quiesceWanted reports whether it is certain that the guest is to be asked.
+func quiesceWanted(ctx context.Context, object types.Object, diags *diag.Diagnostics) bool {
+	if object.IsNull() || object.IsUnknown() {
+		return false
+	}
+	var m quiesceModel
+	diags.Append(object.As(ctx, &m, basetypes.ObjectAsOptions{})...)
+	return quiesce.Policy{Mode: quiesce.Mode(m.Mode.ValueString())}.Wanted()
+}
+
+// ModifyPlan checks what can be checked before anything is touched, and judges a change of vm by what
+// it refers to.
+func (r *snapshotResource) ModifyPlan(
+	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
+) {
+	if r.session == nil || req.Plan.Raw.IsNull() {
+		return
+	}
+	var plan snapshotModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	if req.State.Raw.IsNull() {
+		r.planCreate(ctx, plan, &resp.Diagnostics)
+		return
+	}
+	var state snapshotModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	if text := maxAgeWarning(state, plan.MaxAge, r.session.now()); text != "" {
+		resp.Diagnostics.AddAttributeWarning(path.Root("max_age"), "Snapshot Is Too Old", text)
+	}
+	r.session.planVM(ctx, plan.VM, state.record(), snapshotOperation("Plan", ""), req, resp)
+}
+
+func (r *snapshotResource) planCreate(ctx context.Context, plan snapshotModel, diags *diag.Diagnostics) {
+	if plan.VM.IsUnknown() {
+		return
+	}
+	op := snapshotOperation("Plan", "")
+	m, err := r.session.snapshots(ctx)
+	if err != nil {
+		op.failPlan(ctx, diags, err)
+		return
+	}
+	request := plan.request(ctx, diags)
+	if request.ShutDown {
+		op.paths[argGuestAgent] = path.Root("shutdown")
+	}
+	_, texts, err := m.Check(ctx, request)
+	warnings(diags, "Snapshot With Reservations", texts)
+	if err != nil {
+		op.failPlan(ctx, diags, err)
+	}
+}
+
+// maxAgeWarning says that a snapshot is older than it should be; empty: it isn't.
+func maxAgeWarning(state snapshotModel, maxAge types.String, now time.Time) string {
+	created, err := time.Parse(time.RFC3339, state.CreatedAt.ValueString())
+	limit := duration(maxAge)
+	if err != nil || limit == 0 || now.Sub(created) <= limit {
+		return ""
+	}
+	return "The snapshot " + state.Path.ValueString() + " was taken at " + state.CreatedAt.ValueString() +
+		", more than max_age = " + maxAge.ValueString() + " ago. It grows with every write to the virtual machine. " +
+		"Remove it, or take a new one, when it is no longer needed."
+}
