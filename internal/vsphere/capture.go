@@ -1,0 +1,360 @@
+package vsphere
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// configFormat is the format of what capture writes. A change that older readers would misread gets
+// another number.
+const configFormat = "vsphere/1"
+
+// A capture is everything about a VM but its disks: the envelope in hypervisor.Config.Data. The names of
+// its fields are part of the format of backups. Objects of the inventory are kept by name, since a restore
+// may go to another server.
+type capture struct {
+	Config json.RawMessage `json:"config"` // types.VirtualMachineConfigInfo, of the snapshot
+
+	Name         string `json:"name"`
+	Folder       string `json:"folder"`        // inventory path
+	Datacenter   string `json:"datacenter"`    // inventory path
+	ResourcePool string `json:"resource_pool"` // inventory path, of a vApp too
+	Host         string `json:"host"`
+	Cluster      string `json:"cluster,omitempty"`
+	PowerState   string `json:"power_state"`
+
+	Datastores       []capturedDatastore `json:"datastores"`
+	Networks         []capturedNetwork   `json:"networks"`
+	Tags             []capturedTag       `json:"tags,omitempty"`
+	CustomAttributes map[string]string   `json:"custom_attributes,omitempty"`
+	NVRAM            string              `json:"nvram,omitempty"` // file name, in the VM's directory
+
+	// DiskUsage is what each disk occupied, in bytes, by device key.
+	DiskUsage map[int32]int64 `json:"disk_usage,omitempty"`
+
+	config *types.VirtualMachineConfigInfo
+}
+
+type capturedDatastore struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	URL  string `json:"url"`
+}
+
+// A capturedNetwork is what one network adapter was connected to.
+type capturedNetwork struct {
+	Device int32  `json:"device"` // key of the adapter
+	Name   string `json:"name"`
+	Kind   string `json:"kind"`             // "standard", "distributed" or "opaque"
+	Switch string `json:"switch,omitempty"` // name of the distributed switch
+	ID     string `json:"id,omitempty"`     // of an opaque network
+	Type   string `json:"type,omitempty"`   // of an opaque network
+}
+
+type capturedTag struct {
+	Category string `json:"category"`
+	Name     string `json:"name"`
+}
+
+const (
+	standardNetwork    = "standard"
+	distributedNetwork = "distributed"
+	opaqueNetwork      = "opaque"
+)
+
+// readCapture opens a captured configuration. Error: hypervisor.ErrConfigFormat.
+func readCapture(config hypervisor.Config) (*capture, error) {
+	if config.Format != configFormat {
+		return nil, fmt.Errorf("%w: %q, this version reads %q", hypervisor.ErrConfigFormat, config.Format, configFormat)
+	}
+	var c capture
+	if err := json.Unmarshal(config.Data, &c); err != nil {
+		return nil, fmt.Errorf("%w: %w", hypervisor.ErrConfigFormat, err)
+	}
+	info, err := decodeConfig(c.Config)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", hypervisor.ErrConfigFormat, err)
+	}
+	c.config = info
+	return &c, nil
+}
+
+// encode is the reverse of readCapture.
+func (c *capture) encode() ([]byte, error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode configuration: %w", err)
+	}
+	return data, nil
+}
+
+// devices are the captured devices.
+func (c *capture) devices() object.VirtualDeviceList { return c.config.Hardware.Device }
+
+// vmProperties are what capture reads of the VM itself; the rest comes from the snapshot.
+var vmProperties = []string{
+	"name", "parent", "parentVApp", "resourcePool", "runtime.host", "runtime.powerState", "datastore", "network",
+	"config.files", "layoutEx", "customValue", "availableField",
+}
+
+// capture reads the configuration of a VM as of a snapshot, and what surrounds the VM. What can't be
+// read without being essential is left out with a warning.
+func (c *Client) capture(ctx context.Context, vm types.ManagedObjectReference, config *types.VirtualMachineConfigInfo,
+) (*capture, []byte, []string, error) {
+	var props mo.VirtualMachine
+	if err := c.properties(ctx, vm, vmProperties, &props); err != nil {
+		return nil, nil, nil, err
+	}
+	out := &capture{config: config, Name: unescapeName(props.Name), PowerState: string(props.Runtime.PowerState)}
+	var err error
+	if out.Config, err = encodeConfig(config); err != nil {
+		return nil, nil, nil, err
+	}
+	if err := c.captureLocation(ctx, &props, out); err != nil {
+		return nil, nil, nil, err
+	}
+	if out.Datastores, err = c.captureDatastores(ctx, props.Datastore); err != nil {
+		return nil, nil, nil, err
+	}
+	if out.Networks, err = c.captureNetworks(ctx, out.devices(), props.Network); err != nil {
+		return nil, nil, nil, err
+	}
+	out.CustomAttributes = customAttributes(&props)
+	out.DiskUsage = diskUsage(props.LayoutEx, out.devices())
+	var warnings []string
+	warn := func(what string, err error) error {
+		if ctx.Err() != nil {
+			return fmt.Errorf("capture %s: %w", what, context.Cause(ctx))
+		}
+		if err != nil {
+			warnings = append(warnings, fmt.Sprintf("%s could not be captured: %v", what, err))
+		}
+		return nil
+	}
+	out.Tags, err = c.captureTags(ctx, vm)
+	if err := warn("tags", err); err != nil {
+		return nil, nil, nil, err
+	}
+	file := nvramFile(&props, config)
+	nvram, err := c.readNVRAM(ctx, out.Datacenter, file)
+	if nvram != nil {
+		out.NVRAM = path.Base(file)
+	}
+	if config.Firmware != string(types.GuestOsDescriptorFirmwareTypeEfi) {
+		err = nil // a BIOS VM has nothing in it that the firmware can't do without
+	}
+	if err := warn("NVRAM", err); err != nil {
+		return nil, nil, nil, err
+	}
+	return out, nvram, append(warnings, uncaptured(config)...), nil
+}
+
+// uncaptured names what a VM has that a backup of it doesn't.
+func uncaptured(config *types.VirtualMachineConfigInfo) []string {
+	var warnings []string
+	for _, d := range config.Hardware.Device {
+		if _, ok := d.(*types.VirtualNVDIMM); ok {
+			warnings = append(warnings, fmt.Sprintf("the content of %s is not captured: it is persistent memory.", deviceLabel(d)))
+		}
+	}
+	return warnings
+}
+
+// captureLocation finds folder, pool, host and cluster.
+func (c *Client) captureLocation(ctx context.Context, props *mo.VirtualMachine, out *capture) error {
+	parent := props.Parent
+	if parent == nil {
+		parent = props.ParentVApp // a VM in a vApp has no folder of its own
+	}
+	if parent != nil {
+		line, err := c.ancestors(ctx, *parent)
+		if err != nil {
+			return err
+		}
+		out.Folder, out.Datacenter = line.path(), line.datacenterPath()
+		if parent.Type != "Folder" {
+			out.Folder = ""
+		}
+	}
+	if pool := props.ResourcePool; pool != nil {
+		if props.ParentVApp != nil {
+			pool = props.ParentVApp
+		}
+		line, err := c.ancestors(ctx, *pool)
+		if err != nil {
+			return err
+		}
+		out.ResourcePool = line.path()
+	}
+	if host := props.Runtime.Host; host != nil {
+		line, err := c.ancestors(ctx, *host)
+		if err != nil {
+			return err
+		}
+		for _, e := range line {
+			switch e.Self.Type {
+			case "HostSystem":
+				out.Host = e.Name
+			case "ClusterComputeResource":
+				out.Cluster = e.Name
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Client) captureDatastores(ctx context.Context, refs []types.ManagedObjectReference) ([]capturedDatastore, error) {
+	var out []capturedDatastore
+	for _, ref := range refs {
+		var ds mo.Datastore
+		if err := c.properties(ctx, ref, []string{"name", "summary.type", "summary.url"}, &ds); err != nil {
+			return nil, err
+		}
+		out = append(out, capturedDatastore{Name: ds.Name, Type: ds.Summary.Type, URL: ds.Summary.Url})
+	}
+	return out, nil
+}
+
+// captureNetworks resolves what the network adapters are connected to.
+func (c *Client) captureNetworks(ctx context.Context, devices object.VirtualDeviceList, refs []types.ManagedObjectReference) ([]capturedNetwork, error) {
+	var out []capturedNetwork
+	for _, d := range devices {
+		card, ok := d.(types.BaseVirtualEthernetCard)
+		if !ok {
+			continue
+		}
+		nic := card.GetVirtualEthernetCard()
+		n := capturedNetwork{Device: nic.Key}
+		switch b := nic.Backing.(type) {
+		case *types.VirtualEthernetCardNetworkBackingInfo:
+			n.Kind, n.Name = standardNetwork, b.DeviceName
+		case *types.VirtualEthernetCardDistributedVirtualPortBackingInfo:
+			n.Kind = distributedNetwork
+			var err error
+			if n.Name, n.Switch, err = c.portgroupName(ctx, b.Port.PortgroupKey); err != nil {
+				return nil, err
+			}
+		case *types.VirtualEthernetCardOpaqueNetworkBackingInfo:
+			n.Kind, n.ID, n.Type = opaqueNetwork, b.OpaqueNetworkId, b.OpaqueNetworkType
+			var err error
+			if n.Name, err = c.opaqueName(ctx, b.OpaqueNetworkId, refs); err != nil {
+				return nil, err
+			}
+		default:
+			continue
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// portgroupName is the name of a distributed port group and of its switch. The key of a port group is
+// the value of its managed object reference.
+func (c *Client) portgroupName(ctx context.Context, key string) (name, switchName string, err error) {
+	ref := types.ManagedObjectReference{Type: "DistributedVirtualPortgroup", Value: key}
+	var pg mo.DistributedVirtualPortgroup
+	if err := c.properties(ctx, ref, []string{"name", "config.distributedVirtualSwitch"}, &pg); err != nil {
+		return "", "", fmt.Errorf("port group %s: %w", key, err)
+	}
+	if pg.Config.DistributedVirtualSwitch == nil {
+		return unescapeName(pg.Name), "", nil
+	}
+	var dvs mo.DistributedVirtualSwitch
+	if err := c.properties(ctx, *pg.Config.DistributedVirtualSwitch, []string{"name"}, &dvs); err != nil {
+		return "", "", fmt.Errorf("switch of port group %q: %w", pg.Name, err)
+	}
+	return unescapeName(pg.Name), unescapeName(dvs.Name), nil
+}
+
+func (c *Client) opaqueName(ctx context.Context, id string, refs []types.ManagedObjectReference) (string, error) {
+	for _, ref := range refs {
+		if ref.Type != "OpaqueNetwork" {
+			continue
+		}
+		var n mo.OpaqueNetwork
+		if err := c.properties(ctx, ref, []string{"name", "summary"}, &n); err != nil {
+			return "", err
+		}
+		if s, ok := n.Summary.(*types.OpaqueNetworkSummary); ok && s.OpaqueNetworkId == id {
+			return unescapeName(n.Name), nil
+		}
+	}
+	return id, nil
+}
+
+func customAttributes(props *mo.VirtualMachine) map[string]string {
+	names := map[int32]string{}
+	for _, f := range props.AvailableField {
+		names[f.Key] = f.Name
+	}
+	out := map[string]string{}
+	for _, v := range props.CustomValue {
+		if s, ok := v.(*types.CustomFieldStringValue); ok && names[s.Key] != "" && s.Value != "" {
+			out[names[s.Key]] = s.Value
+		}
+	}
+	return out
+}
+
+// diskUsage adds up the files of every disk's chain.
+func diskUsage(layout *types.VirtualMachineFileLayoutEx, devices object.VirtualDeviceList) map[int32]int64 {
+	if layout == nil {
+		return nil
+	}
+	sizes := map[int32]int64{}
+	for _, f := range layout.File {
+		sizes[f.Key] = f.Size
+	}
+	usage := map[int32]int64{}
+	for _, d := range layout.Disk {
+		disk, ok := devices.FindByKey(d.Key).(*types.VirtualDisk)
+		if !ok {
+			continue
+		}
+		var n int64
+		for _, unit := range d.Chain {
+			for _, key := range unit.FileKey {
+				n += sizes[key]
+			}
+		}
+		usage[d.Key] = min(n, diskCapacity(disk))
+	}
+	return usage
+}
+
+// splitPath takes "[datastore] directory/file" apart.
+func splitPath(name string) (datastore, file string) {
+	var p object.DatastorePath
+	if !p.FromString(name) {
+		return "", name
+	}
+	return p.Datastore, p.Path
+}
+
+// joinPath is the reverse of splitPath.
+func joinPath(datastore, file string) string {
+	p := object.DatastorePath{Datastore: datastore, Path: file}
+	return p.String()
+}
+
+// optionValue is the value of an extraConfig key, or "".
+func optionValue(options []types.BaseOptionValue, key string) string {
+	i := slices.IndexFunc(options, func(o types.BaseOptionValue) bool {
+		return strings.EqualFold(o.GetOptionValue().Key, key)
+	})
+	if i < 0 {
+		return ""
+	}
+	s, _ := options[i].GetOptionValue().Value.(string)
+	return s
+}

@@ -1,0 +1,287 @@
+package vsphere
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// A rebuild says how a captured configuration becomes a new VM. Device keys are the captured ones.
+type rebuild struct {
+	name       string // of the VM while it is in the making
+	vmPathName string // "[datastore] directory/name.vmx"
+	identity   hypervisor.Identity
+	disconnect bool // network adapters don't connect at power-on
+
+	// marker is set in extraConfig at creation and removed by the completion.
+	marker string
+
+	// disks are the file names of the disks to create, "[datastore] …". Disks of the
+	// configuration that are missing here are not created.
+	disks map[int32]string
+
+	// networks are the backings of the network adapters at the target.
+	networks map[int32]types.BaseVirtualDeviceBackingInfo
+
+	// images are the backings of the ISO and floppy images that exist at the target.
+	images map[int32]types.BaseVirtualDeviceBackingInfo
+}
+
+// markerKey is the extraConfig key that carries the run's ID while a VM is in the making.
+const markerKey = "terraform.vm.restore.run"
+
+// copyConfig makes a deep copy, so that rewriting never reaches the captured configuration.
+func copyConfig(config *types.VirtualMachineConfigInfo) (*types.VirtualMachineConfigInfo, error) {
+	data, err := encodeConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return decodeConfig(data)
+}
+
+func encodeConfig(config *types.VirtualMachineConfigInfo) ([]byte, error) {
+	var b bytes.Buffer
+	if err := types.NewJSONEncoder(&b).Encode(config); err != nil {
+		return nil, fmt.Errorf("encode configuration: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+func decodeConfig(data []byte) (*types.VirtualMachineConfigInfo, error) {
+	var config types.VirtualMachineConfigInfo
+	if err := types.NewJSONDecoder(bytes.NewReader(data)).Decode(&config); err != nil {
+		return nil, fmt.Errorf("decode configuration: %w", err)
+	}
+	return &config, nil
+}
+
+// creationSpec turns a captured configuration into the specification of a new VM. What can't be
+// set at creation is left to completionSpec. The warnings name what the new VM will not have.
+//
+// govmomi's ConfigInfo.ToConfigSpec is no base for this: it asks for every device the VM has,
+// default controllers included, with a file operation on each, and shares memory with its input.
+func creationSpec(captured *types.VirtualMachineConfigInfo, r rebuild) (types.VirtualMachineConfigSpec, []string, error) {
+	config, err := copyConfig(captured)
+	if err != nil {
+		return types.VirtualMachineConfigSpec{}, nil, err
+	}
+	spec := types.VirtualMachineConfigSpec{
+		Name:                         r.name,
+		Version:                      config.Version,
+		GuestId:                      config.GuestId,
+		AlternateGuestName:           config.AlternateGuestName,
+		Annotation:                   config.Annotation,
+		Files:                        &types.VirtualMachineFileInfo{VmPathName: r.vmPathName},
+		Tools:                        rewriteTools(config.Tools),
+		Flags:                        rewriteFlags(config.Flags),
+		ConsolePreferences:           config.ConsolePreferences,
+		PowerOpInfo:                  rewritePowerOps(config.DefaultPowerOps),
+		RebootPowerOff:               config.RebootPowerOff,
+		NumCPUs:                      config.Hardware.NumCPU,
+		NumCoresPerSocket:            coresPerSocket(config.Hardware),
+		MemoryMB:                     int64(config.Hardware.MemoryMB),
+		MemoryHotAddEnabled:          config.MemoryHotAddEnabled,
+		CpuHotAddEnabled:             config.CpuHotAddEnabled,
+		CpuHotRemoveEnabled:          config.CpuHotRemoveEnabled,
+		VirtualICH7MPresent:          config.Hardware.VirtualICH7MPresent,
+		VirtualSMCPresent:            config.Hardware.VirtualSMCPresent,
+		CpuAllocation:                config.CpuAllocation,
+		MemoryAllocation:             config.MemoryAllocation,
+		LatencySensitivity:           config.LatencySensitivity,
+		ExtraConfig:                  rewriteExtraConfig(config.ExtraConfig),
+		SwapPlacement:                config.SwapPlacement,
+		BootOptions:                  config.BootOptions,
+		VAssertsEnabled:              config.VAssertsEnabled,
+		Firmware:                     config.Firmware,
+		MaxMksConnections:            config.MaxMksConnections,
+		GuestAutoLockEnabled:         config.GuestAutoLockEnabled,
+		MemoryReservationLockedToMax: config.MemoryReservationLockedToMax,
+		NestedHVEnabled:              config.NestedHVEnabled,
+		VPMCEnabled:                  config.VPMCEnabled,
+		MessageBusTunnelEnabled:      config.MessageBusTunnelEnabled,
+		MigrateEncryption:            config.MigrateEncryption,
+		FtEncryptionMode:             config.FtEncryptionMode,
+		SgxInfo:                      config.SgxInfo,
+		GuestMonitoringModeInfo:      config.GuestMonitoringModeInfo,
+		SevEnabled:                   config.SevEnabled,
+		SevSnpEnabled:                config.SevSnpEnabled,
+		TdxEnabled:                   config.TdxEnabled,
+		VirtualNuma:                  rewriteNuma(config.NumaInfo),
+		MotherboardLayout:            config.Hardware.MotherboardLayout,
+		SimultaneousThreads:          config.Hardware.SimultaneousThreads,
+		PmemFailoverEnabled:          config.PmemFailoverEnabled,
+		VmxStatsCollectionEnabled:    config.VmxStatsCollectionEnabled,
+		VmOpNotificationToAppEnabled: config.VmOpNotificationToAppEnabled,
+		VmOpNotificationTimeout:      config.VmOpNotificationTimeout,
+		FixedPassthruHotPlugEnabled:  config.FixedPassthruHotPlugEnabled,
+		VAppConfig:                   rewriteVApp(config.VAppConfig),
+	}
+	if spec.BootOptions != nil {
+		spec.BootOptions.BootOrder = nil // names devices by keys that the server gives out at creation
+	}
+	if r.identity == hypervisor.IdentityOriginal {
+		spec.Uuid, spec.InstanceUuid = config.Uuid, config.InstanceUuid
+	}
+	if r.marker != "" {
+		spec.ExtraConfig = append(spec.ExtraConfig, &types.OptionValue{Key: markerKey, Value: r.marker})
+	}
+	warnings := unsettable(config)
+	changes, deviceWarnings := newDevices(config.Hardware.Device, r)
+	spec.DeviceChange = changes
+	return spec, append(warnings, deviceWarnings...), nil
+}
+
+// unsettable names the settings that belong to one host, cluster or extension and are not restored.
+func unsettable(config *types.VirtualMachineConfigInfo) []string {
+	var warnings []string
+	warn := func(set bool, what string) {
+		if set {
+			warnings = append(warnings, what+" is not restored: it belongs to the host or cluster that the VM ran on.")
+		}
+	}
+	affinity := func(a *types.VirtualMachineAffinityInfo) bool { return a != nil && len(a.AffinitySet) > 0 }
+	warn(affinity(config.CpuAffinity), "CPU affinity")
+	warn(affinity(config.MemoryAffinity), "memory affinity")
+	warn(len(config.CpuFeatureMask) > 0, "the CPU identification mask")
+	warn(len(config.NpivNodeWorldWideName)+len(config.NpivPortWorldWideName) > 0, "N-port ID virtualization")
+	warn(config.RepConfig != nil && config.RepConfig.VmReplicationId != "", "vSphere Replication")
+	if m := config.ManagedBy; m != nil && m.ExtensionKey != "" {
+		warnings = append(warnings, fmt.Sprintf("the VM was managed by the extension %q; the restored VM is not.", m.ExtensionKey))
+	}
+	if s := config.ScheduledHardwareUpgradeInfo; s != nil && s.UpgradePolicy != "" &&
+		s.UpgradePolicy != string(types.ScheduledHardwareUpgradeInfoHardwareUpgradePolicyNever) {
+		warnings = append(warnings, "the scheduled upgrade of the virtual hardware is not restored.")
+	}
+	return warnings
+}
+
+// coresPerSocket gives zero, the server's word for its own choice, where the choice was its own.
+func coresPerSocket(h types.VirtualHardware) *int32 {
+	if h.AutoCoresPerSocket != nil && *h.AutoCoresPerSocket {
+		return types.NewInt32(0)
+	}
+	return h.NumCoresPerSocket
+}
+
+func rewriteNuma(n *types.VirtualMachineVirtualNumaInfo) *types.VirtualMachineVirtualNuma {
+	if n == nil {
+		return nil
+	}
+	cores := n.CoresPerNumaNode
+	if n.AutoCoresPerNumaNode != nil && *n.AutoCoresPerNumaNode {
+		cores = types.NewInt32(0)
+	}
+	return &types.VirtualMachineVirtualNuma{CoresPerNumaNode: cores, ExposeVnumaOnCpuHotadd: n.VnumaOnCpuHotaddExposed}
+}
+
+// rewriteTools keeps what an administrator sets and drops what the guest reports.
+func rewriteTools(t *types.ToolsConfigInfo) *types.ToolsConfigInfo {
+	if t == nil {
+		return nil
+	}
+	t.ToolsVersion, t.ToolsInstallType, t.PendingCustomization = 0, "", ""
+	t.CustomizationKeyId, t.LastInstallInfo = nil, nil
+	return t
+}
+
+func rewriteFlags(f types.VirtualMachineFlagInfo) *types.VirtualMachineFlagInfo {
+	f.SnapshotDisabled, f.SnapshotLocked, f.RecordReplayEnabled, f.UseToe = nil, nil, nil, nil
+	f.FaultToleranceType = ""
+	if f == (types.VirtualMachineFlagInfo{}) {
+		return nil
+	}
+	return &f
+}
+
+func rewritePowerOps(p types.VirtualMachineDefaultPowerOpInfo) *types.VirtualMachineDefaultPowerOpInfo {
+	// The default types say what "preset" means on the host; they can't be set.
+	p.DefaultPowerOffType, p.DefaultSuspendType, p.DefaultResetType = "", "", ""
+	if p == (types.VirtualMachineDefaultPowerOpInfo{}) {
+		return nil
+	}
+	return &p
+}
+
+// Keys of extraConfig that describe one run or one place of a VM rather than its configuration.
+var (
+	transientKeys = map[string]bool{
+		"nvram": true, "vmci0.id": true, "softpoweroff": true, "cleanshutdown": true, "ctkenabled": true,
+		"sched.swap.derivedname": true, "tools.syncstate": true, "tools.remindinstall": true,
+		"vmotion.checkpointfbsize": true, "vmotion.checkpointsvgaprimarysize": true, "viv.moid": true,
+		"monitor.phys_bits_used": true, "vmware.tools.internalversion": true, "vmware.tools.requiredversion": true,
+		"migrate.hostlogstate": true, "migrate.migrationid": true, "migrate.hostlog": true,
+		strings.ToLower(markerKey): true,
+	}
+	transientPrefixes = []string{"migrate.", "uuid.", "guestinfo.vmtools.", "guestinfo.appinfo", "vmware.tools.",
+		"snapshot.", "replay."}
+	transientSuffixes = []string{".ctkenabled", ".redo"}
+)
+
+func transientKey(key string) bool {
+	key = strings.ToLower(key)
+	if transientKeys[key] {
+		return true
+	}
+	for _, p := range transientPrefixes {
+		if strings.HasPrefix(key, p) {
+			return true
+		}
+	}
+	for _, s := range transientSuffixes {
+		if strings.HasSuffix(key, s) {
+			return true
+		}
+	}
+	return false
+}
+
+func rewriteExtraConfig(options []types.BaseOptionValue) []types.BaseOptionValue {
+	var kept []types.BaseOptionValue
+	for _, o := range options {
+		if v := o.GetOptionValue(); !transientKey(v.Key) {
+			kept = append(kept, &types.OptionValue{Key: v.Key, Value: v.Value})
+		}
+	}
+	return kept
+}
+
+// rewriteVApp turns the vApp options into additions. A value of a property that users may not
+// configure is refused by the server, so such properties are open until the completion closes them.
+func rewriteVApp(vapp types.BaseVmConfigInfo) types.BaseVmConfigSpec {
+	if vapp == nil {
+		return nil
+	}
+	info := vapp.GetVmConfigInfo()
+	add := types.ArrayUpdateSpec{Operation: types.ArrayUpdateOperationAdd}
+	spec := &types.VmConfigSpec{
+		Eula:                    info.Eula,
+		InstallBootRequired:     types.NewBool(info.InstallBootRequired),
+		InstallBootStopDelay:    info.InstallBootStopDelay,
+		IpAssignment:            &info.IpAssignment,
+		OvfEnvironmentTransport: info.OvfEnvironmentTransport,
+	}
+	for i := range info.Product {
+		spec.Product = append(spec.Product, types.VAppProductSpec{ArrayUpdateSpec: add, Info: &info.Product[i]})
+	}
+	for i := range info.OvfSection {
+		spec.OvfSection = append(spec.OvfSection, types.VAppOvfSectionSpec{ArrayUpdateSpec: add, Info: &info.OvfSection[i]})
+	}
+	for i := range info.Property {
+		p := info.Property[i]
+		if closedProperty(p) {
+			p.UserConfigurable = types.NewBool(true)
+		}
+		spec.Property = append(spec.Property, types.VAppPropertySpec{ArrayUpdateSpec: add, Info: &p})
+	}
+	return spec
+}
+
+// closedProperty reports whether p has a value that its users could not have given it.
+func closedProperty(p types.VAppPropertyInfo) bool {
+	open := p.UserConfigurable != nil && *p.UserConfigurable
+	return !open && p.Value != "" && p.Value != p.DefaultValue
+}

@@ -1,0 +1,229 @@
+package vsphere
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // the only checksum of servers before 6.7
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/vmdk"
+)
+
+// An exportedDisk reads one disk of a point in time through the lease that exports all of them. It is
+// a disk.Source for one pass.
+type exportedDisk struct {
+	point    *pointInTime
+	key      hypervisor.DiskKey
+	label    string
+	slot     string
+	capacity int64
+	started  atomic.Bool
+}
+
+var errSecondPass = errors.New("the disk was read already")
+
+// Capacity implements disk.Source.
+func (d *exportedDisk) Capacity() int64 { return d.capacity }
+
+// Extents implements disk.Source. It returns nil only when the stream was complete and has the
+// checksum that the server gives for it. When the connection or the lease breaks, the error wraps
+// hypervisor.ErrLost.
+func (d *exportedDisk) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
+	if d.started.Swap(true) {
+		return fmt.Errorf("export %s: %w", d.label, errSecondPass)
+	}
+	yieldErr := error(nil)
+	err := d.read(ctx, func(offset int64, data []byte) error {
+		d.point.progress(int64(len(data)))
+		yieldErr = yield(offset, data)
+		return yieldErr
+	})
+	switch {
+	case yieldErr != nil:
+		return yieldErr
+	case err == nil:
+		d.point.diskDone(d.key)
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("export %s: %w", d.label, context.Cause(ctx))
+	}
+	return fmt.Errorf("export %s: %w", d.label, err)
+}
+
+func (d *exportedDisk) read(ctx context.Context, yield func(offset int64, data []byte) error) error {
+	c := d.point.client
+	release, err := c.acquireTransfer(ctx, string(d.point.vm), d.point.host)
+	if err != nil {
+		return err
+	}
+	defer release()
+	lease, items, err := d.point.openLease(ctx)
+	if err != nil {
+		return err
+	}
+	item := items[d.slot]
+	ctx, stop := lease.during(ctx)
+	defer stop()
+	body, err := c.get(ctx, item)
+	if err != nil {
+		return lostCause(ctx, lease, err)
+	}
+	defer func() { _ = body.Close() }()
+
+	stream := newMeasuredReader(body, d.point.sha256)
+	decoder, err := vmdk.NewDecoder(ctx, stream, vmdk.DecodeOptions{})
+	if err != nil {
+		return lostCause(ctx, lease, stream.explain(err))
+	}
+	if decoder.Capacity() != d.capacity {
+		return fmt.Errorf("the server sent a disk of %d bytes instead of %d", decoder.Capacity(), d.capacity)
+	}
+	if err := decoder.Extents(ctx, yield); err != nil {
+		return lostCause(ctx, lease, stream.explain(err))
+	}
+	if err := stream.drain(); err != nil {
+		return lostCause(ctx, lease, stream.explain(err))
+	}
+	entry, err := lease.manifest(ctx, item.key)
+	if err != nil {
+		return lostCause(ctx, lease, err)
+	}
+	return stream.compare(entry)
+}
+
+// lostCause replaces an error by the reason why the lease was lost, if it was: a broken stream is
+// only its symptom.
+func lostCause(ctx context.Context, l *lease, err error) error {
+	if lost := l.lost(); lost != nil && ctx.Err() != nil {
+		return lost
+	}
+	return err
+}
+
+// get opens an item's stream. The ticket in the URL never gets into an error.
+func (c *Client) get(ctx context.Context, item leaseItem) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, item.url.String(), nil)
+	if err != nil {
+		return nil, errors.New("lease has a malformed URL")
+	}
+	res, err := c.vim.Client.Client.Do(req)
+	if err != nil {
+		return nil, transferError(ctx, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		_ = res.Body.Close()
+		return nil, statusError(res)
+	}
+	return res.Body, nil
+}
+
+// transferError classifies the failure of a transfer's HTTP request: all but the end of the context and
+// a certificate that isn't trusted mean that the way to the data broke.
+func transferError(ctx context.Context, err error) error {
+	var certificate *hypervisor.CertificateError
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &certificate):
+		return certificate
+	}
+	return fmt.Errorf("%w: %w", hypervisor.ErrLost, withoutURL(err))
+}
+
+// statusError is what an answer other than success means. The body may hold a page of HTML; it says no
+// more than the status.
+func statusError(res *http.Response) error {
+	return fmt.Errorf("%w: the server answered %s", hypervisor.ErrLost, res.Status)
+}
+
+// A measuredReader hashes and counts what is read through it, and remembers how it ended.
+type measuredReader struct {
+	r      io.Reader
+	hash   hash.Hash
+	sha256 bool
+	n      int64
+	err    error
+}
+
+func newMeasuredReader(r io.Reader, useSHA256 bool) *measuredReader {
+	return &measuredReader{r: r, hash: newChecksum(useSHA256), sha256: useSHA256}
+}
+
+func newChecksum(useSHA256 bool) hash.Hash {
+	if useSHA256 {
+		return sha256.New()
+	}
+	return sha1.New() //nolint:gosec // see the import
+}
+
+func (m *measuredReader) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	_, _ = m.hash.Write(p[:n]) // a hash never fails
+	m.n += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		m.err = err
+	}
+	return n, err
+}
+
+// explain says what an error of decoding means: a stream that broke off, or one that is damaged.
+func (m *measuredReader) explain(err error) error {
+	switch {
+	case m.err != nil:
+		return fmt.Errorf("%w after %d bytes: %w", hypervisor.ErrLost, m.n, withoutURL(m.err))
+	case errors.Is(err, vmdk.ErrTruncated):
+		return fmt.Errorf("%w after %d bytes: %w", hypervisor.ErrLost, m.n, err)
+	}
+	return err
+}
+
+// maxTrailer is how much may follow the end of a VMDK; padding to a block is known to happen.
+const maxTrailer = 1 << 20
+
+// drain reads what follows the end of the disk, which is part of what the server's checksum covers.
+func (m *measuredReader) drain() error {
+	n, err := io.Copy(io.Discard, io.LimitReader(m, maxTrailer))
+	if err == nil && n == maxTrailer {
+		return fmt.Errorf("%w: data follows the end of the disk", vmdk.ErrFormat)
+	}
+	return err
+}
+
+// compare checks what was read against what the server knows about the stream. Without an entry there
+// is nothing to check but the format, which has its own marker for the end.
+func (m *measuredReader) compare(entry *types.HttpNfcLeaseManifestEntry) error {
+	return compareManifest(entry, m.n, m.sha256, hex.EncodeToString(m.hash.Sum(nil)))
+}
+
+func compareManifest(entry *types.HttpNfcLeaseManifestEntry, size int64, useSHA256 bool, sum string) error {
+	if entry == nil {
+		return nil
+	}
+	theirs := entry.Sha1
+	if useSHA256 {
+		theirs = ""
+		if strings.EqualFold(entry.ChecksumType, string(types.HttpNfcLeaseManifestEntryChecksumTypeSha256)) {
+			theirs = entry.Checksum
+		}
+	}
+	switch {
+	case entry.Size != 0 && entry.Size != size:
+		return fmt.Errorf("%w: %d bytes passed, the server counted %d", errChecksum, size, entry.Size)
+	case theirs != "" && !strings.EqualFold(theirs, sum):
+		return fmt.Errorf("%w: %s passed, the server has %s", errChecksum, sum, theirs)
+	}
+	return nil
+}
+
+// errChecksum: what arrived is not what was sent.
+var errChecksum = errors.New("checksum of the stream differs")

@@ -1,0 +1,177 @@
+package vsphere
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/vmdk"
+)
+
+// An importedDisk is one disk of a VM in the making.
+type importedDisk struct {
+	label    string
+	capacity int64
+	item     leaseItem
+	started  atomic.Bool
+	done     atomic.Bool
+
+	// What was sent, for the comparison with the server's manifest. Written before done is set.
+	size int64
+	sum  string
+}
+
+// streamVMDK is the content type of an upload (VMware's Web Services SDK samples; what ESXi accepts).
+const streamVMDK = "application/x-vnd.vmware-streamVmdk"
+
+// WriteDisk implements hypervisor.Restore. A disk whose upload failed can't be written again: the
+// server doesn't take a second stream for it.
+func (r *restore) WriteDisk(ctx context.Context, key hypervisor.DiskKey, src disk.Source) error {
+	d, ok := r.disks[key]
+	if !ok {
+		return fmt.Errorf("write disk %s: the VM has no such disk", key)
+	}
+	if src.Capacity() != d.capacity {
+		return fmt.Errorf("write %s: the content has %d bytes, the disk %d", d.label, src.Capacity(), d.capacity)
+	}
+	if d.started.Swap(true) {
+		return fmt.Errorf("write %s: it was written already", d.label)
+	}
+	if err := r.upload(ctx, d, src); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return fmt.Errorf("write %s: %w", d.label, err)
+	}
+	d.done.Store(true)
+	return nil
+}
+
+func (r *restore) upload(ctx context.Context, d *importedDisk, src disk.Source) error {
+	host := ""
+	if r.place.host != nil {
+		host = r.place.host.Value
+	}
+	release, err := r.client.acquireTransfer(ctx, r.vm.Value, host)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := r.lease.lost(); err != nil {
+		return err
+	}
+	ctx, stop := r.lease.during(ctx)
+	defer stop()
+
+	reader, writer := io.Pipe()
+	sent := &measuredWriter{w: writer, hash: newChecksum(r.sha256)}
+	encoded := make(chan error, 1)
+	go func() {
+		_, err := vmdk.Encode(ctx, sent, &progressSource{src, r}, vmdk.EncodeOptions{})
+		_ = writer.CloseWithError(err) // never fails; nil makes the reader see the end
+		encoded <- err
+	}()
+	postErr := r.client.post(ctx, d.item, reader)
+	_ = reader.Close() // lets the encoder go when the server gave up early
+	encodeErr := <-encoded
+	switch {
+	case r.lease.lost() != nil:
+		return r.lease.lost()
+	case encodeErr != nil && !errors.Is(encodeErr, io.ErrClosedPipe):
+		return encodeErr
+	case postErr != nil:
+		return postErr
+	case encodeErr != nil: // the server said that all is well without having read all
+		return fmt.Errorf("%w: the server stopped reading after %d bytes", hypervisor.ErrLost, sent.n)
+	}
+	d.size, d.sum = sent.n, hex.EncodeToString(sent.hash.Sum(nil))
+	entry, err := r.lease.manifest(ctx, d.item.key)
+	if err != nil {
+		return err
+	}
+	return r.compare(d, entry)
+}
+
+// compare checks that the server has what was sent.
+func (r *restore) compare(d *importedDisk, entry *types.HttpNfcLeaseManifestEntry) error {
+	if entry == nil {
+		return fmt.Errorf("%w: the server has no checksum of it", errChecksum)
+	}
+	if entry.Capacity != 0 && entry.Capacity != d.capacity {
+		return fmt.Errorf("%w: the server has a disk of %d bytes instead of %d", errChecksum, entry.Capacity, d.capacity)
+	}
+	return compareManifest(entry, d.size, r.sha256, d.sum)
+}
+
+// post uploads a stream whose length isn't known beforehand. It returns when the server has taken all
+// of it, or an error.
+func (c *Client) post(ctx context.Context, item leaseItem, body io.Reader) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, item.url.String(), body)
+	if err != nil {
+		return errors.New("lease has a malformed URL")
+	}
+	req.ContentLength = -1 // chunked
+	req.Header.Set("Content-Type", streamVMDK)
+	res, err := c.vim.Client.Client.Do(req)
+	if err != nil {
+		return transferError(ctx, err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusCreated {
+		return statusError(res)
+	}
+	return nil
+}
+
+// A measuredWriter hashes and counts what is written through it.
+type measuredWriter struct {
+	w    io.Writer
+	hash hash.Hash
+	n    int64
+}
+
+func (m *measuredWriter) Write(p []byte) (int, error) {
+	n, err := m.w.Write(p)
+	_, _ = m.hash.Write(p[:n]) // a hash never fails
+	m.n += int64(n)
+	return n, err
+}
+
+// A progressSource tells the lease how far a disk is, by offset: holes count as done.
+type progressSource struct {
+	disk.Source
+	restore *restore
+}
+
+// Extents implements disk.Source.
+func (s *progressSource) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
+	var at int64
+	err := s.Source.Extents(ctx, func(offset int64, data []byte) error {
+		end := offset + int64(len(data))
+		s.restore.progress(end - at)
+		at = end
+		return yield(offset, data)
+	})
+	if err == nil {
+		s.restore.progress(s.Capacity() - at)
+	}
+	return err
+}
+
+func (r *restore) progress(bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.written += bytes
+	if r.total > 0 {
+		r.lease.percent.Store(int32(min(r.written*100/r.total, 100))) //nolint:gosec // at most 100
+	}
+}

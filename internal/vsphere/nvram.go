@@ -1,0 +1,107 @@
+package vsphere
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// maxNVRAM bounds the file with the firmware's variables, in bytes. ESXi writes some 270 KiB for EFI.
+const maxNVRAM = 16 << 20
+
+// nvramFile is the datastore path of the firmware's variables: as the server lists it, else beside the
+// vmx file under the name that the configuration has, else under the vmx file's name.
+func nvramFile(props *mo.VirtualMachine, config *types.VirtualMachineConfigInfo) string {
+	if props.LayoutEx != nil {
+		for _, f := range props.LayoutEx.File {
+			if f.Type == string(types.VirtualMachineFileLayoutExFileTypeNvram) {
+				return f.Name
+			}
+		}
+	}
+	vmx := config.Files.VmPathName
+	if props.Config != nil && props.Config.Files.VmPathName != "" {
+		vmx = props.Config.Files.VmPathName
+	}
+	datastore, file := splitPath(vmx)
+	name := optionValue(config.ExtraConfig, "nvram")
+	if name == "" || path.IsAbs(name) {
+		name = strings.TrimSuffix(path.Base(file), path.Ext(file)) + ".nvram"
+	}
+	return joinPath(datastore, path.Join(path.Dir(file), name))
+}
+
+// folderURL is the address of a datastore's file over HTTP. datacenter is an inventory path.
+func (c *Client) folderURL(datacenter, file string) *url.URL {
+	datastore, name := splitPath(file)
+	u := *c.vim.URL()
+	u.User = nil
+	u.Path = "/folder/" + name
+	if !c.vim.IsVC() {
+		datacenter = "ha-datacenter"
+	}
+	u.RawQuery = url.Values{"dcPath": {strings.TrimPrefix(datacenter, "/")}, "dsName": {datastore}}.Encode()
+	return &u
+}
+
+// errNoFile: the file isn't there.
+var errNoFile = errors.New("there is no such file")
+
+// readNVRAM fetches the firmware's variables.
+func (c *Client) readNVRAM(ctx context.Context, datacenter, file string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.folderURL(datacenter, file).String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	res, err := c.vim.Client.Client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, transferError(ctx, err))
+	}
+	defer func() { _ = res.Body.Close() }()
+	switch res.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return nil, fmt.Errorf("read %s: %w", file, errNoFile)
+	default:
+		return nil, fmt.Errorf("read %s: the server answered %s", file, res.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxNVRAM+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", file, transferError(ctx, err))
+	case len(data) > maxNVRAM:
+		return nil, fmt.Errorf("read %s: it is larger than %d bytes", file, maxNVRAM)
+	case res.ContentLength >= 0 && int64(len(data)) != res.ContentLength:
+		return nil, fmt.Errorf("read %s: %w", file, hypervisor.ErrLost)
+	}
+	return data, nil
+}
+
+// writeNVRAM replaces the firmware's variables of a VM that is powered off.
+func (c *Client) writeNVRAM(ctx context.Context, datacenter, file string, data []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, c.folderURL(datacenter, file).String(), bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	res, err := c.vim.Client.Client.Do(req)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, transferError(ctx, err))
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusCreated && res.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("write %s: the server answered %s", file, res.Status)
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package vsphere
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// A placement is where a restored VM goes: every name of a hypervisor.RestoreSpec, resolved.
+type placement struct {
+	name       string // of the finished VM
+	folder     types.ManagedObjectReference
+	folderPath string
+	datacenter lineage // ends with the datacenter
+	pool       types.ManagedObjectReference
+	compute    mo.ComputeResource
+	host       *types.ManagedObjectReference // nil: the server chooses
+
+	stores    map[string]mo.Datastore // that the VM can use there, by name
+	home      string                  // datastore of the VM
+	directory string                  // of the VM on home; empty: the server chooses
+	disks     map[int32]string        // datastore of each disk to create, by device key
+	networks  map[int32]types.BaseVirtualDeviceBackingInfo
+	images    map[int32]types.BaseVirtualDeviceBackingInfo
+
+	tags       []string // IDs
+	attributes []customValue
+	warnings   []string
+}
+
+// place resolves where a VM goes and checks everything that can be checked beforehand. It creates
+// nothing.
+func (c *Client) place(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture) (*placement, error) {
+	p := &placement{name: spec.Name}
+	if p.name == "" {
+		p.name = captured.Name
+	}
+	if spec.Identity != hypervisor.IdentityOriginal && spec.Identity != hypervisor.IdentityCopy {
+		return nil, fmt.Errorf("identity %q is neither %q nor %q", spec.Identity, hypervisor.IdentityOriginal, hypervisor.IdentityCopy)
+	}
+	steps := []func(context.Context, hypervisor.RestoreSpec, *capture, *placement) error{
+		c.checkIdentity, c.placeFolder, c.checkName, c.placePool, c.placeHost, c.checkHardwareVersion,
+		c.placeDisks, c.placeNetworks, c.placeImages, c.placeLabels, c.placeDirectory,
+	}
+	for _, step := range steps {
+		if err := step(ctx, spec, captured, p); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// checkIdentity refuses a second VM with the same identity: tools that know a VM by its UUID, Terraform
+// providers among them, would act on one of the two at random.
+func (c *Client) checkIdentity(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, _ *placement) error {
+	if spec.Identity != hypervisor.IdentityOriginal {
+		return nil
+	}
+	for _, id := range []struct {
+		kind, value string
+		instance    bool
+	}{
+		{"BIOS UUID", captured.config.Uuid, false},
+		{"instance UUID", captured.config.InstanceUuid, true},
+	} {
+		if id.value == "" {
+			continue
+		}
+		refs, err := c.searchUUID(ctx, id.value, id.instance)
+		if err != nil {
+			return fmt.Errorf("look for %s %s: %w", id.kind, id.value, err)
+		}
+		if len(refs) == 0 {
+			continue
+		}
+		line, err := c.ancestors(ctx, refs[0])
+		if err != nil {
+			return err
+		}
+		return &hypervisor.IdentityInUseError{Kind: id.kind, Value: strings.ToLower(id.value), VM: line.path()}
+	}
+	return nil
+}
+
+// placeFolder finds the VM folder. A path that doesn't begin with a slash is relative to the VM folder of
+// the datacenter that the VM was captured in.
+func (c *Client) placeFolder(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement) error {
+	root := "/" + captured.Datacenter + "/vm"
+	wanted := spec.Folder
+	if wanted == "" {
+		wanted = captured.Folder
+	}
+	if wanted == "" { // the captured VM was in a vApp, which has no folder
+		wanted = root
+	}
+	candidates := []string{wanted}
+	if !strings.HasPrefix(wanted, "/") {
+		candidates = []string{root + "/" + wanted, "/" + wanted}
+	}
+	for _, candidate := range candidates {
+		ref, err := c.findPath(ctx, candidate)
+		if err != nil {
+			return err
+		}
+		if ref == nil || ref.Type != "Folder" {
+			continue
+		}
+		var folder mo.Folder
+		if err := c.properties(ctx, *ref, []string{"childType"}, &folder); err != nil {
+			return err
+		}
+		if !slices.Contains(folder.ChildType, "VirtualMachine") {
+			continue
+		}
+		line, err := c.ancestors(ctx, *ref)
+		if err != nil {
+			return err
+		}
+		p.folder, p.folderPath = *ref, line.path()
+		for i := range line {
+			if line[i].Self.Type == "Datacenter" {
+				p.datacenter = line[:i+1]
+			}
+		}
+		return nil
+	}
+	tree, err := c.readTree(ctx)
+	if err != nil {
+		return err
+	}
+	return &hypervisor.NotAvailableError{Kind: "folder", Name: wanted, Available: tree.paths(func(e treeEntry) bool {
+		return slices.Contains(e.childType, "VirtualMachine")
+	})}
+}
+
+// findPath finds an object by its inventory path; nil: there is none.
+func (c *Client) findPath(ctx context.Context, path string) (*types.ManagedObjectReference, error) {
+	res, err := methods.FindByInventoryPath(ctx, c.vim, &types.FindByInventoryPath{
+		This: *c.vim.ServiceContent.SearchIndex, InventoryPath: strings.TrimPrefix(path, "/"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for %s: %w", path, classify(err))
+	}
+	return res.Returnval, nil
+}
+
+// checkName refuses a name that the folder holds already.
+func (c *Client) checkName(ctx context.Context, _ hypervisor.RestoreSpec, _ *capture, p *placement) error {
+	child, err := c.findChild(ctx, p.folder, p.name)
+	if err != nil {
+		return err
+	}
+	if child != nil {
+		return &hypervisor.NameInUseError{Name: p.name, Folder: p.folderPath}
+	}
+	return nil
+}
+
+// findChild finds what a folder holds under a name; nil: nothing.
+func (c *Client) findChild(ctx context.Context, folder types.ManagedObjectReference, name string) (*types.ManagedObjectReference, error) {
+	res, err := methods.FindChild(ctx, c.vim, &types.FindChild{
+		This: *c.vim.ServiceContent.SearchIndex, Entity: folder, Name: escapeName(name),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for %q: %w", name, classify(err))
+	}
+	return res.Returnval, nil
+}
+
+// placeLabels finds the tags and custom attributes.
+func (c *Client) placeLabels(ctx context.Context, _ hypervisor.RestoreSpec, captured *capture, p *placement) error {
+	ids, warnings, err := c.findTags(ctx, captured.Tags)
+	if err != nil {
+		return err
+	}
+	p.tags, p.warnings = ids, append(p.warnings, warnings...)
+	values, warnings, err := c.findCustomAttributes(ctx, captured.CustomAttributes)
+	if err != nil {
+		return err
+	}
+	p.attributes, p.warnings = values, append(p.warnings, warnings...)
+	return nil
+}

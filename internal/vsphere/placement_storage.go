@@ -1,0 +1,249 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+
+	"github.com/vmware/govmomi/fault"
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// placeDisks chooses the datastores of the VM and of the disks in the backup, and checks that there is
+// room.
+func (c *Client) placeDisks(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement) error {
+	if err := c.readStores(ctx, p); err != nil {
+		return err
+	}
+	if p.home = spec.Datastore; p.home == "" {
+		p.home, _ = splitPath(captured.config.Files.VmPathName)
+	}
+	if err := p.checkStore(p.home); err != nil {
+		return err
+	}
+	p.disks = map[int32]string{}
+	devices := captured.devices()
+	need := map[string]int64{}
+	known := map[hypervisor.DiskKey]bool{}
+	for _, d := range orderedDisks(devices) {
+		key := diskKey(devices, d)
+		i := slices.IndexFunc(spec.Config.Summary.Disks, func(s hypervisor.Disk) bool { return s.Key == key })
+		if i < 0 {
+			continue
+		}
+		known[key] = true
+		if want, have := spec.Config.Summary.Disks[i].Capacity, diskCapacity(d); want != have {
+			return fmt.Errorf("%s has %d bytes in the backup and %d in its configuration", deviceLabel(d), want, have)
+		}
+		store := spec.DiskDatastores[key]
+		if store == "" {
+			store = spec.Datastore
+		}
+		if store == "" {
+			store, _ = splitPath(describeBacking(d.Backing).fileName)
+		}
+		if err := p.checkStore(store); err != nil {
+			return err
+		}
+		p.disks[d.Key] = store
+		need[store] += spaceNeeded(d, captured.DiskUsage)
+	}
+	for _, s := range spec.Config.Summary.Disks {
+		if !known[s.Key] {
+			return fmt.Errorf("%w: disk %s of the backup is not in the captured configuration", hypervisor.ErrConfigFormat, s.Key)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(spec.DiskDatastores)) {
+		if !known[key] {
+			return fmt.Errorf("datastore of disk %q: the backup has no such disk", key)
+		}
+	}
+	for _, store := range slices.Sorted(maps.Keys(need)) {
+		if free := p.stores[store].Summary.FreeSpace; need[store] > free {
+			return &hypervisor.InsufficientSpaceError{Datastore: store, Need: need[store], Free: free}
+		}
+	}
+	return nil
+}
+
+// spaceNeeded is what a disk will occupy at least: a thick disk its capacity, a thin one what it occupied
+// when it was captured, as far as that is known.
+func spaceNeeded(d *types.VirtualDisk, usage map[int32]int64) int64 {
+	if thin := describeBacking(d.Backing).thin; thin == nil || !*thin {
+		return diskCapacity(d)
+	}
+	return usage[d.Key]
+}
+
+// readStores reads the datastores that can be used at the target.
+func (c *Client) readStores(ctx context.Context, p *placement) error {
+	objects, err := c.propertiesOf(ctx, p.compute.Datastore, types.PropertySpec{
+		Type: "Datastore", PathSet: []string{"name", "summary", "browser"},
+	})
+	if err != nil {
+		return err
+	}
+	p.stores = map[string]mo.Datastore{}
+	for _, ref := range p.compute.Datastore {
+		var ds mo.Datastore
+		if err := load(objects, ref, &ds); err != nil {
+			return err
+		}
+		normal := ds.Summary.MaintenanceMode == "" || ds.Summary.MaintenanceMode == string(types.DatastoreSummaryMaintenanceModeStateNormal)
+		if ds.Summary.Accessible && normal {
+			p.stores[ds.Name] = ds
+		}
+	}
+	return nil
+}
+
+func (p *placement) checkStore(name string) error {
+	if _, ok := p.stores[name]; ok {
+		return nil
+	}
+	return &hypervisor.NotAvailableError{Kind: "datastore", Name: name, Available: slices.Sorted(maps.Keys(p.stores))}
+}
+
+// keepsObjects reports whether a datastore keeps objects rather than files in directories, so that
+// paths on it can't be chosen.
+func keepsObjects(ds mo.Datastore) bool {
+	switch types.HostFileSystemVolumeFileSystemType(ds.Summary.Type) {
+	case types.HostFileSystemVolumeFileSystemTypeVsan, types.HostFileSystemVolumeFileSystemTypeVVOL:
+		return true
+	}
+	return ds.Summary.Type == "vsanD"
+}
+
+// maxDirectories is how many names for the VM's directory are tried.
+const maxDirectories = 100
+
+// placeDirectory chooses a directory for the VM that isn't there yet. It is named after the finished VM
+// rather than the one in the making, and chosen here so that it is known what to clean up.
+func (c *Client) placeDirectory(ctx context.Context, _ hypervisor.RestoreSpec, _ *capture, p *placement) error {
+	store := p.stores[p.home]
+	if keepsObjects(store) {
+		return nil
+	}
+	base := escapeName(p.name)
+	for i := range maxDirectories {
+		name := base
+		if i > 0 {
+			name = fmt.Sprintf("%s_%d", base, i)
+		}
+		there, err := c.datastoreHas(ctx, store, ".", name)
+		if err != nil {
+			return err
+		}
+		if !there {
+			p.directory = name
+			return nil
+		}
+	}
+	return fmt.Errorf("datastore %q has directories %q to %q already", p.home, base, fmt.Sprintf("%s_%d", base, maxDirectories-1))
+}
+
+// datastoreHas reports whether a directory of a datastore has a file or directory.
+func (c *Client) datastoreHas(ctx context.Context, ds mo.Datastore, directory, name string) (bool, error) {
+	if directory == "." {
+		directory = ""
+	}
+	info, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+		res, err := methods.SearchDatastore_Task(ctx, c.vim, &types.SearchDatastore_Task{
+			This: ds.Browser, DatastorePath: joinPath(ds.Name, directory),
+			SearchSpec: &types.HostDatastoreBrowserSearchSpec{MatchPattern: []string{name}},
+		})
+		if err != nil {
+			return nil, err
+		}
+		return object.NewTask(c.vim, res.Returnval), nil
+	})
+	switch {
+	case fault.Is(err, &types.FileNotFound{}):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look for %s: %w", joinPath(ds.Name, path.Join(directory, name)), withoutURL(err))
+	}
+	found, ok := info.Result.(types.HostDatastoreBrowserSearchResults)
+	if !ok {
+		return false, errors.New("the datastore browser gave no result")
+	}
+	return slices.ContainsFunc(found.File, func(f types.BaseFileInfo) bool { return f.GetFileInfo().Path == name }), nil
+}
+
+// placeImages finds which of the images in CD-ROM and floppy drives exist at the target.
+func (c *Client) placeImages(ctx context.Context, _ hypervisor.RestoreSpec, captured *capture, p *placement) error {
+	p.images = map[int32]types.BaseVirtualDeviceBackingInfo{}
+	for _, device := range captured.devices() {
+		dev := device.GetVirtualDevice()
+		var file types.VirtualDeviceFileBackingInfo
+		switch b := dev.Backing.(type) {
+		case *types.VirtualCdromIsoBackingInfo:
+			file = b.VirtualDeviceFileBackingInfo
+		case *types.VirtualFloppyImageBackingInfo:
+			file = b.VirtualDeviceFileBackingInfo
+		default:
+			continue
+		}
+		datastore, name := splitPath(file.FileName)
+		store, ok := p.stores[datastore]
+		if !ok {
+			continue
+		}
+		there, err := c.datastoreHas(ctx, store, path.Dir(name), path.Base(name))
+		if err != nil {
+			return err
+		}
+		if !there {
+			continue
+		}
+		file = types.VirtualDeviceFileBackingInfo{FileName: file.FileName}
+		if _, floppy := dev.Backing.(*types.VirtualFloppyImageBackingInfo); floppy {
+			p.images[dev.Key] = &types.VirtualFloppyImageBackingInfo{VirtualDeviceFileBackingInfo: file}
+		} else {
+			p.images[dev.Key] = &types.VirtualCdromIsoBackingInfo{VirtualDeviceFileBackingInfo: file}
+		}
+	}
+	return nil
+}
+
+// rebuild says how the VM is made, once it is known where. The VM in the making has a name of its own.
+func (p *placement) rebuild(spec hypervisor.RestoreSpec, captured *capture) rebuild {
+	r := rebuild{
+		name: makingName(spec.RunID), marker: spec.RunID, identity: spec.Identity, disconnect: spec.Disconnect,
+		networks: p.networks, images: p.images, disks: map[int32]string{},
+		vmPathName: joinPath(p.home, ""),
+	}
+	if p.directory == "" {
+		for key, store := range p.disks {
+			r.disks[key] = joinPath(store, "")
+		}
+		return r
+	}
+	base := escapeName(p.name)
+	r.vmPathName = joinPath(p.home, path.Join(p.directory, base+".vmx"))
+	n := 0
+	for _, d := range orderedDisks(captured.devices()) {
+		store, ok := p.disks[d.Key]
+		switch {
+		case !ok:
+		case store != p.home:
+			r.disks[d.Key] = joinPath(store, "") // the server makes the directory there
+		default:
+			name := base + ".vmdk"
+			if n > 0 {
+				name = fmt.Sprintf("%s_%d.vmdk", base, n)
+			}
+			n++
+			r.disks[d.Key] = joinPath(store, path.Join(p.directory, name))
+		}
+	}
+	return r
+}

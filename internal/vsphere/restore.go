@@ -1,0 +1,341 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vmware/govmomi/fault"
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// makingPrefix begins the name of a VM in the making. What carries it and the marker in extraConfig was
+// made by a restore that didn't come to its end.
+const makingPrefix = "tf-restore-"
+
+func makingName(runID string) string { return makingPrefix + runID }
+
+// restoreCleanup bounds the removal of a VM in the making.
+const restoreCleanup = 10 * time.Minute
+
+// A restore is a VM in the making.
+type restore struct {
+	client   *Client
+	spec     hypervisor.RestoreSpec
+	captured *capture
+	place    *placement
+	rebuild  rebuild
+	vm       types.ManagedObjectReference
+	disks    map[hypervisor.DiskKey]*importedDisk
+	warnings []string
+
+	lease  *lease
+	sha256 bool
+
+	mu        sync.Mutex
+	written   int64 // bytes of all disks so far, for the lease's progress
+	total     int64
+	committed bool
+	aborted   bool
+}
+
+// CheckRestore implements hypervisor.Restorer.
+func (c *Client) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) ([]string, error) {
+	r, _, err := c.planRestore(ctx, spec)
+	if err != nil {
+		return nil, fmt.Errorf("check restore: %w", err)
+	}
+	return r.warnings, nil
+}
+
+// planRestore does everything up to the creation of the VM.
+func (c *Client) planRestore(ctx context.Context, spec hypervisor.RestoreSpec) (*restore, types.VirtualMachineConfigSpec, error) {
+	if spec.RunID == "" {
+		return nil, types.VirtualMachineConfigSpec{}, errors.New("the run has no ID")
+	}
+	captured, err := readCapture(spec.Config)
+	if err != nil {
+		return nil, types.VirtualMachineConfigSpec{}, err
+	}
+	r := &restore{client: c, spec: spec, captured: captured, disks: map[hypervisor.DiskKey]*importedDisk{}}
+	if r.place, err = c.place(ctx, spec, captured); err != nil {
+		return nil, types.VirtualMachineConfigSpec{}, err
+	}
+	r.rebuild = r.place.rebuild(spec, captured)
+	creation, warnings, err := creationSpec(captured.config, r.rebuild)
+	if err != nil {
+		return nil, types.VirtualMachineConfigSpec{}, err
+	}
+	r.warnings = append(r.place.warnings, warnings...)
+	return r, creation, nil
+}
+
+// StartRestore implements hypervisor.Restorer. The VM exists when the import lease is ready; the lease
+// keeps it from being started.
+func (c *Client) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) (hypervisor.Restore, error) {
+	r, creation, err := c.planRestore(ctx, spec)
+	if err != nil {
+		return nil, fmt.Errorf("start restore: %w", err)
+	}
+	if err := r.start(ctx, creation); err != nil {
+		cleanupCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreCleanup)
+		defer cancel()
+		return nil, fmt.Errorf("start restore of %q: %w", r.place.name, errors.Join(err, r.remove(cleanupCtx)))
+	}
+	return r, nil
+}
+
+func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfigSpec) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// The call itself runs to its end, so that there is always an answer to what was started.
+	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	res, err := methods.ImportVApp(callCtx, r.client.vim, &types.ImportVApp{
+		This: r.place.pool, Spec: &types.VirtualMachineImportSpec{ConfigSpec: creation},
+		Folder: &r.place.folder, Host: r.place.host,
+	})
+	cancel()
+	if err != nil {
+		return fmt.Errorf("import: %w", classify(err))
+	}
+	if r.lease, err = r.client.openLease(ctx, res.Returnval); err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	r.vm = r.lease.entity
+	if err := r.findDisks(); err != nil {
+		return err
+	}
+	r.sha256 = r.lease.useSHA256(ctx)
+	return ctx.Err()
+}
+
+// findDisks finds where each disk is uploaded to.
+func (r *restore) findDisks() error {
+	devices := r.captured.devices()
+	var slots []string
+	var disks []*importedDisk
+	for _, d := range orderedDisks(devices) {
+		if _, ok := r.place.disks[d.Key]; !ok {
+			continue
+		}
+		i := &importedDisk{label: deviceLabel(d), capacity: diskCapacity(d)}
+		r.disks[diskKey(devices, d)] = i
+		r.total += i.capacity
+		disks = append(disks, i)
+		slots = append(slots, deviceSlot(devices, d))
+	}
+	items, err := r.lease.diskItems(slots)
+	if err != nil {
+		return err
+	}
+	for i, d := range disks {
+		d.item = items[slots[i]]
+	}
+	return nil
+}
+
+// VM implements hypervisor.Restore.
+func (r *restore) VM() hypervisor.VMID { return hypervisor.VMID(r.vm.Value) }
+
+// Abort implements hypervisor.Restore.
+func (r *restore) Abort(ctx context.Context) error {
+	r.mu.Lock()
+	done := r.committed || r.aborted
+	r.aborted = true
+	r.mu.Unlock()
+	if done {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreCleanup)
+	defer cancel()
+	if err := r.remove(ctx); err != nil {
+		return fmt.Errorf("abort restore of %q: %w", r.place.name, err)
+	}
+	return nil
+}
+
+// remove takes back whatever was created. An import whose lease is aborted is undone by the server; what
+// remains nevertheless is removed here.
+func (r *restore) remove(ctx context.Context) error {
+	var errs []error
+	if r.lease != nil {
+		if err := r.lease.abort(ctx); err != nil && !errors.Is(err, errLeaseEnded) {
+			r.client.log.Warn("end the lease of an import", "vm", r.rebuild.name, "error", err)
+		}
+	}
+	ref := r.vm
+	if ref.Value == "" {
+		// The call that creates the VM failed, or its answer was lost.
+		found, err := r.client.findMade(ctx, r.place.folder, r.spec.RunID)
+		if err != nil {
+			return fmt.Errorf("%q may have been left behind in %s: %w", r.rebuild.name, r.place.folderPath, err)
+		}
+		if found != nil {
+			ref = *found
+		}
+	}
+	if ref.Value != "" {
+		if err := r.client.DestroyVM(ctx, hypervisor.VMID(ref.Value)); err != nil {
+			errs = append(errs, fmt.Errorf("%q was left behind in %s: %w", r.rebuild.name, r.place.folderPath, err))
+		}
+	}
+	if len(errs) == 0 && r.place.directory != "" {
+		if err := r.client.deleteDirectory(ctx, r.place.datacenter, joinPath(r.place.home, r.place.directory)); err != nil {
+			errs = append(errs, fmt.Errorf("the directory %s was left behind: %w", joinPath(r.place.home, r.place.directory), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// findMade finds the VM in the making of a run; nil: there is none.
+func (c *Client) findMade(ctx context.Context, folder types.ManagedObjectReference, runID string) (*types.ManagedObjectReference, error) {
+	ref, err := c.findChild(ctx, folder, makingName(runID))
+	if err != nil || ref == nil || ref.Type != "VirtualMachine" {
+		return nil, err
+	}
+	marker, err := c.readMarker(ctx, *ref)
+	if err != nil || marker != runID {
+		return nil, err
+	}
+	return ref, nil
+}
+
+// readMarker returns the ID of the run that makes a VM, or "".
+func (c *Client) readMarker(ctx context.Context, ref types.ManagedObjectReference) (string, error) {
+	var vm mo.VirtualMachine
+	err := c.properties(ctx, ref, []string{"config.extraConfig"}, &vm)
+	switch {
+	case err != nil && vmGone(err):
+		return "", nil
+	case err != nil:
+		return "", err
+	case vm.Config == nil:
+		return "", nil
+	}
+	return optionValue(vm.Config.ExtraConfig, markerKey), nil
+}
+
+// deleteDirectory removes a directory with what is in it. One that isn't there is no error.
+func (c *Client) deleteDirectory(ctx context.Context, datacenter lineage, directory string) error {
+	dc := datacenter.datacenter()
+	if dc == nil {
+		return nil
+	}
+	_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+		res, err := methods.DeleteDatastoreFile_Task(ctx, c.vim, &types.DeleteDatastoreFile_Task{
+			This: *c.vim.ServiceContent.FileManager, Name: directory, Datacenter: &dc.Self,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return object.NewTask(c.vim, res.Returnval), nil
+	})
+	if fault.Is(err, &types.FileNotFound{}) {
+		return nil
+	}
+	return err
+}
+
+// CleanUpRestores implements hypervisor.Restorer. A VM counts as one of ours only if it has both the name
+// and the marker of a VM in the making.
+func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID string) bool) ([]string, error) {
+	vms, err := c.list(ctx, "VirtualMachine", "name")
+	if err != nil {
+		return nil, fmt.Errorf("clean up restores: %w", err)
+	}
+	var removed []string
+	var errs []error
+	for ref, object := range vms {
+		name, _ := nameAndParent(object)
+		runID, ok := strings.CutPrefix(unescapeName(name), makingPrefix)
+		if !ok {
+			continue
+		}
+		marker, err := c.readMarker(ctx, ref)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if marker != runID || !abandoned(runID) {
+			continue
+		}
+		if err := c.destroyMade(ctx, ref); err != nil {
+			errs = append(errs, fmt.Errorf("%q was left behind: %w", unescapeName(name), err))
+			continue
+		}
+		removed = append(removed, unescapeName(name))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return removed, fmt.Errorf("clean up restores: %w", err)
+	}
+	return removed, nil
+}
+
+// destroyMade removes a VM in the making and its directory, which bears the name of the finished VM.
+func (c *Client) destroyMade(ctx context.Context, ref types.ManagedObjectReference) error {
+	var vm mo.VirtualMachine
+	if err := c.properties(ctx, ref, []string{"config.files.vmPathName"}, &vm); err != nil {
+		if vmGone(err) {
+			return nil
+		}
+		return err
+	}
+	line, err := c.ancestors(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if err := c.DestroyVM(ctx, hypervisor.VMID(ref.Value)); err != nil {
+		return err
+	}
+	if vm.Config == nil {
+		return nil
+	}
+	datastore, file := splitPath(vm.Config.Files.VmPathName)
+	if datastore == "" || path.Dir(file) == "." {
+		return nil
+	}
+	return c.deleteDirectory(ctx, line, joinPath(datastore, path.Dir(file)))
+}
+
+// DestroyVM implements hypervisor.Restorer.
+func (c *Client) DestroyVM(ctx context.Context, id hypervisor.VMID) error {
+	if err := c.PowerOff(ctx, id); err != nil {
+		if vmGone(err) {
+			return nil
+		}
+		return fmt.Errorf("destroy %s: %w", id, err)
+	}
+	unlock, err := c.lockVM(ctx, id)
+	if err != nil {
+		return fmt.Errorf("destroy %s: %w", id, err)
+	}
+	defer unlock()
+	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+		res, err := methods.Destroy_Task(ctx, c.vim, &types.Destroy_Task{This: vmRef(id)})
+		if err != nil {
+			return nil, err
+		}
+		return object.NewTask(c.vim, res.Returnval), nil
+	})
+	if err == nil {
+		return nil
+	}
+	if isAmbiguous(err) {
+		var vm mo.VirtualMachine
+		err = errors.Join(withoutURL(err), c.properties(ctx, vmRef(id), []string{"name"}, &vm))
+	}
+	if vmGone(err) {
+		return nil
+	}
+	return fmt.Errorf("destroy %s: %w", id, err)
+}

@@ -1,0 +1,235 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// Commit implements hypervisor.Restore. The name of the finished VM comes last, together with the
+// removal of the marker: until then the VM can be recognised as unfinished.
+func (r *restore) Commit(ctx context.Context) (*hypervisor.VM, []string, error) {
+	vm, warnings, err := r.commit(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = errors.Join(context.Cause(ctx), err)
+		}
+		return nil, nil, fmt.Errorf("commit restore of %q: %w", r.place.name, err)
+	}
+	return vm, warnings, nil
+}
+
+func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) {
+	if err := r.verifyDisks(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := r.lease.complete(ctx); err != nil {
+		return nil, nil, err
+	}
+	warnings := slices.Clone(r.warnings)
+	completed, err := r.complete(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	warnings = append(warnings, completed...)
+	if err := r.client.setCustomAttributes(ctx, r.vm, r.place.attributes); err != nil {
+		return nil, nil, err
+	}
+	if err := r.client.attachTags(ctx, r.vm, r.place.tags); err != nil {
+		return nil, nil, err
+	}
+	if err := r.restoreNVRAM(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := r.checkRestoredIdentity(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := r.finish(ctx); err != nil {
+		return nil, nil, err
+	}
+	r.mu.Lock()
+	r.committed = true // whatever happens from here on, the VM is whole and stays
+	r.mu.Unlock()
+
+	// What is left only reports; it isn't worth losing the VM for when the caller has gone.
+	reportCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseCleanup)
+	defer cancel()
+	vm, err := r.client.vmByID(reportCtx, r.VM())
+	if err != nil {
+		return nil, nil, err
+	}
+	now, err := r.readConfig(reportCtx)
+	if err != nil {
+		return nil, nil, err
+	}
+	differences, err := compareRestored(r.captured.config, now, r.rebuild)
+	if err != nil {
+		return nil, nil, err
+	}
+	return vm, append(warnings, differences...), nil
+}
+
+// verifyDisks makes sure that every disk was written and that the server still vouches for each.
+func (r *restore) verifyDisks(ctx context.Context) error {
+	for _, key := range slices.Sorted(maps.Keys(r.disks)) {
+		d := r.disks[key]
+		if !d.done.Load() {
+			return fmt.Errorf("%s was not written", d.label)
+		}
+		entry, err := r.lease.manifest(ctx, d.item.key)
+		if err != nil {
+			return err
+		}
+		if err := r.compare(d, entry); err != nil {
+			return fmt.Errorf("%s: %w", d.label, err)
+		}
+	}
+	return nil
+}
+
+func (r *restore) readConfig(ctx context.Context) (*types.VirtualMachineConfigInfo, error) {
+	var vm mo.VirtualMachine
+	if err := r.client.properties(ctx, r.vm, []string{"config"}, &vm); err != nil {
+		return nil, err
+	}
+	if vm.Config == nil {
+		return nil, fmt.Errorf("%s has no configuration", r.vm.Value)
+	}
+	return vm.Config, nil
+}
+
+// complete brings back what could not be set at creation.
+func (r *restore) complete(ctx context.Context) ([]string, error) {
+	created, err := r.readConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	spec, warnings, err := completionSpec(r.captured.config, created, r.rebuild)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.reconfigure(ctx, spec); err != nil {
+		return nil, err
+	}
+	if r.rebuild.identity != hypervisor.IdentityOriginal {
+		return warnings, nil
+	}
+	return warnings, r.correctDiskUUIDs(ctx)
+}
+
+// reconfigure changes the VM. When it isn't known whether the server acted, the VM is as good as lost, and
+// the restore with it.
+func (r *restore) reconfigure(ctx context.Context, spec types.VirtualMachineConfigSpec) error {
+	unlock, err := r.client.lockVM(ctx, r.VM())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, err = r.client.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+		res, err := methods.ReconfigVM_Task(ctx, r.client.vim, &types.ReconfigVM_Task{This: r.vm, Spec: spec})
+		if err != nil {
+			return nil, err
+		}
+		return object.NewTask(r.client.vim, res.Returnval), nil
+	})
+	if err != nil {
+		return fmt.Errorf("reconfigure %s: %w", r.vm.Value, classify(err))
+	}
+	return nil
+}
+
+// correctDiskUUIDs gives the disks that the server chose a UUID for the captured one. The guest finds disks
+// by it, and so does other Terraform state.
+func (r *restore) correctDiskUUIDs(ctx context.Context) error {
+	created, err := r.readConfig(ctx)
+	if err != nil {
+		return err
+	}
+	matched := matchDevices(r.captured.devices(), created.Hardware.Device)
+	for _, d := range orderedDisks(r.captured.devices()) {
+		if _, ok := r.place.disks[d.Key]; !ok {
+			continue
+		}
+		now, ok := matched[d.Key].(*types.VirtualDisk)
+		if !ok {
+			return fmt.Errorf("%s is missing in the VM that was created", deviceLabel(d))
+		}
+		want, have := describeBacking(d.Backing), describeBacking(now.Backing)
+		if want.uuid == "" || strings.EqualFold(want.uuid, have.uuid) {
+			continue
+		}
+		dc := r.place.datacenter.datacenter()
+		_, err := methods.SetVirtualDiskUuid(ctx, r.client.vim, &types.SetVirtualDiskUuid{
+			This: *r.client.vim.ServiceContent.VirtualDiskManager, Name: have.fileName, Datacenter: &dc.Self, Uuid: want.uuid,
+		})
+		if err != nil {
+			return fmt.Errorf("set UUID of %s: %w", deviceLabel(d), classify(err))
+		}
+	}
+	return nil
+}
+
+// restoreNVRAM brings back the firmware's variables, among them the boot entries of EFI.
+func (r *restore) restoreNVRAM(ctx context.Context) error {
+	if len(r.spec.Config.NVRAM) == 0 {
+		return nil
+	}
+	var vm mo.VirtualMachine
+	if err := r.client.properties(ctx, r.vm, []string{"layoutEx", "config"}, &vm); err != nil {
+		return err
+	}
+	if vm.Config == nil {
+		return fmt.Errorf("%s has no configuration", r.vm.Value)
+	}
+	return r.client.writeNVRAM(ctx, r.place.datacenter.datacenterPath(), nvramFile(&vm, vm.Config), r.spec.Config.NVRAM)
+}
+
+// checkRestoredIdentity makes sure that the VM is who it is meant to be. A vCenter changes an instance
+// UUID by itself when another VM has it.
+func (r *restore) checkRestoredIdentity(ctx context.Context) error {
+	if r.rebuild.identity != hypervisor.IdentityOriginal {
+		return nil
+	}
+	now, err := r.readConfig(ctx)
+	if err != nil {
+		return err
+	}
+	want := r.captured.config
+	if !strings.EqualFold(now.Uuid, want.Uuid) {
+		return fmt.Errorf("the server gave the VM the BIOS UUID %s instead of %s", now.Uuid, want.Uuid)
+	}
+	if want.InstanceUuid != "" && !strings.EqualFold(now.InstanceUuid, want.InstanceUuid) {
+		return fmt.Errorf("the server gave the VM the instance UUID %s instead of %s", now.InstanceUuid, want.InstanceUuid)
+	}
+	return nil
+}
+
+// finish gives the VM its name and takes the marker away, in one step. When the answer is lost, the VM
+// is asked.
+func (r *restore) finish(ctx context.Context) error {
+	spec := types.VirtualMachineConfigSpec{
+		Name:        escapeName(r.place.name),
+		ExtraConfig: []types.BaseOptionValue{&types.OptionValue{Key: markerKey, Value: ""}},
+	}
+	err := r.reconfigure(ctx, spec)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil && isAmbiguous(err) {
+		var vm mo.VirtualMachine
+		if r.client.properties(ctx, r.vm, []string{"name"}, &vm) == nil && vm.Name == escapeName(r.place.name) {
+			return nil
+		}
+	}
+	return err
+}
