@@ -18,8 +18,9 @@ type Fault struct {
 	Method string `json:"method"`
 	// Fault is the name of a vim fault type ("TaskInProgress"). A method that starts a task succeeds and
 	// the task fails; with "call:" before the name the call itself fails. Beyond these there are "drop"
-	// (the connection breaks), "503", "hang" (no answer until the client goes away) and, for transfers,
-	// "truncate" and "corrupt". Empty: nothing but the delay.
+	// (the connection breaks), "503", "hang" (no answer until the client goes away), for transfers
+	// "truncate" and "corrupt", and for ShutdownGuest "ignore" (the guest does nothing). Empty: nothing
+	// but the delay.
 	Fault string `json:"fault"`
 	// Count is how many calls it hits: zero means one, a negative number means all.
 	Count int `json:"count"`
@@ -37,6 +38,7 @@ const (
 	faultCall                       // the call
 	faultTask                       // the task that the call starts
 	faultTransfer                   // an HTTP request of a lease or a datastore
+	faultGuest                      // what the guest makes of the call
 )
 
 // transportFaults break the connection rather than the call.
@@ -44,6 +46,8 @@ var transportFaults = []string{"drop", "503", "hang"}
 
 func (f Fault) kind() faultKind {
 	switch {
+	case f.Fault == "ignore":
+		return faultGuest
 	case strings.Contains(f.Method, " /"):
 		return faultTransfer
 	case slices.Contains(transportFaults, f.Fault):

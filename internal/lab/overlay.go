@@ -25,6 +25,10 @@ type (
 		*simulator.ResourcePool
 		lab *Lab
 	}
+	datacenter struct {
+		*simulator.Datacenter
+		lab *Lab
+	}
 	taskView struct {
 		*simulator.Task
 		lab *Lab
@@ -70,6 +74,8 @@ func (l *Lab) overlay(object mo.Reference) mo.Reference {
 		return &snapshot{o, l}
 	case *simulator.ResourcePool:
 		return &resourcePool{o, l}
+	case *simulator.Datacenter:
+		return &datacenter{o, l}
 	case *simulator.Task:
 		return &taskView{o, l}
 	}
