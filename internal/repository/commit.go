@@ -99,7 +99,7 @@ func (w *Writer) check(m *Manifest, files map[string][]byte) error {
 func (r *Repository) commit(
 	ctx context.Context, m *Manifest, disks map[string]*writtenDisk, files map[string][]byte,
 ) (_ ID, err error) {
-	ctx, session, err := r.rep.NewDirectWriter(ctx, repo.WriteSessionOptions{Purpose: "commit"})
+	ctx, session, err := r.rep.NewDirectWriter(ctx, writeOptions("commit"))
 	if err != nil {
 		return "", err
 	}
@@ -319,7 +319,7 @@ func (r *Repository) Delete(ctx context.Context, id ID) error {
 		return fmt.Errorf("delete restore point %s: %w", id, err)
 	}
 	r.manifests.RLock()
-	err = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "delete"},
+	err = repo.WriteSession(ctx, r.rep, writeOptions("delete"),
 		func(ctx context.Context, w repo.RepositoryWriter) error {
 			return w.DeleteManifest(ctx, manifest.ID(id))
 		})
@@ -338,7 +338,7 @@ func (r *Repository) compact(ctx context.Context) {
 	defer r.manifests.Unlock()
 	r.storage.compacting.Store(true)
 	defer r.storage.compacting.Store(false)
-	_ = repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "compact"},
+	_ = repo.WriteSession(ctx, r.rep, writeOptions("compact"),
 		func(ctx context.Context, w repo.RepositoryWriter) error {
 			_, err := w.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: snapshot.ManifestType})
 			return err

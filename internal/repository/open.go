@@ -205,7 +205,7 @@ func (r *Repository) ensureOwner(ctx context.Context) error {
 		return nil
 	}
 	params.Owner = clientUser + "@" + clientHost
-	return writeError(repo.WriteSession(ctx, r.rep, repo.WriteSessionOptions{Purpose: "set maintenance owner"},
+	return writeError(repo.WriteSession(ctx, r.rep, writeOptions("set maintenance owner"),
 		func(ctx context.Context, w repo.RepositoryWriter) error {
 			return maintenance.SetParams(ctx, w, params)
 		}))

@@ -98,3 +98,8 @@ func writeClientConfig(s *storage) (dir, file string, err error) {
 	file = filepath.Join(dir, "repository.config")
 	return dir, file, os.WriteFile(file, config, 0o600)
 }
+
+// writeOptions are those of a session that counts nothing.
+func writeOptions(purpose string) repo.WriteSessionOptions {
+	return repo.WriteSessionOptions{Purpose: purpose}
+}
