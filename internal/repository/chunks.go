@@ -201,15 +201,18 @@ func readTable(r io.Reader, entry func(object.IndirectObjectEntry) error) error 
 			return fmt.Errorf("%w: %w", errTable, err)
 		}
 		switch key {
+		case "entries":
+			if err := readEntries(d, entry); err != nil {
+				return err
+			}
+			continue
 		case "stream":
 			err = d.Decode(&stream)
-		case "entries":
-			err = readEntries(d, entry)
 		default:
 			err = d.Decode(new(json.RawMessage))
 		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errTable, err)
 		}
 	}
 	if err := expect(d, json.Delim('}')); err != nil {
