@@ -42,7 +42,8 @@ type vmRecord struct {
 }
 
 // sameVM reports whether a reference means the VM of the record. A reference that resolves is judged
-// by what it resolves to; one that doesn't, because the VM is gone, by what is written.
+// by what it resolves to; one that doesn't, because the VM is gone, by what is written. Nothing is
+// concluded from one that is neither: a slip of the pen must not replace a snapshot.
 func (s *session) sameVM(ctx context.Context, ref string, record vmRecord) (bool, error) {
 	if ref == record.Written {
 		return true, nil
@@ -56,8 +57,8 @@ func (s *session) sameVM(ctx context.Context, ref string, record vmRecord) (bool
 	switch {
 	case err == nil:
 		return strings.EqualFold(vm.InstanceUUID, record.InstanceUUID), nil
-	case errors.As(err, &notFound):
-		return record.matches(ref), nil
+	case errors.As(err, &notFound) && record.matches(ref):
+		return true, nil
 	default:
 		return false, fmt.Errorf("compare %q with the virtual machine in the state: %w", ref, err)
 	}

@@ -1,0 +1,156 @@
+package provider
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"testing"
+
+	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
+	"github.com/hashicorp/terraform-plugin-testing/knownvalue"
+	"github.com/hashicorp/terraform-plugin-testing/plancheck"
+	"github.com/hashicorp/terraform-plugin-testing/statecheck"
+	"github.com/hashicorp/terraform-plugin-testing/terraform"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+)
+
+func copyConfig(more string) string {
+	return backupConfig + `
+resource "vm_restore" "r" {
+  backup_id = vm_backup.b.id
+  new_vm = {
+    name     = "web01-copy"
+    identity = "copy"
+` + more + `
+  }
+  power_on = false
+}
+`
+}
+
+func TestRestoreCopy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	original := w.vm("web01")
+	poweredOn := regexp.MustCompile(`power_on = false`).ReplaceAllString(copyConfig(""), "power_on = true")
+	w.run(
+		resource.TestStep{Config: backupConfig},
+		resource.TestStep{
+			Config: copyConfig(""),
+			ConfigPlanChecks: resource.ConfigPlanChecks{
+				PreApply: []plancheck.PlanCheck{
+					plancheck.ExpectResourceAction("vm_restore.r", plancheck.ResourceActionCreate),
+				},
+				PostApplyPostRefresh: emptyPlan(),
+			},
+			ConfigStateChecks: []statecheck.StateCheck{
+				attribute("vm_restore.r", "vm_name", knownvalue.StringExact("web01-copy")),
+				attribute("vm_restore.r", "on_destroy", knownvalue.StringExact("delete")),
+				attribute("vm_restore.r", "power_state", knownvalue.StringExact("powered_off")),
+			},
+			Check: func(*terraform.State) error {
+				made := w.vm("web01-copy")
+				if made.BIOSUUID == original.BIOSUUID || made.InstanceUUID == original.InstanceUUID ||
+					made.NICs[0].MAC == original.NICs[0].MAC {
+					return fmt.Errorf("the copy %+v has an identity of the original %+v", made, original)
+				}
+				if !bytes.Equal(w.content("web01", 0), w.content("web01-copy", 0)) {
+					return fmt.Errorf("the copy has other bytes")
+				}
+				return nil
+			},
+		},
+		resource.TestStep{
+			Config: poweredOn,
+			ConfigPlanChecks: resource.ConfigPlanChecks{
+				PreApply:             actionPlan("vm_restore.r", plancheck.ResourceActionUpdate),
+				PostApplyPostRefresh: emptyPlan(),
+			},
+			ConfigStateChecks: []statecheck.StateCheck{
+				attribute("vm_restore.r", "power_state", knownvalue.StringExact("powered_on")),
+			},
+		},
+		// A change of the target restores anew: the name is free by then.
+		resource.TestStep{
+			Config: copyConfig("    connect_networks = true"),
+			ConfigPlanChecks: resource.ConfigPlanChecks{
+				PreApply:             actionPlan("vm_restore.r", plancheck.ResourceActionDestroyBeforeCreate),
+				PostApplyPostRefresh: emptyPlan(),
+			},
+		},
+		// Without the resource, the copy is gone.
+		resource.TestStep{Config: backupConfig, Check: func(*terraform.State) error {
+			if n := len(w.lab.Status().VMs); n != 1 {
+				return fmt.Errorf("%d VMs are left, want 1", n)
+			}
+			return nil
+		}},
+	)
+	labtest.AssertClean(t, w.lab)
+}
+
+// TestRestoreRefused goes through what can be known before anything is created.
+func TestRestoreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lab.VMSpec{Name: "taken"})
+	refused := func(config, want string) resource.TestStep {
+		return resource.TestStep{Config: config, PlanOnly: true, ExpectError: regexp.MustCompile(want)}
+	}
+	w.run(
+		resource.TestStep{Config: backupConfig},
+		refused(restoreConfig, `(?s)Unable to Plan Restore.*UUID.*in\s+use\s+by.*web01.*identity\s+=\s+"copy"`),
+		refused(backupConfig+`
+resource "vm_restore" "r" {
+  backup_id = "0123456789abcdef0123456789abcdef"
+}
+`, `(?s)Unable to Plan Restore.*backup_id.*restore\s+point\s+not\s+found.*vm_backups`),
+		refused(copyConfig(`    network_map = { "VM Network" = "Nowhere" }`), `(?s)no\s+network\s+"Nowhere".*there\s+is:.*new_vm\.network_map`),
+		refused(copyConfig(`    datastore = "Nowhere"`), `(?s)no\s+datastore\s+"Nowhere".*LocalDS_0`),
+		refused(copyConfig(`    resource_pool = "Nowhere"`), `(?s)no\s+resource pool\s+"Nowhere".*Resources`),
+		refused(copyConfig(`    folder = "/DC0/vm/Nowhere"`), `(?s)no\s+folder\s+"/DC0/vm/Nowhere"`),
+		refused(backupConfig+`
+resource "vm_restore" "r" {
+  backup_id = vm_backup.b.id
+  new_vm = {
+    name     = "taken"
+    identity = "copy"
+  }
+}
+`, `(?s)already\s+holds\s+"taken"`),
+	)
+	if n := len(w.lab.Status().VMs); n != 2 {
+		t.Errorf("%d VMs, want 2", n)
+	}
+	labtest.AssertClean(t, w.lab)
+}
+
+// TestRestoreThatDoesNotStart has a VM that is complete, but off.
+func TestRestoreThatDoesNotStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(
+		resource.TestStep{Config: backupConfig},
+		resource.TestStep{
+			PreConfig: func() {
+				w.destroyVM("web01")
+				w.lab.Fault(lab.Fault{Method: "PowerOnVM_Task", Fault: "InsufficientResourcesFault"})
+			},
+			Config:      restoreConfig,
+			ExpectError: regexp.MustCompile(`(?s)Unable to Restore Virtual Machine.*complete.*tainted`),
+		},
+		// Although its identity is the original, it makes way for the next attempt.
+		resource.TestStep{
+			Config: restoreConfig,
+			ConfigPlanChecks: resource.ConfigPlanChecks{
+				PreApply:             actionPlan("vm_restore.r", plancheck.ResourceActionDestroyBeforeCreate),
+				PostApplyPostRefresh: emptyPlan(),
+			},
+			ConfigStateChecks: []statecheck.StateCheck{
+				attribute("vm_restore.r", "power_state", knownvalue.StringExact("powered_on")),
+			},
+		},
+	)
+	labtest.AssertClean(t, w.lab)
+}
