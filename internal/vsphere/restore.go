@@ -59,9 +59,6 @@ func (c *Client) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) 
 
 // planRestore does everything up to the creation of the VM.
 func (c *Client) planRestore(ctx context.Context, spec hypervisor.RestoreSpec) (*restore, types.VirtualMachineConfigSpec, error) {
-	if spec.RunID == "" {
-		return nil, types.VirtualMachineConfigSpec{}, errors.New("the run has no ID")
-	}
 	captured, err := readCapture(spec.Config)
 	if err != nil {
 		return nil, types.VirtualMachineConfigSpec{}, err
@@ -82,6 +79,9 @@ func (c *Client) planRestore(ctx context.Context, spec hypervisor.RestoreSpec) (
 // StartRestore implements hypervisor.Restorer. The VM exists when the import lease is ready; the lease
 // keeps it from being started.
 func (c *Client) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) (hypervisor.Restore, error) {
+	if spec.RunID == "" {
+		return nil, errors.New("start restore: the run has no ID")
+	}
 	r, creation, err := c.planRestore(ctx, spec)
 	if err != nil {
 		return nil, fmt.Errorf("start restore: %w", err)
