@@ -59,7 +59,8 @@ func writeError(err error) error {
 // damage.
 func readError(err error) error {
 	switch {
-	case err == nil, isOutcome(err), isContextError(err):
+	case err == nil, isOutcome(err), isContextError(err),
+		errors.Is(err, repo.ErrRepositoryUnavailableDueToUpgradeInProgress):
 		return err
 	case errors.Is(err, repo.ErrInvalidPassword):
 		return fmt.Errorf("%w: %w", ErrPassword, err)

@@ -10,6 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/content/index"
+	"github.com/kopia/kopia/repo/manifest"
+
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
@@ -399,5 +403,15 @@ func TestManyRestorePoints(t *testing.T) {
 	}
 	if len(points) != 40 || len(want) != 0 {
 		t.Errorf("listed %d, missing %v", len(points), want)
+	}
+	var blobs int
+	err = r.rep.ContentReader().IterateContents(t.Context(), content.IterateOptions{
+		Range: index.PrefixRange(manifest.ContentPrefix),
+	}, func(content.Info) error {
+		blobs++
+		return nil
+	})
+	if err != nil || blobs > 20 {
+		t.Errorf("%d blobs of manifests, %v", blobs, err)
 	}
 }
