@@ -50,3 +50,14 @@ func cloneInto(dst, src reflect.Value) {
 		dst.Set(src)
 	}
 }
+
+// isZero says whether nothing is set in a structure. An empty list counts as nothing.
+func isZero[T any](v T) bool {
+	r := reflect.ValueOf(v)
+	for i := range r.NumField() {
+		if f := r.Field(i); !f.IsZero() && (f.Kind() != reflect.Slice || f.Len() > 0) {
+			return false
+		}
+	}
+	return true
+}

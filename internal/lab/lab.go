@@ -86,7 +86,11 @@ type Lab struct {
 	thick    map[string]bool // files that take all their space at once
 	closed   bool
 
-	snapshotIDs map[types.ManagedObjectReference]int32 // the last one given out, by VM
+	snapshotIDs map[types.ManagedObjectReference]int32  // the last one given out, by VM
+	diskUUIDs   map[string]string                       // by the name of a disk's bottom file
+	instances   map[string]types.ManagedObjectReference // VMs by instance UUID
+	macs        map[string]types.ManagedObjectReference // VMs by MAC address
+	creating    sync.Mutex
 }
 
 // startMu serialises starts: the simulator copies its templates from package variables.
@@ -112,6 +116,9 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		thick:    make(map[string]bool),
 
 		snapshotIDs: make(map[types.ManagedObjectReference]int32),
+		diskUUIDs:   make(map[string]string),
+		instances:   make(map[string]types.ManagedObjectReference),
+		macs:        make(map[string]types.ManagedObjectReference),
 	}
 	err := l.start(ctx)
 	if err != nil {

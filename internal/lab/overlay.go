@@ -29,6 +29,10 @@ type (
 		*simulator.Datacenter
 		lab *Lab
 	}
+	folder struct {
+		*simulator.Folder
+		lab *Lab
+	}
 	taskView struct {
 		*simulator.Task
 		lab *Lab
@@ -76,6 +80,8 @@ func (l *Lab) overlay(object mo.Reference) mo.Reference {
 		return &resourcePool{o, l}
 	case *simulator.Datacenter:
 		return &datacenter{o, l}
+	case *simulator.Folder:
+		return &folder{o, l}
 	case *simulator.Task:
 		return &taskView{o, l}
 	}
@@ -105,6 +111,9 @@ func (j *janitor) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectRe
 			registry.Remove(ctx, ref)
 		}
 	}
+	delete(j.lab.points, ref)
+	delete(j.lab.snapshotIDs, ref)
+	j.lab.delist(ref)
 }
 
 // background is a context for work of the lab's own.

@@ -152,6 +152,8 @@ func (l *Lab) dropUnused(
 
 // setConfig replaces a VM's configuration and what repeats it elsewhere. The VM's lock is held.
 func (l *Lab) setConfig(ctx *simulator.Context, vm *simulator.VirtualMachine, config *types.VirtualMachineConfigInfo) {
+	stamp(config)
 	vm.Config = config
 	ctx.Update(vm, configChanges(ctx, vm))
+	l.enlist(vm)
 }
