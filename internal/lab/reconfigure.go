@@ -97,7 +97,7 @@ func (l *Lab) checkReconfigure(
 			return fault
 		}
 	}
-	if len(spec.DeviceChange) > 0 && l.leaseHolding(vm.Self) {
+	if l.leaseHolding(vm.Self) {
 		return &types.InvalidState{}
 	}
 	if o := spec.BootOptions; o != nil && isTrue(o.EfiSecureBootEnabled) {
