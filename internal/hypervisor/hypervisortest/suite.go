@@ -95,13 +95,12 @@ var capacities = []int{5<<20 + 12<<10, 2<<20 + 512}
 func pattern(seed uint64, capacity int) []byte {
 	b := make([]byte, capacity)
 	r := rand.New(rand.NewPCG(seed, 1))
+	data := rand.NewChaCha8([32]byte{byte(seed)})
 	for off := 0; off < capacity; off += 256 << 10 {
 		if r.IntN(2) == 0 {
 			continue
 		}
-		for i := off; i < min(off+r.IntN(256<<10), capacity); i++ {
-			b[i] = byte(r.Uint32())
-		}
+		_, _ = data.Read(b[off:min(off+r.IntN(256<<10), capacity)]) // never fails
 	}
 	copy(b[capacity-512:], "the last sector")
 	return b
