@@ -33,6 +33,18 @@ type (
 		*simulator.Folder
 		lab *Lab
 	}
+	datastore struct {
+		*simulator.Datastore
+		lab *Lab
+	}
+	diskManager struct {
+		*simulator.VirtualDiskManager
+		lab *Lab
+	}
+	fileManager struct {
+		*simulator.FileManager
+		lab *Lab
+	}
 	taskView struct {
 		*simulator.Task
 		lab *Lab
@@ -82,6 +94,12 @@ func (l *Lab) overlay(object mo.Reference) mo.Reference {
 		return &datacenter{o, l}
 	case *simulator.Folder:
 		return &folder{o, l}
+	case *simulator.Datastore:
+		return &datastore{o, l}
+	case *simulator.VirtualDiskManager:
+		return &diskManager{o, l}
+	case *simulator.FileManager:
+		return &fileManager{o, l}
 	case *simulator.Task:
 		return &taskView{o, l}
 	}
@@ -104,6 +122,12 @@ func (*janitor) UpdateObject(*simulator.Context, mo.Reference, []types.PropertyC
 
 // RemoveObject drops the overlays of an object.
 func (j *janitor) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectReference) {
+	switch ref.Type {
+	case "PropertyCollector", "PropertyFilter", "ContainerView", "ListView":
+		// They have no overlays. The simulator removes them at the end of a session with the session's
+		// registry locked, so looking into that would never return.
+		return
+	}
 	j.lab.mu.Lock()
 	defer j.lab.mu.Unlock()
 	for registry := range j.lab.overlays {
