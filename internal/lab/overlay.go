@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -122,6 +123,9 @@ func (*janitor) UpdateObject(*simulator.Context, mo.Reference, []types.PropertyC
 
 // RemoveObject drops the overlays of an object.
 func (j *janitor) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectReference) {
+	if strings.HasPrefix(ref.Value, "session[") {
+		return // an object of a session that ends, whose registry the simulator holds locked meanwhile
+	}
 	switch ref.Type {
 	case "PropertyCollector", "PropertyFilter", "ContainerView", "ListView":
 		// They have no overlays. The simulator removes them at the end of a session with the session's
