@@ -34,6 +34,14 @@ func (l *Lab) createVM(
 	ctx *simulator.Context, folder types.ManagedObjectReference, spec *types.VirtualMachineConfigSpec,
 	pool types.ManagedObjectReference, host *types.ManagedObjectReference,
 ) (*simulator.VirtualMachine, types.BaseMethodFault) {
+	return l.createCopy(ctx, folder, spec, pool, host, nil)
+}
+
+// createCopy creates a VM whose disks are copies of files, by the keys of the specification's devices.
+func (l *Lab) createCopy(
+	ctx *simulator.Context, folder types.ManagedObjectReference, spec *types.VirtualMachineConfigSpec,
+	pool types.ManagedObjectReference, host *types.ManagedObjectReference, copies map[int32]string,
+) (*simulator.VirtualMachine, types.BaseMethodFault) {
 	l.creating.Lock() // names and UUIDs are taken one at a time
 	defer l.creating.Unlock()
 	spec = clone(spec)
@@ -42,7 +50,7 @@ func (l *Lab) createVM(
 	if fault != nil {
 		return nil, fault
 	}
-	config, p, fault := l.planCreate(ctx, spec)
+	config, p, fault := l.planCreate(ctx, spec, copies)
 	if fault != nil {
 		return nil, fault
 	}
@@ -112,7 +120,7 @@ func (l *Lab) checkCreate(
 
 // planCreate makes the configuration of a VM before it exists.
 func (l *Lab) planCreate(
-	ctx *simulator.Context, spec *types.VirtualMachineConfigSpec,
+	ctx *simulator.Context, spec *types.VirtualMachineConfigSpec, copies map[int32]string,
 ) (*types.VirtualMachineConfigInfo, *plan, types.BaseMethodFault) {
 	config := defaultConfig(l.newestHardware(ctx))
 	if spec.Firmware == "" && spec.GuestId == string(types.VirtualMachineGuestOsIdentifierWindows11_64Guest) {
@@ -129,7 +137,7 @@ func (l *Lab) planCreate(
 	config.CreateDate = &now
 
 	// The directory isn't known before the simulator has made it; for the check any will do.
-	p := &plan{lab: l, ctx: ctx, name: spec.Name, dir: l.newDirectory(spec), devices: clone(esx.VirtualDevice)}
+	p := &plan{lab: l, ctx: ctx, name: spec.Name, dir: l.newDirectory(spec), devices: clone(esx.VirtualDevice), copies: copies}
 	p.init()
 	if fault := p.change(spec.DeviceChange); fault != nil {
 		return nil, nil, fault

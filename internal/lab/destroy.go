@@ -48,6 +48,9 @@ func (l *Lab) destroy(ctx *simulator.Context, vm *simulator.VirtualMachine) type
 			}
 		}
 	}
+	l.mu.Lock()
+	delete(l.unregistered, vmx)
+	l.mu.Unlock()
 	l.removeDirectory(directory(vmx), strings.TrimSuffix(path.Base(vmx), ".vmx"), name)
 	l.refreshDatastores(ctx)
 	return nil
@@ -100,6 +103,9 @@ func (l *Lab) unregister(ctx *simulator.Context, vm *simulator.VirtualMachine) t
 	if vm.Snapshot != nil {
 		snapshots = refsIn(vm.Snapshot.RootSnapshotList)
 	}
+	l.mu.Lock()
+	l.unregistered[vm.Config.Files.VmPathName] = clone(vm.Config)
+	l.mu.Unlock()
 	body := vm.UnregisterVM(ctx, &types.UnregisterVM{This: vm.Self})
 	if f := body.Fault(); f != nil {
 		if fault, ok := f.VimFault().(types.BaseMethodFault); ok {

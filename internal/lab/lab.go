@@ -91,6 +91,8 @@ type Lab struct {
 	instances   map[string]types.ManagedObjectReference // VMs by instance UUID
 	macs        map[string]types.ManagedObjectReference // VMs by MAC address
 	creating    sync.Mutex
+
+	unregistered map[string]*types.VirtualMachineConfigInfo // by .vmx file
 }
 
 // startMu serialises starts: the simulator copies its templates from package variables.
@@ -117,8 +119,10 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 
 		snapshotIDs: make(map[types.ManagedObjectReference]int32),
 		diskUUIDs:   make(map[string]string),
-		instances:   make(map[string]types.ManagedObjectReference),
-		macs:        make(map[string]types.ManagedObjectReference),
+
+		unregistered: make(map[string]*types.VirtualMachineConfigInfo),
+		instances:    make(map[string]types.ManagedObjectReference),
+		macs:         make(map[string]types.ManagedObjectReference),
 	}
 	err := l.start(ctx)
 	if err != nil {

@@ -122,7 +122,11 @@ func (y *layout) addChain(d *types.VirtualDisk) []types.VirtualMachineFileLayout
 	}
 	var units []types.VirtualMachineFileLayoutExDiskUnit
 	for _, file := range slices.Backward(files) {
-		keys := []int32{y.add(file), y.add(y.lab.extentOf(file))}
+		extent := y.lab.extentOf(file)
+		if info, err := y.lab.store.Stat(file); err == nil {
+			y.lab.writeEmpty(extent, info.AllocatedBytes) // what a datastore browser shows
+		}
+		keys := []int32{y.add(file), y.add(extent)}
 		units = append(units, types.VirtualMachineFileLayoutExDiskUnit{FileKey: keys})
 	}
 	return units

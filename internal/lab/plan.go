@@ -23,6 +23,7 @@ type plan struct {
 	taken map[string]bool  // names of files to be made
 	need  map[string]int64 // bytes by datastore
 
+	copies  map[int32]string // files to copy, by the keys that clients gave new disks
 	devices []types.BaseVirtualDevice
 	extends []int32 // keys of disks that grow
 }
@@ -147,7 +148,7 @@ func (p *plan) add(index int, spec *types.VirtualDeviceConfigSpec) types.BaseMet
 	var fault types.BaseMethodFault
 	switch d := spec.Device.(type) {
 	case *types.VirtualDisk:
-		fault = p.addDisk(index, spec, d)
+		fault = p.addDisk(index, spec, d, p.copies[old])
 	case types.BaseVirtualEthernetCard:
 		fault = p.addCard(index, d.GetVirtualEthernetCard())
 	default:

@@ -15,6 +15,7 @@ type diskOp struct {
 	kind     types.VirtualDeviceConfigSpecFileOperation // create, destroy or, here only, "extend" and "attach"
 	file     string
 	parent   string // of a created file
+	source   string // that a created file is a copy of
 	capacity int64
 	thick    bool
 	uuid     string
@@ -28,8 +29,10 @@ const (
 	opAttach  = types.VirtualDeviceConfigSpecFileOperation("attach")
 )
 
-// addDisk plans a disk with a new file or one that exists.
-func (p *plan) addDisk(index int, spec *types.VirtualDeviceConfigSpec, d *types.VirtualDisk) types.BaseMethodFault {
+// addDisk plans a disk with a new file, a copy of source unless that is empty, or with one that exists.
+func (p *plan) addDisk(
+	index int, spec *types.VirtualDeviceConfigSpec, d *types.VirtualDisk, source string,
+) types.BaseMethodFault {
 	if _, ide := object.VirtualDeviceList(p.devices).FindByKey(d.ControllerKey).(*types.VirtualIDEController); ide && p.on {
 		return &types.InvalidPowerState{RequestedState: poweredOff, ExistingState: poweredOn}
 	}
@@ -44,7 +47,7 @@ func (p *plan) addDisk(index int, spec *types.VirtualDeviceConfigSpec, d *types.
 	var fault types.BaseMethodFault
 	switch spec.FileOperation {
 	case opCreate, opReplace:
-		fault = p.createDisk(index, spec.FileOperation, d, b)
+		fault = p.createDisk(index, spec, source)
 	case "":
 		fault = p.attachDisk(d, b)
 	default:
@@ -134,10 +137,13 @@ func capacityOf(d *types.VirtualDisk) int64 {
 	return d.CapacityInBytes
 }
 
-func (p *plan) createDisk(
-	index int, op types.VirtualDeviceConfigSpecFileOperation, d *types.VirtualDisk, b *types.VirtualDiskFlatVer2BackingInfo,
-) types.BaseMethodFault {
-	o := diskOp{kind: opCreate, capacity: capacityOf(d), thick: !*b.ThinProvisioned}
+func (p *plan) createDisk(index int, spec *types.VirtualDeviceConfigSpec, source string) types.BaseMethodFault {
+	d, ok := spec.Device.(*types.VirtualDisk)
+	if !ok || backing(d) == nil {
+		return invalidDevice(index, "device")
+	}
+	b := backing(d)
+	o := diskOp{kind: opCreate, capacity: capacityOf(d), thick: !*b.ThinProvisioned, source: source}
 	if b.Parent != nil {
 		info, err := p.lab.store.Stat(b.Parent.FileName)
 		if err != nil {
@@ -153,7 +159,7 @@ func (p *plan) createDisk(
 		return fault
 	}
 	if p.taken[file] || p.lab.exists(file) {
-		if op != opReplace {
+		if spec.FileOperation != opReplace {
 			return &types.FileAlreadyExists{FileFault: fileFault(file)}
 		}
 		p.ops = append(p.ops, diskOp{kind: opDestroy, file: file})

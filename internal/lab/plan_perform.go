@@ -62,9 +62,12 @@ func (p *plan) replaces(file string) bool {
 
 func (p *plan) create(o diskOp) error {
 	var err error
-	if o.parent != "" {
+	switch {
+	case o.parent != "":
 		err = p.lab.store.CreateChild(o.file, o.parent)
-	} else {
+	case o.source != "":
+		err = p.lab.store.Clone(o.source, o.file)
+	default:
 		err = p.lab.store.Create(o.file, o.capacity)
 	}
 	if err != nil {
