@@ -105,16 +105,29 @@ func countDeleted(t *testing.T, r *Repository, d *writtenDisk) (n int) {
 // Data that is gone for good by the time of the commit is not committed.
 func TestCommitRefusesMissingData(t *testing.T) {
 	t.Parallel()
+	for name, src := range map[string]*source{
+		"several chunks": testSource(1),
+		"one chunk":      {capacity: 512, extents: []extent{{0, random(1, 512)}}}, // found by its index alone
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refusesMissingData(t, src)
+		})
+	}
+}
+
+func refusesMissingData(t *testing.T, src *source) {
+	t.Helper()
 	c := testConfig(t)
 	r := open(t, c)
-	first := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": testSource(1)})
+	first := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": src})
 	nextSecond(t)
 	w, err := r.NewWriter(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := testManifest()
-	writeDisk(t, w, m, "disk.raw", testSource(1))
+	writeDisk(t, w, m, "disk.raw", src)
 	if err := r.Delete(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
@@ -129,9 +142,9 @@ func TestCommitRefusesMissingData(t *testing.T) {
 		t.Errorf("listed %v, %v", points, err)
 	}
 	// As the error says: take it again.
-	id := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": testSource(1)})
+	id := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": src})
 	other := open(t, c)
-	if b := readDisk(t, other, id, firstDisk(t, other, id)); !bytes.Equal(b, testSource(1).bytes()) {
+	if b := readDisk(t, other, id, firstDisk(t, other, id)); !bytes.Equal(b, src.bytes()) {
 		t.Error("the disk differs")
 	}
 }

@@ -41,13 +41,17 @@ func TestReadOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var id ID
-	for range 20 { // more manifests than Kopia reads without wanting to merge them
-		id = backUp(t, writable, testManifest(), map[string]disk.Source{"disk.raw": testSource(1)})
-	}
+	id := backUp(t, writable, testManifest(), map[string]disk.Source{"disk.raw": testSource(1)})
 	early, err := writable.NewWriter(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	m := testManifest()
+	m.SchemaVersion = SchemaVersion
+	for range 19 { // more manifests than Kopia reads without wanting to merge them
+		if _, err := writable.commit(t.Context(), m, nil, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)

@@ -9,19 +9,23 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 )
 
 // settled waits until the number of goroutines is back at what it was. Those of other tests would
-// disturb it: tests that use it don't run in parallel.
+// disturb it: tests that use it don't run in parallel. A goroutine that has said that it is done may
+// still be on its way out, which nothing but counting shows.
 func settled(t *testing.T, before int) {
 	t.Helper()
-	for range 1000 {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range 10_000 {
 		if runtime.NumGoroutine() <= before {
 			return
 		}
-		runtime.Gosched()
+		<-tick.C
 	}
 	buf := make([]byte, mib)
 	t.Errorf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])

@@ -86,6 +86,25 @@ func testSource(seed uint64) *source {
 	}}
 }
 
+// alternatingSource is a disk whose chunks are full and nearly empty in turn, and many enough for
+// every buffer to be used again.
+func alternatingSource() *source {
+	src := &source{capacity: 80 * mib}
+	for i := range uint64(80) {
+		n := mib
+		if i%2 == 1 {
+			n = 512
+		}
+		src.extents = append(src.extents, extent{int64(i)*mib + mib - int64(n), random(i, n)})
+	}
+	for i := range src.extents { // some at the start of their chunks
+		if i%4 == 1 {
+			src.extents[i].offset -= src.extents[i].offset % mib
+		}
+	}
+	return src
+}
+
 func testConfig(t *testing.T) Config {
 	t.Helper()
 	return Config{Path: filepath.Join(t.TempDir(), "repository"), Password: secret.New(testPassword), Create: true}
@@ -205,6 +224,7 @@ func TestRoundTrip(t *testing.T) {
 		"disk-2.raw": {capacity: 5*mib + 512},                                       // nothing but zeros
 		"disk-3.raw": {capacity: mib},                                               // one chunk of zeros
 		"disk-4.raw": {capacity: 3 * mib, extents: []extent{{0, random(7, 3*mib)}}}, // full
+		"disk-5.raw": alternatingSource(),
 	}
 	m := testManifest()
 	w, err := r.NewWriter(t.Context())
