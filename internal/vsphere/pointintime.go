@@ -226,7 +226,13 @@ func (p *pointInTime) openLease(ctx context.Context) (*lease, map[string]leaseIt
 // server gives that lease up, which is waited for.
 func (c *Client) exportSnapshot(ctx context.Context, snapshot hypervisor.SnapshotID) (types.ManagedObjectReference, error) {
 	for attempt := 1; ; attempt++ {
-		res, err := methods.ExportSnapshot(ctx, c.vim, &types.ExportSnapshot{This: snapshotRef(snapshot)})
+		if ctx.Err() != nil {
+			return types.ManagedObjectReference{}, fmt.Errorf("export %s: %w", snapshot, context.Cause(ctx))
+		}
+		// The call itself runs to its end: a lease whose answer nobody hears keeps the VM's disks open.
+		callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+		res, err := methods.ExportSnapshot(callCtx, c.vim, &types.ExportSnapshot{This: snapshotRef(snapshot)})
+		cancel()
 		if err == nil {
 			return res.Returnval, nil
 		}
