@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"reflect"
+	"slices"
+	"sync"
 
 	"github.com/google/uuid"
 	"github.com/vmware/govmomi/simulator"
@@ -100,10 +103,29 @@ func (l *Lab) tagsOf(ref types.ManagedObjectReference) []string {
 	ids, _ := service.AttachedTags(ref)
 	for _, id := range ids {
 		if category, name, fault := service.GetTagCategoryAndName(id); fault == nil {
-			list = append(list, category+"/"+name)
+			list = append(list, categoryName(service, category)+"/"+name)
 		}
 	}
+	slices.Sort(list)
 	return list
+}
+
+// categoryName is the name of a tag category. The simulator has it in a field of a type that it doesn't
+// export.
+func categoryName(service tagService, id string) string {
+	if locker, ok := service.(sync.Locker); ok {
+		locker.Lock()
+		defer locker.Unlock()
+	}
+	field := reflect.Indirect(reflect.ValueOf(service)).FieldByName("Category")
+	if !field.IsValid() {
+		return id
+	}
+	categories, _ := field.Interface().(map[string]*tags.Category)
+	if c := categories[id]; c != nil {
+		return c.Name
+	}
+	return id
 }
 
 // datacenter is the only one.
@@ -199,6 +221,14 @@ func (l *Lab) seedConfig(spec VMSpec, p place) (*types.VirtualMachineConfigSpec,
 	if err != nil {
 		return nil, err
 	}
+	order := []types.BaseVirtualMachineBootOptionsBootableDevice{
+		&types.VirtualMachineBootOptionsBootableEthernetDevice{DeviceKey: 4000},
+	}
+	if len(spec.Disks) > 0 {
+		order = append([]types.BaseVirtualMachineBootOptionsBootableDevice{
+			&types.VirtualMachineBootOptionsBootableDiskDevice{DeviceKey: 2000},
+		}, order...)
+	}
 	return &types.VirtualMachineConfigSpec{
 		Name:                  spec.Name,
 		GuestId:               string(types.VirtualMachineGuestOsIdentifierUbuntu64Guest),
@@ -212,6 +242,7 @@ func (l *Lab) seedConfig(spec VMSpec, p place) (*types.VirtualMachineConfigSpec,
 		MemoryMB:              2048,
 		Files:                 &types.VirtualMachineFileInfo{VmPathName: fmt.Sprintf("[%s] %s/%s.vmx", p.datastore, spec.Name, spec.Name)},
 		DeviceChange:          devices,
+		BootOptions:           &types.VirtualMachineBootOptions{BootOrder: order, BootDelay: 1000},
 		ChangeTrackingEnabled: types.NewBool(spec.ChangeTracking),
 		CpuHotAddEnabled:      types.NewBool(true),
 		MemoryHotAddEnabled:   types.NewBool(true),

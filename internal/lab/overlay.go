@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vmware/govmomi/simulator"
@@ -159,8 +160,24 @@ func (l *Lab) inner(ctx *simulator.Context, ref types.ManagedObjectReference) (t
 	}
 	task.Wait()
 	ctx.Map.Remove(ctx, ref)
+	l.forgetTask(ctx, task)
 	if task.Info.Error != nil {
 		return nil, task.Info.Error.Fault
 	}
 	return task.Info.Result, nil
+}
+
+// forgetTask takes a task out of the lists of recent ones.
+func (l *Lab) forgetTask(ctx *simulator.Context, task *simulator.Task) {
+	without := func(refs []types.ManagedObjectReference) []types.PropertyChange {
+		refs = slices.DeleteFunc(slices.Clone(refs), func(r types.ManagedObjectReference) bool { return r == task.Self })
+		return []types.PropertyChange{{Name: "recentTask", Val: refs}}
+	}
+	manager := l.model.Service.Context.Map.Get(*l.model.ServiceContent.TaskManager)
+	if m, ok := manager.(*simulator.TaskManager); ok {
+		ctx.WithLock(m, func() { ctx.Update(m, without(m.RecentTask)) })
+	}
+	if e, ok := ctx.Map.Get(*task.Info.Entity).(mo.Entity); ok {
+		ctx.WithLock(e, func() { ctx.Update(e, without(e.Entity().RecentTask)) })
+	}
 }
