@@ -169,7 +169,9 @@ func (r *roundTripper) RoundTrip(ctx context.Context, req, res soap.HasFault) er
 		if err != nil {
 			return err
 		}
-		err = r.next.RoundTrip(ctx, req, res)
+		if err = r.next.RoundTrip(ctx, req, res); err == nil {
+			err = withheld(res)
+		}
 		switch {
 		case err == nil:
 			return nil
@@ -196,6 +198,30 @@ func (r *roundTripper) RoundTrip(ctx context.Context, req, res soap.HasFault) er
 		}
 		clear(res)
 	}
+}
+
+// withheld returns an error when a read succeeded but the properties were kept back because the session
+// has ended: reading properties is allowed to anybody, and each object says what it doesn't show.
+func withheld(res soap.HasFault) error {
+	var objects []types.ObjectContent
+	switch body := res.(type) {
+	case *methods.RetrievePropertiesExBody:
+		if body.Res != nil && body.Res.Returnval != nil {
+			objects = body.Res.Returnval.Objects
+		}
+	case *methods.ContinueRetrievePropertiesExBody:
+		if body.Res != nil {
+			objects = body.Res.Returnval.Objects
+		}
+	}
+	for _, object := range objects {
+		for _, missing := range object.MissingSet {
+			if f, ok := missing.Fault.Fault.(*types.NotAuthenticated); ok {
+				return soap.WrapVimFault(f)
+			}
+		}
+	}
+	return nil
 }
 
 // describe returns the method's name and the object it is called on.
