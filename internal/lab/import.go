@@ -44,7 +44,7 @@ func (l *Lab) prepareImport(
 	ctx *simulator.Context, lease *httpNfcLease, spec *types.VirtualMachineImportSpec,
 	folder, pool types.ManagedObjectReference, host *types.ManagedObjectReference,
 ) types.BaseMethodFault {
-	vm, fault := l.importVM(ctx, spec, folder, pool, host)
+	vm, fault := l.createVM(ctx, folder, &spec.ConfigSpec, pool, host)
 	if vm != nil {
 		lease.mu.Lock()
 		lease.entity = vm.Self
@@ -65,21 +65,6 @@ func (l *Lab) prepareImport(
 	ctx.WithLock(vm, func() { items = l.importItems(vm) })
 	lease.ready(vm.Self, items)
 	return nil
-}
-
-// importVM creates the VM of an import, on a datastore that must be there.
-func (l *Lab) importVM(
-	ctx *simulator.Context, spec *types.VirtualMachineImportSpec,
-	folder, pool types.ManagedObjectReference, host *types.ManagedObjectReference,
-) (*simulator.VirtualMachine, types.BaseMethodFault) {
-	files := spec.ConfigSpec.Files
-	if files == nil || files.VmPathName == "" {
-		return nil, invalidArgument("configSpec.files.vmPathName")
-	}
-	if _, ok := l.path(files.VmPathName); !ok {
-		return nil, &types.InvalidDatastorePath{DatastorePath: files.VmPathName}
-	}
-	return l.createVM(ctx, folder, &spec.ConfigSpec, pool, host)
 }
 
 // importItems are the disks that the VM was created with, and image files that its drives refer to
@@ -117,11 +102,9 @@ func (l *Lab) importItems(vm *simulator.VirtualMachine) []*leaseItem {
 
 // discardImport destroys a VM whose import has failed, with its files.
 func (l *Lab) discardImport(ctx *simulator.Context, ref types.ManagedObjectReference) {
-	vm, ok := ctx.Map.Get(ref).(*simulator.VirtualMachine)
-	if !ok {
-		return
+	if vm, ok := ctx.Map.Get(ref).(*simulator.VirtualMachine); ok {
+		_ = l.destroy(ctx, vm) // nobody could have powered it on
 	}
-	_ = l.destroy(ctx, vm) // nobody is left to be told
 }
 
 // emptyDisk makes a disk that is to be written from its beginning to its end empty again.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -232,22 +233,25 @@ func TestImport_abortLeavesNothing(t *testing.T) {
 	t.Parallel()
 	e := emptyLab(t, lab.Options{})
 	before := e.Status()
-	lease, info := e.startImport(importSpec(t, "restored", mib))
+	lease, info := e.startImport(importSpec(t, "restored", 8*mib))
 	if s := e.Status(); len(s.VMs) != 1 || len(s.Leases) != 1 || s.Leases[0].Kind != "import" {
 		t.Fatalf("%+v", s)
 	}
 	// An upload that is under way is cut.
-	raw, err := os.ReadFile(labtest.RawDisk(t, mib, 1))
-	e.must(err)
-	stream := streamOf(t, raw)
+	stream := streamOf(t, noise(8*mib))
 	reader, writer := io.Pipe()
 	status := make(chan int)
 	go func() { status <- e.post(http.MethodPost, info.DeviceUrl[0].Url, diskHeader, reader) }()
-	_, err = writer.Write(stream[:70<<10])
+	_, err := writer.Write(stream[:6*mib])
 	e.must(err)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for e.Status().VMs[0].Disks[0].Allocated == 0 {
+		<-tick.C // until the server stores what it gets
+	}
 	e.must(lease.Abort(e.ctx, &types.LocalizedMethodFault{Fault: &types.NoDiskSpace{}}))
 	go func() {
-		_, err := writer.Write(stream[70<<10:])
+		_, err := writer.Write(stream[6*mib:])
 		_ = writer.CloseWithError(err)
 	}()
 	if got := <-status; got != 0 {
@@ -257,6 +261,14 @@ func TestImport_abortLeavesNothing(t *testing.T) {
 		t.Errorf("error of the lease: %#v", got)
 	}
 	assertSame(t, before, e.Status())
+}
+
+// noise is data that doesn't compress.
+func noise(n int) []byte {
+	p := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{1})
+	_, _ = r.Read(p) // never fails
+	return p
 }
 
 func isFault[F types.BaseMethodFault](f *types.LocalizedMethodFault) bool {
@@ -299,13 +311,7 @@ func TestImport_timeoutLeavesNothing(t *testing.T) {
 func TestImport_faults(t *testing.T) {
 	t.Parallel()
 	e := emptyLab(t, lab.Options{})
-	raw := bytes.Repeat([]byte("0123456789abcdef"), mib/16)
-	for i := range raw {
-		raw[i] ^= byte(i >> 3 * 31) // so that the stream is longer than what passes before a fault
-	}
-	raw2, err := os.ReadFile(labtest.RawDisk(t, 4*mib, 5))
-	e.must(err)
-	good := streamOf(t, append(raw, raw2...))
+	good := streamOf(t, noise(5*mib))
 	lease, info := e.startImport(importSpec(t, "restored", 5*mib))
 	url := info.DeviceUrl[0].Url
 	for _, c := range []struct {

@@ -105,7 +105,7 @@ func (l *Lab) serveNFC(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.As(err, &refusal):
 		http.Error(w, refusal.Error(), refusal.status)
-	case err != nil && (r.Method == http.MethodGet || ctx.Err() != nil || errors.Is(err, errDropped)):
+	case err != nil && (r.Method == http.MethodGet || lease.ctx.Err() != nil || errors.Is(err, errDropped)):
 		panic(http.ErrAbortHandler) // closes the connection in mid-stream
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
