@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -193,6 +194,7 @@ func TestKopiaEnvironment(t *testing.T) {
 	t.Setenv("KOPIA_CONFIG_PATH", filepath.Join(cache, "config"))
 	t.Setenv("TMPDIR", temp)
 	c := testConfig(t)
+	before := runtime.NumGoroutine()
 	r, err := Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -225,6 +227,7 @@ func TestKopiaEnvironment(t *testing.T) {
 	if files := listFiles(t, temp); files != "[]" {
 		t.Errorf("after Close there is %s", files)
 	}
+	settled(t, before)
 }
 
 func TestMaintenanceOwner(t *testing.T) {
