@@ -74,6 +74,9 @@ func TestMemoryOfTebibyte(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("reads peak memory from /proc")
 	}
+	if raceDetector {
+		t.Skip("the race detector takes several times the memory")
+	}
 	out, err := child(t, "tebibyte", testConfig(t).Path).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
