@@ -2,6 +2,8 @@ package lab
 
 import (
 	"fmt"
+	"path"
+	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
@@ -203,7 +205,12 @@ func (l *Lab) register(
 			return nil, fault
 		}
 	}
-	body, ok := f.RegisterVMTask(ctx, r).(*methods.RegisterVM_TaskBody)
+	name := r.Name
+	bare := *r // the simulator looks for files of the VM's name
+	if bare.Name = strings.TrimSuffix(path.Base(r.Path), ".vmx"); config != nil {
+		bare.Name = config.Name
+	}
+	body, ok := f.RegisterVMTask(ctx, &bare).(*methods.RegisterVM_TaskBody)
 	if !ok {
 		return nil, &types.NotSupported{}
 	}
@@ -223,6 +230,9 @@ func (l *Lab) register(
 			config.Uuid, config.Hardware.Device = vm.Config.Uuid, clone(vm.Config.Hardware.Device)
 		}
 		config.Name, config.Files = vm.Config.Name, vm.Config.Files
+		if name != "" {
+			config.Name = name
+		}
 		config.InstanceUuid = l.instanceUUID(vm.Self, config.InstanceUuid)
 		l.setConfig(ctx, vm, config)
 		ctx.Update(vm, []types.PropertyChange{{Name: "capability", Val: capability()}})
