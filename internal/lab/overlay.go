@@ -102,6 +102,8 @@ func (l *Lab) overlay(object mo.Reference) mo.Reference {
 		return &diskManager{o, l}
 	case *simulator.FileManager:
 		return &fileManager{o, l}
+	case *simulator.OvfManager:
+		return &ovfManager{o}
 	case *simulator.Task:
 		return &taskView{o, l}
 	}
