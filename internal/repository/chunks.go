@@ -44,9 +44,13 @@ func ChunkSize(capacity int64) int64 {
 // splitter names the Kopia splitter that makes one content of one chunk.
 func splitter(chunkSize int64) string { return "FIXED-" + strconv.FormatInt(chunkSize/mib, 10) + "M" }
 
+// maxWorkers bounds the goroutines that work on one disk. Each of them may hold a pack of 20 MB that
+// is being written, and four are faster than any way to read a virtual machine's disk.
+const maxWorkers = 4
+
 // window says how many chunks of a disk may be in flight, and how many goroutines work on them.
 func window(chunkSize int64) (chunks, workers int) {
-	workers = max(2, runtime.GOMAXPROCS(0))
+	workers = min(max(2, runtime.GOMAXPROCS(0)), maxWorkers)
 	chunks = min(2*workers+2, int(windowBytes/chunkSize))
 	return chunks, min(workers, chunks)
 }

@@ -46,9 +46,9 @@ func writeError(err error) error {
 	case err == nil, isOutcome(err), isContextError(err):
 		return err
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w: %w", ErrFull, err)
+		return fmt.Errorf("%w: %w", ErrFull, systemError(err))
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+		return fmt.Errorf("%w: %w", ErrReadOnly, systemError(err))
 	default:
 		return err
 	}
@@ -85,6 +85,16 @@ func isSystemError(err error) bool {
 	var number syscall.Errno
 	var path *fs.PathError
 	return errors.As(err, &number) || errors.As(err, &path)
+}
+
+// systemError is what the operating system said: the operation, the file and the reason. Kopia repeats
+// it several times on the way.
+func systemError(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path
+	}
+	return err
 }
 
 func isOutcome(err error) bool {
