@@ -36,10 +36,13 @@ func newBench(t *testing.T, capacities ...int64) *bench {
 		b.raw = append(b.raw, labtest.RawDisk(t, capacity, uint64(i)+1))
 	}
 	b.lab = labtest.Start(t, lab.Options{})
+	b.client = dial(t, labConfig(b.lab))
+	if len(capacities) == 0 {
+		return b
+	}
 	if err := b.lab.AddVM(t.Context(), lab.VMSpec{Name: benchVM, Disks: b.raw}); err != nil {
 		t.Fatal(err)
 	}
-	b.client = dial(t, labConfig(b.lab))
 	b.find()
 	return b
 }
