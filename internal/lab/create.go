@@ -3,6 +3,7 @@ package lab
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -227,6 +228,10 @@ func (l *Lab) writeNVRAM(vm *simulator.VirtualMachine) {
 	}
 	if info, err := os.Stat(file); err != nil || info.Size() == 0 {
 		_ = os.WriteFile(file, nvram(vm.Config.Uuid, vm.Config.Firmware), 0o600)
+	}
+	const key = "nvram" // a server sets it, wherever the VM comes from
+	if !slices.ContainsFunc(vm.Config.ExtraConfig, func(o types.BaseOptionValue) bool { return o.GetOptionValue().Key == key }) {
+		vm.Config.ExtraConfig = append(vm.Config.ExtraConfig, &types.OptionValue{Key: key, Value: vm.Config.Name + ".nvram"})
 	}
 }
 

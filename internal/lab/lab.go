@@ -153,6 +153,9 @@ func (l *Lab) start(ctx context.Context) error {
 			return err
 		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.calls) // those were the lab's own
 	return nil
 }
 

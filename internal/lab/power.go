@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
@@ -22,6 +23,7 @@ func (l *Lab) setPower(ctx *simulator.Context, vm *simulator.VirtualMachine, sta
 		{Name: "config.hardware.device", Val: devices},
 	}
 	running, guest := string(types.VirtualMachineToolsRunningStatusGuestToolsNotRunning), "notRunning"
+	var host, address string
 	if on {
 		now := time.Now()
 		changes = append(changes,
@@ -29,13 +31,27 @@ func (l *Lab) setPower(ctx *simulator.Context, vm *simulator.VirtualMachine, sta
 			types.PropertyChange{Name: "summary.runtime.bootTime", Val: now})
 		if hasTools(vm) {
 			running, guest = string(types.VirtualMachineToolsRunningStatusGuestToolsRunning), "running"
+			host, address = vm.Config.Name, guestAddress(vm.Config.InstanceUuid)
 		}
 	}
 	changes = append(changes,
 		types.PropertyChange{Name: "guest.guestState", Val: guest},
+		types.PropertyChange{Name: "guest.hostName", Val: host},
+		types.PropertyChange{Name: "guest.ipAddress", Val: address},
+		types.PropertyChange{Name: "summary.guest.hostName", Val: host},
+		types.PropertyChange{Name: "summary.guest.ipAddress", Val: address},
 		types.PropertyChange{Name: "guest.toolsRunningStatus", Val: running},
 		types.PropertyChange{Name: "summary.guest.toolsRunningStatus", Val: running})
 	ctx.Update(vm, changes)
+}
+
+// guestAddress is an address for a guest, of the range for documentation (RFC 5737).
+func guestAddress(instance string) string {
+	var sum byte
+	for i := range len(instance) {
+		sum = sum*31 + instance[i]
+	}
+	return fmt.Sprintf("192.0.2.%d", 1+sum%254)
 }
 
 // hasTools says whether VMware Tools are installed in a VM's guest.

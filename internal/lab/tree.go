@@ -76,9 +76,13 @@ func setSnapshots(ctx *simulator.Context, vm *simulator.VirtualMachine, info *ty
 		roots[i] = t.Snapshot
 	}
 	vm.Snapshot = info
+	var current types.AnyType // nil when the VM descends from no snapshot any more
+	if info.CurrentSnapshot != nil {
+		current = *info.CurrentSnapshot
+	}
 	ctx.Update(vm, []types.PropertyChange{
 		{Name: "snapshot.rootSnapshotList", Val: info.RootSnapshotList},
-		{Name: "snapshot.currentSnapshot", Val: info.CurrentSnapshot},
+		{Name: "snapshot.currentSnapshot", Val: current},
 		{Name: "rootSnapshot", Val: roots},
 	})
 	setChildren(ctx, info.RootSnapshotList)
