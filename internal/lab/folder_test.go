@@ -271,3 +271,12 @@ func TestFolder_faults(t *testing.T) {
 		}
 	}
 }
+
+func TestFolder_ofAHost(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, lab.Options{ESX: true, VMs: []lab.VMSpec{{Name: "off", Disks: []string{labtest.RawDisk(t, mib, 2)}, PoweredOff: true}}})
+	target := strings.Replace(e.folderURL("off/off-flat.vmdk"), "dcPath=DC0", "dcPath=ha-datacenter", 1)
+	if status, p := e.folder(http.MethodGet, target, nil, http.NoBody, e.sessionCookie()); !bytes.Equal(p, e.content("off", 0, mib)) {
+		t.Errorf("%d, %d bytes", status, len(p))
+	}
+}

@@ -377,3 +377,85 @@ func TestExportSnapshot_twoLabsSideBySide(t *testing.T) {
 		t.Error("a write in one lab shows in the other")
 	}
 }
+
+// A disk of 1 TiB costs what is in it, on its way out and on its way in.
+func TestHugeDisk(t *testing.T) {
+	t.Parallel()
+	const capacity = 1 << 40
+	e := newEnv(t, lab.Options{VMs: []lab.VMSpec{{Name: "off", Disks: []string{sparse(t, capacity)}, PoweredOff: true}}})
+	at := map[int64][]byte{0: noise(100), 700<<30 + 77: noise(200000), capacity - 3: []byte("end")}
+	for off, p := range at {
+		e.must(e.WriteDisk("off", 0, off, p))
+	}
+	export, err := e.vm.Export(e.ctx)
+	e.must(err)
+	info, err := export.Wait(e.ctx, nil)
+	e.must(err)
+	stream, _, err := e.get(info.DeviceUrl[0].Url)
+	e.must(err)
+	e.must(export.Complete(e.ctx))
+	if len(stream) > mib {
+		t.Errorf("the stream has %d bytes", len(stream))
+	}
+	lease, in := e.startImport(importSpec(t, "copy", capacity))
+	if got := e.post(http.MethodPost, in.DeviceUrl[0].Url, diskHeader, bytes.NewReader(stream)); got != http.StatusCreated {
+		t.Fatalf("upload: %d", got)
+	}
+	e.must(lease.Complete(e.ctx))
+	for off, want := range at {
+		got := make([]byte, len(want))
+		e.must(e.ReadDisk("copy", 0, off, got))
+		if !bytes.Equal(got, want) {
+			t.Errorf("%d bytes at %d differ", len(want), off)
+		}
+	}
+	for _, vm := range e.Status().VMs {
+		if n := vm.Disks[0].Allocated; n > mib {
+			t.Errorf("the disk of %s takes %d bytes", vm.Name, n)
+		}
+	}
+}
+
+// Close doesn't wait for transfers that hang.
+func TestClose_whileTransfersHang(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, lab.Options{VMs: []lab.VMSpec{{Name: "off", Disks: []string{labtest.RawDisk(t, mib, 2)}, PoweredOff: true}}})
+	export, err := e.vm.Export(e.ctx)
+	e.must(err)
+	out, err := export.Wait(e.ctx, nil)
+	e.must(err)
+	_, in := e.startImport(importSpec(t, "restored", 4*mib))
+	hanging := make(chan error, 3)
+	entered := make(chan struct{}, 3)
+	cookie := e.sessionCookie()
+	for _, method := range []string{"GET /nfc", "POST /nfc", "GET /folder"} {
+		e.OnCall(method, func(context.Context) { entered <- struct{}{} })
+		e.Fault(lab.Fault{Method: method, Fault: "hang"})
+	}
+	stream := streamOf(t, noise(4*mib))
+	go func() {
+		_, _, err := e.get(out.DeviceUrl[0].Url)
+		hanging <- err
+	}()
+	end := func(status int) {
+		if status != 0 {
+			hanging <- nil
+			return
+		}
+		hanging <- io.ErrUnexpectedEOF
+	}
+	go func() { end(e.post(http.MethodPost, in.DeviceUrl[0].Url, diskHeader, bytes.NewReader(stream))) }()
+	go func() {
+		status, _ := e.folder(http.MethodGet, e.folderURL("off/off-flat.vmdk"), nil, http.NoBody, cookie)
+		end(status)
+	}()
+	for range 3 {
+		<-entered
+	}
+	e.must(e.Close())
+	for range 3 {
+		if err := <-hanging; err == nil {
+			t.Error("a transfer came to a good end")
+		}
+	}
+}
