@@ -151,11 +151,12 @@ func (c *Client) Close(ctx context.Context) error {
 	if c.life.Err() != nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	c.watcher.hangUp(ctx)
 	c.stop()
 	<-c.done
 	c.watcher.wait()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
 	c.restSession.logout(ctx)
 	err := c.session.logout(ctx)
 	c.vim.CloseIdleConnections()

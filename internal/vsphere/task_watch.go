@@ -134,6 +134,21 @@ func (w *watcher) interrupt(collector types.ManagedObjectReference) {
 	}
 }
 
+// hangUp withdraws the outstanding question for updates, which a server otherwise keeps until it has
+// waited to the end for a client that is gone.
+func (w *watcher) hangUp(ctx context.Context) {
+	w.mu.Lock()
+	collector, isAsking := w.asking, w.isAsking
+	w.mu.Unlock()
+	if !isAsking {
+		return
+	}
+	_, err := methods.CancelWaitForUpdates(ctx, w.vim, &types.CancelWaitForUpdates{This: collector})
+	if err != nil {
+		w.log.DebugContext(ctx, "cancel the wait for updates", "error", withoutURL(err))
+	}
+}
+
 // giveUpAfter is for how long the watcher tries to get through to a server that fails before it gives
 // up on all who wait.
 const giveUpAfter = 5 * time.Minute
