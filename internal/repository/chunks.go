@@ -23,9 +23,6 @@ const (
 	// compressor keeps up with any way to read a virtual machine's disk, and stores a seventh less
 	// than the fastest one.
 	compressor = "zstd-fastest"
-
-	// windowBytes bounds the chunks in flight of one disk.
-	windowBytes = 64 * mib
 )
 
 // ChunkSize is the size in bytes of the chunks that a disk of the given capacity is stored in. It
@@ -49,10 +46,9 @@ func splitter(chunkSize int64) string { return "FIXED-" + strconv.FormatInt(chun
 const maxWorkers = 4
 
 // window says how many chunks of a disk may be in flight, and how many goroutines work on them.
-func window(chunkSize int64) (chunks, workers int) {
+func window() (chunks, workers int) {
 	workers = min(max(2, runtime.GOMAXPROCS(0)), maxWorkers)
-	chunks = min(2*workers+2, int(windowBytes/chunkSize))
-	return chunks, min(workers, chunks)
+	return 2*workers + 2, workers
 }
 
 // putChunk stores a chunk as one content.

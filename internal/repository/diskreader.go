@@ -31,7 +31,7 @@ func (d *DiskReader) Capacity() int64 { return d.disk.Capacity }
 //
 // Errors: *DigestError; ErrDamaged, naming the pack.
 func (d *DiskReader) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
-	chunks, workers := window(ChunkSize(d.disk.Capacity))
+	chunks, workers := window()
 	p := &readPipeline{
 		reader:  d,
 		pending: make(chan *chunkRun, chunks),

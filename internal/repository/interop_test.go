@@ -19,7 +19,7 @@ import (
 func stockKopia(t *testing.T) string {
 	t.Helper()
 	kopia.once.Do(func() {
-		if kopia.dir, kopia.err = os.MkdirTemp("", "kopia-"); kopia.err != nil {
+		if kopia.dir, kopia.err = os.MkdirTemp("", "kopia-"); kopia.err != nil { //nolint:usetesting // outlives this test
 			return
 		}
 		kopia.path = filepath.Join(kopia.dir, "kopia.exe") // a name that every system runs

@@ -186,7 +186,7 @@ type block struct {
 func newDiskPipeline(src disk.Source, session repo.RepositoryWriter) *diskPipeline {
 	capacity := src.Capacity()
 	chunkSize := ChunkSize(capacity)
-	chunks, workers := window(chunkSize)
+	chunks, workers := window()
 	p := &diskPipeline{
 		src: src, session: session, capacity: capacity, chunkSize: chunkSize, workers: workers,
 		free:    make(chan *chunk, chunks),
