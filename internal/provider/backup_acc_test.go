@@ -236,7 +236,7 @@ func TestBackupExcludesDisks(t *testing.T) {
 			ExpectError: regexp.MustCompile(`(?s)Unable to Plan Backup.*no\s+disk\s+"Hard disk 9"`),
 		},
 		resource.TestStep{
-			Config: "resource \"vm_backup\" \"b\" {\n  vm = \"db01\"\n  exclude_disks = [\"Hard disk 2\"]\n}\n",
+			Config: "resource \"vm_backup\" \"b\" {\n  vm = \"db01\"\n  exclude_disks = [\"scsi0:1\"]\n}\n",
 			ConfigStateChecks: []statecheck.StateCheck{
 				attribute("vm_backup.b", "size_bytes", knownvalue.Int64Exact(2<<20)),
 				attribute("vm_backup.b", "disks", knownvalue.ListSizeExact(1)),

@@ -17,10 +17,6 @@ var (
 	_ resource.ResourceWithModifyPlan = (*restoreResource)(nil)
 )
 
-// unfinishedKey marks, in the private state, a VM whose restore ended with an error after the VM was
-// complete. Terraform replaces it, and the original identity makes way only if it is deleted.
-const unfinishedKey = "unfinished"
-
 // restoreResource manages one VM that was built from a backup.
 type restoreResource struct{ session *session }
 
@@ -69,15 +65,9 @@ func (r *restoreResource) notePlanned(
 ) {
 	var state restoreModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	if !resp.Diagnostics.HasError() && deletes(ctx, state, req.Private) {
+	if !resp.Diagnostics.HasError() && state.OnDestroy.ValueString() == actionDelete {
 		r.session.own(state.VMPath.ValueString())
 	}
-}
-
-// deletes reports whether to destroy the resource means to delete its VM.
-func deletes(ctx context.Context, state restoreModel, private privateState) bool {
-	unfinished, _ := private.GetKey(ctx, unfinishedKey)
-	return state.OnDestroy.ValueString() == actionDelete || string(unfinished) == "true"
 }
 
 func (r *restoreResource) planCreate(ctx context.Context, plan, config restoreModel, diags *diag.Diagnostics) {
@@ -141,6 +131,11 @@ func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest
 	}
 	result, err := m.Restore(ctx, request)
 	if result != nil {
+		if err != nil {
+			// Terraform replaces what ended with an error. With the original identity that can only
+			// succeed if the leftover makes way, whatever on_destroy says of a VM that was finished.
+			plan.OnDestroy = types.StringValue(actionDelete)
+		}
 		warnings(&resp.Diagnostics, "Restored With Reservations", result.Warnings)
 		resp.Diagnostics.Append(plan.fill(result)...)
 		resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
@@ -149,9 +144,6 @@ func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest
 			"restores again. To keep it, start it and run \"terraform untaint\".", result.VM.Path)
 	}
 	if err != nil {
-		if result != nil {
-			resp.Diagnostics.Append(resp.Private.SetKey(ctx, unfinishedKey, []byte("true"))...)
-		}
 		op.fail(ctx, &resp.Diagnostics, err)
 	}
 }
@@ -188,11 +180,7 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 		return
 	}
 	state.fillVM(vm)
-	if vm.PowerState == hypervisor.PoweredOn {
-		// Whoever started it took it into use: it is no longer a leftover.
-		resp.Diagnostics.Append(resp.Private.SetKey(ctx, unfinishedKey, []byte("false"))...)
-	}
-	if deletes(ctx, state, resp.Private) {
+	if state.OnDestroy.ValueString() == actionDelete {
 		r.session.own(vm.Path)
 	}
 	resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
@@ -237,7 +225,7 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
 	timeout, diags := state.Timeouts.Delete(ctx, restoreDeleteTimeout)
 	resp.Diagnostics.Append(diags...)
-	if resp.Diagnostics.HasError() || !deletes(ctx, state, req.Private) {
+	if resp.Diagnostics.HasError() || state.OnDestroy.ValueString() != actionDelete {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
