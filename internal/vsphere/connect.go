@@ -153,10 +153,8 @@ func (c *Client) Close(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	c.watcher.hangUp(ctx)
-	c.stop()
+	c.watcher.close(c.stop)
 	<-c.done
-	c.watcher.wait()
 	c.restSession.logout(ctx)
 	err := c.session.logout(ctx)
 	c.vim.CloseIdleConnections()

@@ -57,7 +57,7 @@ var faultRules = []faultRule{
 	explains(&types.InvalidSnapshotFormat{}, "the VM's snapshot files are damaged or missing"),
 	invalidName,
 	powerState,
-	question,
+	questionPending,
 	disabled,
 }
 
@@ -146,7 +146,7 @@ func powerState(err error) error {
 	return fmt.Errorf("the VM is %s and would have to be %s: %w", state.ExistingState, state.RequestedState, err)
 }
 
-func question(err error) error {
+func questionPending(err error) error {
 	var pending *types.QuestionPending
 	if _, ok := fault.As(err, &pending); !ok {
 		return nil

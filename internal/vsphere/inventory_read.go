@@ -16,9 +16,9 @@ import (
 )
 
 // A reader reads the same properties of many objects in few calls. While one call is under way, further
-// requests queue, and leave together as the next call. Nobody waits for company: a lone request leaves
-// at once. A request never gets an answer to a call that left before it came, so that whoever changes
-// something and then reads sees the change.
+// requests queue, and leave together as the next call. A lone request leaves at once; where there was
+// company a moment ago, a call waits for it for a few milliseconds. A request never gets an answer to a
+// call that left before it came, so that whoever changes something and then reads sees the change.
 type reader struct {
 	ctx  context.Context //nolint:containedctx // the client's life: a call serves many callers
 	vim  *vim25.Client
@@ -27,6 +27,7 @@ type reader struct {
 	mu      sync.Mutex
 	queue   []*readRequest
 	calling bool
+	company int // how many requests the last call answered
 }
 
 // A readSpec says what to read of an object, and of which objects around it.
@@ -46,6 +47,10 @@ type readRequest struct {
 
 // maxBatch is how many objects a call asks for, so that no answer grows without bound.
 const maxBatch = 100
+
+// gather is how long a call waits for those who came together with the last one: they were answered at
+// the same time, and are about to come back.
+const gather = 3 * time.Millisecond
 
 // readTimeout limits one call; it serves callers whose own deadlines differ.
 const readTimeout = 2 * time.Minute
@@ -75,10 +80,19 @@ func (r *reader) read(
 func (r *reader) run() {
 	for {
 		r.mu.Lock()
+		wait := r.company > 1 && len(r.queue) < r.company
+		r.mu.Unlock()
+		if wait {
+			_ = pause(r.ctx, gather) // a closed connection is the call's to report
+		}
+		r.mu.Lock()
 		n := min(len(r.queue), maxBatch)
 		batch := r.queue[:n:n]
 		r.queue = r.queue[n:]
 		r.calling = n > 0
+		if n > 0 {
+			r.company = n
+		}
 		r.mu.Unlock()
 		if n == 0 {
 			return

@@ -27,9 +27,9 @@ type watcher struct {
 	mu        sync.Mutex
 	waiting   map[*watch]struct{} // not ended, registered or not
 	arrived   []*watch            // not yet registered
-	asking    types.ManagedObjectReference
-	isAsking  bool
+	asking    *question           // nil: nothing is being asked
 	isRunning bool
+	isClosed  bool
 	ended     sync.WaitGroup
 }
 
@@ -73,7 +73,7 @@ func (w *watcher) watch(
 func (w *watcher) add(one *watch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ctx.Err() != nil {
+	if w.isClosed || w.ctx.Err() != nil {
 		one.err = errClosed
 		close(one.done)
 		return
@@ -86,18 +86,23 @@ func (w *watcher) add(one *watch) {
 		go w.run()
 		return
 	}
-	if w.isAsking && len(w.arrived) == 1 {
+	if w.asking != nil && len(w.arrived) == 1 {
 		w.ended.Add(1)
 		go w.interrupt(w.asking)
 	}
 }
 
 // remove takes a watch away whose caller has gone. It returns false when the watch has ended already.
+// A question that nobody waits for any more is cancelled: the server would keep it open.
 func (w *watcher) remove(one *watch) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_, ok := w.waiting[one]
 	delete(w.waiting, one)
+	if ok && w.asking != nil && len(w.waiting) == 0 {
+		w.ended.Add(1)
+		go w.interrupt(w.asking)
+	}
 	return ok
 }
 
@@ -109,43 +114,44 @@ func (w *watcher) finish(one *watch, err error) {
 	}
 }
 
-// wait returns when the goroutines have ended; the context must have been cancelled.
-func (w *watcher) wait() { w.ended.Wait() }
+// closeWatcherTimeout is how long taking leave of the server may take.
+const closeWatcherTimeout = 5 * time.Second
 
-// interrupt makes the outstanding question for updates return. The server may get to see the
-// cancellation before the question, where it has no effect, so it is repeated until the goroutine has
-// picked up what arrived.
-func (w *watcher) interrupt(collector types.ManagedObjectReference) {
+// close ends all watches with errClosed, and leaves no question open at the server. stop ends the
+// watcher's context; it is called when the goroutines have ended, or take too long.
+func (w *watcher) close(stop context.CancelFunc) {
+	w.mu.Lock()
+	w.isClosed = true
+	w.mu.Unlock()
+	w.failAll(errClosed)
+	timer := time.AfterFunc(closeWatcherTimeout, stop)
+	w.ended.Wait()
+	timer.Stop()
+	stop()
+}
+
+// A question is one call that waits for updates.
+type question struct {
+	collector types.ManagedObjectReference
+	answered  chan struct{} // closed when the call has returned
+}
+
+// interrupt makes a question return. The server may get to see the cancellation before the question,
+// where it has no effect, so it is repeated until there is an answer.
+func (w *watcher) interrupt(q *question) {
 	defer w.ended.Done()
 	for attempt := 1; ; attempt++ {
-		_, err := methods.CancelWaitForUpdates(w.ctx, w.vim, &types.CancelWaitForUpdates{This: collector})
+		_, err := methods.CancelWaitForUpdates(w.ctx, w.vim, &types.CancelWaitForUpdates{This: q.collector})
 		if err != nil && w.ctx.Err() == nil {
 			w.log.Debug("cancel the wait for updates", "error", withoutURL(err))
 		}
-		if pause(w.ctx, backoff(attempt)) != nil {
+		timer := time.NewTimer(backoff(attempt))
+		select {
+		case <-q.answered:
+			timer.Stop()
 			return
+		case <-timer.C:
 		}
-		w.mu.Lock()
-		over := !w.isAsking || w.asking != collector || len(w.arrived) == 0
-		w.mu.Unlock()
-		if over {
-			return
-		}
-	}
-}
-
-// hangUp withdraws the outstanding question for updates, which a server otherwise keeps until it has
-// waited to the end for a client that is gone.
-func (w *watcher) hangUp(ctx context.Context) {
-	w.mu.Lock()
-	collector, isAsking := w.asking, w.isAsking
-	w.mu.Unlock()
-	if !isAsking {
-		return
-	}
-	_, err := methods.CancelWaitForUpdates(ctx, w.vim, &types.CancelWaitForUpdates{This: collector})
-	if err != nil {
-		w.log.DebugContext(ctx, "cancel the wait for updates", "error", withoutURL(err))
 	}
 }
 
@@ -328,15 +334,17 @@ func (r *watchRound) ask() error {
 		r.w.mu.Unlock()
 		return nil
 	}
-	r.w.asking, r.w.isAsking = r.collector, true
+	q := &question{collector: r.collector, answered: make(chan struct{})}
+	r.w.asking = q
 	r.w.mu.Unlock()
 	res, err := methods.WaitForUpdatesEx(r.w.ctx, r.w.vim, &types.WaitForUpdatesEx{
 		This: r.collector, Version: r.version,
 		Options: &types.WaitOptions{MaxWaitSeconds: types.NewInt32(maxWait)},
 	})
 	r.w.mu.Lock()
-	r.w.isAsking = false
+	r.w.asking = nil
 	r.w.mu.Unlock()
+	close(q.answered)
 	if err != nil {
 		if fault.Is(err, &types.RequestCanceled{}) {
 			return nil
