@@ -206,10 +206,8 @@ func (l *Lab) register(
 		}
 	}
 	name := r.Name
-	bare := *r // the simulator looks for files of the VM's name
-	if bare.Name = strings.TrimSuffix(path.Base(r.Path), ".vmx"); config != nil {
-		bare.Name = config.Name
-	}
+	bare := *r
+	bare.Name = strings.TrimSuffix(path.Base(r.Path), ".vmx") // the simulator looks for files of the VM's name
 	body, ok := f.RegisterVMTask(ctx, &bare).(*methods.RegisterVM_TaskBody)
 	if !ok {
 		return nil, &types.NotSupported{}
@@ -231,7 +229,7 @@ func (l *Lab) register(
 		}
 		config.Name, config.Files = vm.Config.Name, vm.Config.Files
 		if name != "" {
-			config.Name = name
+			config.Name = name // else that of the file
 		}
 		config.InstanceUuid = l.instanceUUID(vm.Self, config.InstanceUuid)
 		l.setConfig(ctx, vm, config)

@@ -2,8 +2,9 @@ package lab
 
 import (
 	"os"
+	"path"
 	"path/filepath"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -190,6 +191,7 @@ func (l *Lab) finishCreate(
 	config.Name, config.Files = vm.Config.Name, vm.Config.Files
 	config.Hardware.Device = p.devices
 	config.VAppConfig, config.KeyId = vm.Config.VAppConfig, vm.Config.KeyId
+	applyExtraConfig(config, serverOptions(config))
 	l.setConfig(ctx, vm, config)
 	none := string(types.VirtualMachineToolsVersionStatusGuestToolsNotInstalled)
 	ctx.Update(vm, []types.PropertyChange{
@@ -201,6 +203,15 @@ func (l *Lab) finishCreate(
 	l.writeNVRAM(vm)
 	l.refreshLayout(ctx, vm)
 	return nil
+}
+
+// serverOptions are options that a server sets for a new VM, wherever it comes from.
+func serverOptions(config *types.VirtualMachineConfigInfo) []types.BaseOptionValue {
+	return []types.BaseOptionValue{
+		&types.OptionValue{Key: "nvram", Value: nvramName(config.Files.VmPathName)},
+		&types.OptionValue{Key: "svga.present", Value: "TRUE"},
+		&types.OptionValue{Key: "pciBridge0.present", Value: "TRUE"},
+	}
 }
 
 // capability is what a VM can do.
@@ -220,19 +231,25 @@ func capability() types.VirtualMachineCapability {
 	}
 }
 
-// writeNVRAM fills the file that holds a VM's firmware variables.
+// writeNVRAM fills the file that holds a VM's firmware variables. It has the name of the vmx file, whatever
+// the VM is called later.
 func (l *Lab) writeNVRAM(vm *simulator.VirtualMachine) {
-	file, ok := l.path(directory(vm.Config.Files.VmPathName) + "/" + vm.Config.Name + ".nvram")
+	vmx := vm.Config.Files.VmPathName
+	file, ok := l.path(directory(vmx) + "/" + nvramName(vmx))
 	if !ok {
 		return
+	}
+	if other := vm.Config.Name + ".nvram"; other != nvramName(vmx) {
+		l.removeFile(directory(vmx) + "/" + other) // the simulator goes by the VM's name
 	}
 	if info, err := os.Stat(file); err != nil || info.Size() == 0 {
 		_ = os.WriteFile(file, nvram(vm.Config.Uuid, vm.Config.Firmware), 0o600)
 	}
-	const key = "nvram" // a server sets it, wherever the VM comes from
-	if !slices.ContainsFunc(vm.Config.ExtraConfig, func(o types.BaseOptionValue) bool { return o.GetOptionValue().Key == key }) {
-		vm.Config.ExtraConfig = append(vm.Config.ExtraConfig, &types.OptionValue{Key: key, Value: vm.Config.Name + ".nvram"})
-	}
+}
+
+// nvramName is the name of the file with a VM's firmware variables.
+func nvramName(vmx string) string {
+	return strings.TrimSuffix(path.Base(vmx), ".vmx") + ".nvram"
 }
 
 // nvramSize is about what a real host writes.

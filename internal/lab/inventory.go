@@ -250,7 +250,6 @@ func (l *Lab) seedConfig(spec VMSpec, p place) (*types.VirtualMachineConfigSpec,
 			&types.OptionValue{Key: "disk.EnableUUID", Value: "TRUE"},
 			&types.OptionValue{Key: "guestinfo.metadata.encoding", Value: "base64"},
 			&types.OptionValue{Key: "guestinfo.role", Value: "web"},
-			&types.OptionValue{Key: "nvram", Value: spec.Name + ".nvram"},
 		},
 	}, nil
 }
