@@ -14,7 +14,8 @@ var volatile = []struct{ path, reason string }{
 	{`^id$`, "the server's handle of the VM"},
 	{`^config\.(changeVersion|modified|createDate)$`, "the server's clock and counters"},
 	{`^disks\[\d+\]\.allocated$`, "space on the datastore"},
-	{`\.backing\.(contentId|changeId)$`, "the server's handle of a disk's content"},
+	{`\.(contentId|changeId|diskObjectId)$`, "the server's handles of disks"},
+	{`^(host|config\.locationId)$`, "the host, which the cluster chooses"},
 }
 
 // compareVMs compares everything the lab says about a VM before and after. It returns the number of

@@ -58,7 +58,7 @@ func (l *lab) stop() error {
 	if err := l.serve.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		_ = l.serve.Process.Kill() // no interrupts on this system
 	}
-	timer := time.AfterFunc(grace, func() { _ = l.serve.Process.Kill() })
+	timer := time.AfterFunc(15*time.Second, func() { _ = l.serve.Process.Kill() })
 	defer timer.Stop()
 	if err := l.serve.Wait(); err != nil {
 		return fmt.Errorf("vm-lab: %w: %s", err, strings.TrimSpace(l.complaint.String()))
@@ -77,8 +77,6 @@ type labStatus struct {
 	} `json:"tasks"`
 	Files []struct {
 		Name string `json:"name"`
-		Size int64  `json:"size"`
-		VM   string `json:"vm"`
 	} `json:"files"`
 }
 

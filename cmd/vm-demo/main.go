@@ -18,12 +18,17 @@ import (
 	"time"
 )
 
+// limit is how long everything may take. It takes a tenth of that; a demonstration that hangs has failed.
+const limit = 10 * time.Minute
+
 func main() {
 	bin := flag.String("bin", "", "directory of terraform-provider-vm and vm-lab (default: that of vm-demo)")
 	keep := flag.Bool("keep", false, "keep the directory with images, configuration and repository")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	err := run(ctx, os.Stdout, *bin, *keep)
+	cancel()
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "\nvm-demo: %v\n", err)
@@ -59,7 +64,7 @@ func run(ctx context.Context, out io.Writer, bin string, keep bool) (err error) 
 	}()
 	if err := d.play(ctx); err != nil {
 		if ctx.Err() != nil {
-			return fmt.Errorf("interrupted; everything is torn down: %w", err)
+			return fmt.Errorf("stopped (%w); everything is torn down: %w", context.Cause(ctx), err)
 		}
 		return err
 	}

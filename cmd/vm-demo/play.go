@@ -216,19 +216,22 @@ func (d *demo) destroyVM(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.line("left of it", "%d VMs, %d files on the datastores", len(s.VMs), ofVM(s))
+	if files := filesOfVM(s); len(s.VMs)+len(files) > 0 {
+		return fmt.Errorf("left of it: %d VMs, files %q", len(s.VMs), files)
+	}
+	d.line("left of it", "nothing: no VM, no disk, no snapshot")
 	return nil
 }
 
-// ofVM counts the files in the VM's directories.
-func ofVM(s labStatus) int {
-	n := 0
+// filesOfVM are the files in the VM's directories.
+func filesOfVM(s labStatus) []string {
+	var names []string
 	for _, f := range s.Files {
 		if strings.Contains(f.Name, vmName) {
-			n++
+			names = append(names, f.Name)
 		}
 	}
-	return n
+	return names
 }
 
 func (d *demo) restore(ctx context.Context) error {
@@ -332,10 +335,10 @@ func (d *demo) tearDown(ctx context.Context) error {
 			running++
 		}
 	}
-	if len(s.VMs)+len(s.Leases)+len(s.Sessions)+running+ofVM(s) > 0 {
-		return fmt.Errorf("left behind: %d VMs, %d leases, %d sessions, %d tasks, %d files",
-			len(s.VMs), len(s.Leases), len(s.Sessions), running, ofVM(s))
+	if files := filesOfVM(s); len(s.VMs)+len(s.Leases)+len(s.Sessions)+running+len(files) > 0 {
+		return fmt.Errorf("left behind: %d VMs, %d leases, %d sessions, %d tasks, files %q",
+			len(s.VMs), len(s.Leases), len(s.Sessions), running, files)
 	}
-	d.line("left behind", "no VM, file, lease, session or task")
+	d.line("left behind", "no VM, no file, no lease, no session, no task")
 	return nil
 }

@@ -139,7 +139,7 @@ func (v *vcenter) until(ctx context.Context, done func(labStatus) bool) error {
 func (v *vcenter) nvram(ctx context.Context, s labStatus, vm vmStatus) ([]byte, error) {
 	for _, f := range s.Files {
 		datastore, path, ok := strings.Cut(strings.TrimPrefix(f.Name, "["), "] ")
-		if !ok || f.VM != vm.Name || !strings.HasSuffix(path, ".nvram") {
+		if !ok || !strings.HasPrefix(path, vm.Name+"/") || !strings.HasSuffix(path, ".nvram") {
 			continue
 		}
 		query := url.Values{"dcPath": {"DC0"}, "dsName": {datastore}}
