@@ -25,7 +25,7 @@ const (
 	// every snapshot.
 	pin = "terraform"
 
-	// commitTimeout bounds what must not stop half-way: the last flush, and taking it back.
+	// commitTimeout bounds what must not stop half-way: the last flush.
 	commitTimeout = 10 * time.Minute
 
 	// guardAttempts is how often data that maintenance marked as deleted is brought back.
@@ -125,8 +125,10 @@ func (r *Repository) commit(
 	return r.saveSnapshot(ctx, session, newSnapshot(m, root, session.Time()))
 }
 
-// saveSnapshot makes the restore point appear. From here on it is done or taken back, whatever
-// becomes of ctx: a caller that is told of a failure must not find a restore point.
+// saveSnapshot makes the restore point appear. From here on it is done or not, whatever becomes of
+// ctx: a caller that is told of a failure must not find a restore point. Kopia has more to do when
+// the index that makes it visible is written, and a failure of that is none of the restore point.
+// So what counts is what the repository says.
 func (r *Repository) saveSnapshot(
 	ctx context.Context, session repo.RepositoryWriter, s *snapshot.Manifest,
 ) (ID, error) {
@@ -139,13 +141,19 @@ func (r *Repository) saveSnapshot(
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
-	if err := session.Flush(ctx); err != nil {
-		if takeBackErr := r.Delete(ctx, ID(id)); takeBackErr != nil {
-			err = errors.Join(err, takeBackErr)
-		}
-		return "", err
+	flushErr := session.Flush(ctx)
+	if flushErr == nil {
+		return ID(id), nil
 	}
-	return ID(id), nil
+	_, err = r.snapshot(ctx, ID(id))
+	switch {
+	case err == nil:
+		return ID(id), nil
+	case errors.Is(err, ErrNotFound):
+		return "", flushErr
+	default:
+		return "", fmt.Errorf("%w; whether restore point %s was made is unknown: %w", writeError(flushErr), id, err)
+	}
 }
 
 // writeFiles stores the manifest and the files.

@@ -1,0 +1,117 @@
+package repository
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"github.com/kopia/kopia/repo/blob"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+)
+
+var errFault = errors.New("cable is out")
+
+// faultyStorage lets one change fail, or all from that one on.
+type faultyStorage struct {
+	blob.Storage
+	left    atomic.Int64 // changes until the fault; below that it is over
+	forever bool
+	after   bool // the change is made, and only its success gets lost
+}
+
+func (s *faultyStorage) change(change func() error) error {
+	n := s.left.Add(-1)
+	if n > 0 || n < 0 && !s.forever {
+		return change()
+	}
+	if s.after {
+		return errors.Join(change(), errFault)
+	}
+	return errFault
+}
+
+func (s *faultyStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
+	return s.change(func() error { return s.Storage.PutBlob(ctx, id, data, o) })
+}
+
+func (s *faultyStorage) DeleteBlob(ctx context.Context, id blob.ID) error {
+	return s.change(func() error { return s.Storage.DeleteBlob(ctx, id) })
+}
+
+// Whichever change of the repository fails in the course of a backup, in the end there is a restore
+// point and no error, or an error and no restore point.
+func TestFailureAnywhere(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]*faultyStorage{
+		"once":                   {},
+		"once, after its effect": {after: true},
+		"from then on":           {forever: true},
+		"from then on, after":    {forever: true, after: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := testConfig(t)
+			other := open(t, c)
+			backUp(t, other, testManifest(), nil)
+			r := open(t, c)
+			fault.Storage = r.storage.Storage
+			r.storage.Storage = fault
+			listed := 1
+			failures := 0
+			for n := int64(1); ; n++ {
+				if n > 100 {
+					t.Fatal("a backup makes more than 100 changes")
+				}
+				src := &source{capacity: 3 * mib, extents: []extent{{0, random(uint64(n), 4096)}, {2 * mib, random(uint64(n), 8192)}}}
+				fault.left.Store(n)
+				id, m, err := tryBackUp(t, r, src)
+				reached := fault.left.Load() <= 0
+				fault.left.Store(1 << 40)
+				if err == nil {
+					listed++
+					if b := readDisk(t, other, id, m.Disks[0]); !bytes.Equal(b, src.bytes()) {
+						t.Errorf("change %d: the disk differs", n)
+					}
+				} else {
+					failures++
+					if !errors.Is(err, errFault) {
+						t.Errorf("change %d: error %v", n, err)
+					}
+				}
+				if points, listErr := other.List(t.Context(), Filter{}); listErr != nil || len(points) != listed {
+					t.Errorf("change %d: error %v, but %d restore points instead of %d, %v", n, err, len(points), listed, listErr)
+				}
+				if !reached {
+					break
+				}
+			}
+			if failures < 5 {
+				t.Errorf("%d faults made a backup fail", failures)
+			}
+		})
+	}
+}
+
+// tryBackUp is a backup in which anything may fail.
+func tryBackUp(t *testing.T, r *Repository, src disk.Source) (ID, *Manifest, error) {
+	t.Helper()
+	w, err := r.NewWriter(t.Context())
+	if err != nil {
+		return "", nil, err
+	}
+	defer w.Close(t.Context()) //nolint:errcheck // always nil
+	result, err := w.WriteDisk(t.Context(), "disk.raw", src)
+	if err != nil {
+		return "", nil, err
+	}
+	m := testManifest()
+	m.Disks = []Disk{{
+		File: "disk.raw", Capacity: src.Capacity(),
+		Digest: result.Digest, ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
+	}}
+	id, err := w.Commit(t.Context(), m, testFiles)
+	return id, m, err
+}
