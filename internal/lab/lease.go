@@ -70,7 +70,6 @@ func (l *Lab) newLease(ctx *simulator.Context, export bool, holds ...types.Manag
 	s.Self.Type = "HttpNfcLease"
 	s.State = types.HttpNfcLeaseStateInitializing
 	s.Mode = string(types.HttpNfcLeaseModePushOrGet)
-	s.Capabilities = types.HttpNfcLeaseCapabilities{CorsSupported: true}
 	ctx.Session.Put(s)
 	l.leases.mu.Lock()
 	if l.leases.open == nil {
@@ -127,6 +126,10 @@ func (s *httpNfcLease) isReady() bool {
 	return !s.ended && s.items != nil
 }
 
+// faultMethod is the name under which a Fault makes a lease end in the error state instead of getting
+// ready: the call that asked for it has succeeded then.
+const faultMethod = "HttpNfcLease"
+
 // ready publishes the items of a lease and lets its time run.
 func (s *httpNfcLease) ready(entity types.ManagedObjectReference, items []*leaseItem) {
 	info := &types.HttpNfcLeaseInfo{
@@ -138,6 +141,12 @@ func (s *httpNfcLease) ready(entity types.ManagedObjectReference, items []*lease
 			SslThumbprint: s.lab.thumbprint(), Disk: types.NewBool(item.disk), TargetId: item.target, FileSize: item.size,
 		})
 		info.TotalDiskCapacityInKB += item.capacity / 1024
+	}
+	if f, ok := s.lab.faults.next(faultMethod, faultCall); ok && s.lab.sleep(s.ctx, f.Delay) {
+		if fault := f.method(); fault != nil && s.end() {
+			s.fail(s.sim, fault)
+			return
+		}
 	}
 	s.mu.Lock()
 	if s.ended { // the client gave up while we were at it

@@ -459,3 +459,26 @@ func TestClose_whileTransfersHang(t *testing.T) {
 		}
 	}
 }
+
+// A lease may fail after the call that asked for it.
+func TestLease_failsWhileInitializing(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, lab.Options{VMs: []lab.VMSpec{{Name: "web01", Disks: []string{labtest.RawDisk(t, mib, 2)}}}})
+	ref := e.takeSnapshot("s")
+	e.Fault(lab.Fault{Method: "HttpNfcLease", Fault: "FileLocked"})
+	lease, err := e.vm.ExportSnapshot(e.ctx, &ref)
+	e.must(err)
+	if _, err := lease.Wait(e.ctx, nil); !fault.Is(err, &types.FileLocked{}) {
+		t.Errorf("export: %v", err)
+	}
+	before := e.Status()
+	pool, err := e.finder.ResourcePool(e.ctx, "DC0_C0/Resources")
+	e.must(err)
+	e.Fault(lab.Fault{Method: "HttpNfcLease", Fault: "NoDiskSpace"})
+	lease, err = pool.ImportVApp(e.ctx, importSpec(t, "restored", mib), nil, nil)
+	e.must(err)
+	if _, err := lease.Wait(e.ctx, nil); !fault.Is(err, &types.NoDiskSpace{}) {
+		t.Errorf("import: %v", err)
+	}
+	assertSame(t, before, e.Status())
+}
