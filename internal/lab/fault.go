@@ -63,6 +63,36 @@ func (f Fault) matches(method string) bool {
 	return f.Method == method || f.Method == "CreateSnapshot_Task" && method == "CreateSnapshotEx_Task"
 }
 
+// privileges are those that a missing permission names, by method.
+var privileges = map[string]string{
+	"CreateSnapshot_Task":  "VirtualMachine.State.CreateSnapshot",
+	"RemoveSnapshot_Task":  "VirtualMachine.State.RemoveSnapshot",
+	"RenameSnapshot":       "VirtualMachine.State.RenameSnapshot",
+	"ExportSnapshot":       "VApp.Export",
+	"ImportVApp":           "VApp.Import",
+	"PowerOnVM_Task":       "VirtualMachine.Interact.PowerOn",
+	"PowerOffVM_Task":      "VirtualMachine.Interact.PowerOff",
+	"Destroy_Task":         "VirtualMachine.Inventory.Delete",
+	"ReconfigVM_Task":      "VirtualMachine.Config.Settings",
+	"RetrievePropertiesEx": "System.Read",
+}
+
+// fill sets what a server says about the object of a fault. task is the one that fails, empty for a call.
+func (f Fault) fill(fault types.BaseMethodFault, object, task types.ManagedObjectReference) {
+	switch t := fault.(type) {
+	case *types.TaskInProgress:
+		t.Task = task
+	case *types.NoPermission:
+		t.Object, t.PrivilegeId = &object, privileges[f.Method]
+	case *types.NotAuthenticated:
+		t.Object, t.PrivilegeId = &object, "System.View"
+	case *types.NoDiskSpace:
+		t.Datastore, t.File = "LocalDS_0", "[LocalDS_0]"
+	case *types.ManagedObjectNotFound:
+		t.Obj = object
+	}
+}
+
 // method makes the vim fault of the fault's name, nil when it names none. Unknown names become a
 // SystemError that says so.
 func (f Fault) method() types.BaseMethodFault {

@@ -105,6 +105,7 @@ func (j *job) faulty(do work) (types.AnyType, types.BaseMethodFault) {
 			return nil, &types.RequestCanceled{}
 		}
 		if fault := f.method(); fault != nil {
+			f.fill(fault, *j.task.Info.Entity, j.task.Self)
 			return nil, fault
 		}
 	}

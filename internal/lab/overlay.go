@@ -67,6 +67,7 @@ func (l *Lab) handle(ctx *simulator.Context, call *simulator.Method) (mo.Referen
 	if f, ok := l.faults.next(call.Name, faultCall); ok {
 		l.sleep(context.Background(), f.Delay) // the simulator's contexts never end
 		if fault := f.method(); fault != nil {
+			f.fill(fault, call.This, types.ManagedObjectReference{Type: "Task", Value: "task-0"})
 			return nil, fault
 		}
 	}
