@@ -41,10 +41,6 @@ func (m *Manager) prepare(ctx context.Context, r Request) (*job, error) {
 	if err := j.place(); err != nil {
 		return nil, err
 	}
-	for _, d := range manifest.Excluded {
-		j.warnings = append(j.warnings, fmt.Sprintf("the restored VM lacks %s (%s, %d bytes): the backup doesn't hold it (%s).",
-			d.Label, d.Address, d.Capacity, d.Reason))
-	}
 	return j, nil
 }
 

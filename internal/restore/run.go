@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -103,7 +104,12 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 		return nil, fmt.Errorf("finish the VM: %w", err)
 	}
 	m.log.InfoContext(ctx, "VM restored", "vm", vm.Path, "backup", string(j.BackupID))
-	result := &Result{VM: vm, Disks: disks, Warnings: append(j.warnings, warnings...), CompletedAt: m.now().UTC()}
+	result := &Result{VM: vm, Disks: disks, Warnings: j.warnings, CompletedAt: m.now().UTC()}
+	for _, w := range warnings {
+		if !slices.Contains(result.Warnings, w) { // CheckRestore may have said so before
+			result.Warnings = append(result.Warnings, w)
+		}
+	}
 	result.describeDisks()
 	return result, nil
 }

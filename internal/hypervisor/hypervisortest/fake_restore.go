@@ -19,8 +19,25 @@ func (f *Fake) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) ([
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, err := f.plan(spec)
-	return slices.Clone(spec.Config.Warnings), err
+	v, err := f.plan(spec)
+	if err != nil {
+		return nil, err
+	}
+	return v.missing(spec.Config), nil
+}
+
+// missing says which disks of the captured VM are not in the backup.
+func (v *fakeVM) missing(config hypervisor.Config) (warnings []string) {
+	var c fakeConfig
+	if json.Unmarshal(config.Data, &c) != nil {
+		return nil // plan has said so
+	}
+	for _, d := range c.VM.Disks {
+		if !slices.ContainsFunc(v.Disks, func(o hypervisor.Disk) bool { return o.Key == d.Key }) {
+			warnings = append(warnings, d.Label+" is not in the backup.")
+		}
+	}
+	return warnings
 }
 
 // plan builds the VM that a restore leads to, without disks' bytes. The caller holds the lock.

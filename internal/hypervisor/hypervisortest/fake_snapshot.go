@@ -198,7 +198,7 @@ func (f *Fake) OpenPointInTime(
 	summary.Disks = slices.DeleteFunc(summary.Disks, func(d hypervisor.Disk) bool {
 		return slices.Contains(spec.Exclude, d.Key)
 	})
-	data, err := json.Marshal(fakeConfig{VM: summary, Network: v.network})
+	data, err := json.Marshal(fakeConfig{VM: v.VM, Network: v.network}) // the whole configuration, excluded disks and all
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ func TestFake_conformance(t *testing.T) {
 		}
 		return hypervisortest.Harness{
 			Hypervisor: fake,
+			Connect:    func(*testing.T) hypervisor.Hypervisor { return fake },
 			AddVM:      func(_ *testing.T, spec hypervisortest.VMSpec) { fake.AddVM(spec) },
 			AddTwin:    func(_ *testing.T, name string) { fake.AddVM(hypervisortest.VMSpec{Name: name}) },
 			WriteDisk: func(t *testing.T, vm string, n int, p []byte, off int64) {

@@ -19,6 +19,10 @@ import (
 type Harness struct {
 	Hypervisor hypervisor.Hypervisor
 
+	// Connect makes another connection to the same server. Closing it is the nearest that a test can
+	// come to the death of the process that owns it: what it started goes on without it.
+	Connect func(t *testing.T) hypervisor.Hypervisor
+
 	// AddVM makes a VM on the server.
 	AddVM func(t *testing.T, spec VMSpec)
 

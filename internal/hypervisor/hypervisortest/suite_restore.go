@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -64,7 +65,12 @@ var restoreTests = []suiteTest{
 	{"restore/without a disk", func(t *testing.T, s *suite) {
 		vm := s.vm(t, "vm1")
 		config, disks := s.capture(t, vm, vm.Disks[0].Key)
-		got := s.restore(t, hypervisor.RestoreSpec{Config: config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "run1"}, disks)
+		spec := hypervisor.RestoreSpec{Config: config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "run1"}
+		warnings, err := s.Hypervisor.CheckRestore(t.Context(), spec)
+		if err != nil || !slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, vm.Disks[0].Label) }) {
+			t.Errorf("check: %q, %v, want a warning that names the disk that is not there", warnings, err)
+		}
+		got, _ := s.restoreWarned(t, spec, disks)
 		if len(got.Disks) != 1 || got.Disks[0].Address != vm.Disks[1].Address {
 			t.Fatalf("disks %+v", got.Disks)
 		}
@@ -166,7 +172,13 @@ var restoreTests = []suiteTest{
 		vm := s.vm(t, "vm1")
 		config, _ := s.capture(t, vm)
 		for _, run := range []string{"run1", "run2"} {
-			s.start(t, hypervisor.RestoreSpec{Config: config, Identity: hypervisor.IdentityCopy, Name: "copy-" + run, RunID: run})
+			killed := s.Connect(t)
+			_, err := killed.StartRestore(t.Context(), hypervisor.RestoreSpec{
+				Config: config, Identity: hypervisor.IdentityCopy, Name: "copy-" + run, RunID: run,
+			})
+			if err := errors.Join(err, killed.Close(t.Context())); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for _, abandoned := range []string{"run1", "run2"} {
 			var seen []string
@@ -219,8 +231,18 @@ func (s *suite) start(t *testing.T, spec hypervisor.RestoreSpec) hypervisor.Rest
 	return r
 }
 
-// restore carries a restore out, all disks at once. Abort must then do nothing.
+// restore carries out a restore that brings back everything, so that there is nothing to warn of.
 func (s *suite) restore(t *testing.T, spec hypervisor.RestoreSpec, disks [][]byte) *hypervisor.VM {
+	t.Helper()
+	vm, warnings := s.restoreWarned(t, spec, disks)
+	if len(warnings) > 0 {
+		t.Errorf("commit: %q", warnings)
+	}
+	return vm
+}
+
+// restoreWarned carries a restore out, all disks at once. Abort must then do nothing.
+func (s *suite) restoreWarned(t *testing.T, spec hypervisor.RestoreSpec, disks [][]byte) (*hypervisor.VM, []string) {
 	t.Helper()
 	r := s.start(t, spec)
 	errs := make([]error, len(disks))
@@ -233,8 +255,8 @@ func (s *suite) restore(t *testing.T, spec hypervisor.RestoreSpec, disks [][]byt
 		t.Fatalf("write disks: %v", err)
 	}
 	vm, warnings, err := r.Commit(t.Context())
-	if err != nil || len(warnings) > 0 {
-		t.Fatalf("commit: %q, %v", warnings, err)
+	if err != nil {
+		t.Fatalf("commit: %v", err)
 	}
 	if err := r.Abort(t.Context()); err != nil {
 		t.Errorf("abort after commit: %v", err)
@@ -242,7 +264,7 @@ func (s *suite) restore(t *testing.T, spec hypervisor.RestoreSpec, disks [][]byt
 	if found := s.find(t, vm.InstanceUUID); found.ID != vm.ID || found.ID != r.VM() {
 		t.Errorf("committed %s, found %s", vm.ID, found.ID)
 	}
-	return vm
+	return vm, warnings
 }
 
 // tryRestore tries what must be refused.
