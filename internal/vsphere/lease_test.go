@@ -1,0 +1,295 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/vmdk"
+)
+
+func TestDiskItems(t *testing.T) {
+	t.Parallel()
+	item := func(slot, path string, disk bool) leaseItem {
+		return leaseItem{slot: slot, disk: disk, url: &url.URL{Path: path}}
+	}
+	for _, test := range []struct {
+		name  string
+		items []leaseItem
+		slots []string
+		want  string
+	}{
+		{"by slot", []leaseItem{item("B0:1", "b", true), item("", "nvram", false), item("A0:0", "a", true)}, []string{"A0:0", "B0:1"}, "a b"},
+		{"in order", []leaseItem{item("", "0", true), item("", "iso", false), item("", "1", true)}, []string{"A0:0", "A0:1"}, "0 1"},
+		{"one by slot, the other left over", []leaseItem{item("", "x", true), item("A0:0", "a", true)}, []string{"A0:0", "B0:0"}, "a x"},
+		{"other disks as well", []leaseItem{item("A0:0", "a", true), item("A0:1", "excluded", true)}, []string{"A0:0"}, "a"},
+		{"too few", []leaseItem{item("", "0", true)}, []string{"A0:0", "A0:1"}, ""},
+		{"too many to tell", []leaseItem{item("", "0", true), item("", "1", true)}, []string{"A0:0"}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			found, err := (&lease{items: test.items}).diskItems(test.slots)
+			var got []string
+			for _, slot := range test.slots {
+				if err == nil {
+					got = append(got, found[slot].url.Path)
+				}
+			}
+			if strings.Join(got, " ") != test.want || (err != nil) != (test.want == "") {
+				t.Errorf("got %q, %v, want %q", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestLeaseItems(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	items, err := b.client.leaseItems([]types.HttpNfcLeaseDeviceUrl{
+		{Key: "/vm-42/ParaVirtualSCSIController1:3", Url: "https://*/nfc/x/disk-0.vmdk", Disk: types.NewBool(true)},
+		{Key: "/vm-42/disk-0:1", ImportKey: "/web/VirtualNVMEController0:2", Url: "https://esx1/nfc/x/disk-1.vmdk",
+			Disk: types.NewBool(true), SslThumbprint: "AA:BB"},
+		{Key: "/vm-42/nvram", Url: "https://esx1/nfc/x/web.nvram"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if items[0].slot != "ParaVirtualSCSIController1:3" || items[1].slot != "VirtualNVMEController0:2" || items[2].slot != "" {
+		t.Errorf("slots %q, %q, %q", items[0].slot, items[1].slot, items[2].slot)
+	}
+	if items[0].url.Host != b.lab.URL().Host || items[1].url.Host != "esx1" {
+		t.Errorf("hosts %q, %q: an ESXi host calls itself *", items[0].url.Host, items[1].url.Host)
+	}
+	if !items[0].disk || !items[1].disk || items[2].disk {
+		t.Errorf("items %+v", items)
+	}
+	if got := b.client.vim.Thumbprint("esx1"); got != "AA:BB" {
+		t.Errorf("thumbprint %q", got)
+	}
+	_, err = b.client.leaseItems([]types.HttpNfcLeaseDeviceUrl{{Key: "k", Url: "https://%zz/secret"}})
+	if err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got %v, want an error without the ticket", err)
+	}
+}
+
+// slowBench is a lab whose leases end after a second unless they are renewed.
+func slowBench(t *testing.T) (*bench, hypervisor.PointInTime) {
+	t.Helper()
+	b := &bench{T: t, raw: []string{labtest.RawDisk(t, 4<<20, 1)}}
+	b.lab = labtest.Start(t, lab.Options{LeaseTimeout: time.Second})
+	if err := b.lab.AddVM(t.Context(), lab.VMSpec{Name: benchVM, Disks: b.raw}); err != nil {
+		t.Fatal(err)
+	}
+	b.client = dial(t, labConfig(b.lab))
+	b.find()
+	point, err := b.client.OpenPointInTime(t.Context(), b.vm.ID, hypervisor.PointInTimeSpec{Name: "tf-backup-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, point
+}
+
+func TestLease_renewed(t *testing.T) {
+	t.Parallel()
+	b, point := slowBench(t)
+	renewals := make(chan struct{}, 100)
+	b.lab.OnCall("HttpNfcLeaseProgress", func(context.Context) { renewals <- struct{}{} })
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waited := false
+	err = src.Extents(t.Context(), func(int64, []byte) error {
+		for n := 0; n < 5 && !waited; n++ { // longer than a lease lasts by itself
+			<-renewals
+		}
+		waited = true
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := point.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+func TestLease_lost(t *testing.T) {
+	t.Parallel()
+	b, point := slowBench(t)
+	b.lab.Fault(lab.Fault{Method: "HttpNfcLeaseProgress", Fault: "Timedout"})
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, ok := point.(*pointInTime)
+	if !ok {
+		t.Fatalf("a point in time is %T", point)
+	}
+	err = src.Extents(t.Context(), func(int64, []byte) error {
+		<-opened.lease.ctx.Done()
+		return nil
+	})
+	if !errors.Is(err, hypervisor.ErrLost) {
+		t.Errorf("got %v, want %v", err, hypervisor.ErrLost)
+	}
+	if err := point.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+func TestPointInTime_close(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	point, err := b.client.OpenPointInTime(t.Context(), b.vm.ID, hypervisor.PointInTimeSpec{Name: "tf-backup-1", Description: "text"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := point.Snapshot(); s.Name != "tf-backup-1" || s.Description != "text" || point.Transport() != "export" {
+		t.Errorf("snapshot %+v", s)
+	}
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.lab.Fault(lab.Fault{Method: "RemoveSnapshot_Task", Fault: "call:NoPermission"})
+	err = point.Close(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `"tf-backup-1"`) || !strings.Contains(err.Error(), benchVM) {
+		t.Errorf("got %v, want an error that names what is left", err)
+	}
+	if err := point.Close(t.Context()); err != nil {
+		t.Errorf("second close: %v", err)
+	}
+	if err := src.Extents(t.Context(), nil); !errors.Is(err, errClosedPoint) {
+		t.Errorf("read after close: %v", err)
+	}
+	if _, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key); !errors.Is(err, errClosedPoint) {
+		t.Errorf("open after close: %v", err)
+	}
+	if err := b.client.RemoveSnapshot(t.Context(), b.vm.ID, point.Snapshot().ID, hypervisor.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+func TestPointInTime_sourceRules(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	point, err := b.client.OpenPointInTime(t.Context(), b.vm.ID, hypervisor.PointInTimeSpec{Name: "tf-backup-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := errors.New("stop")
+	if err := src.Extents(t.Context(), func(int64, []byte) error { return stop }); err != stop { //nolint:errorlint // as it is
+		t.Errorf("got %v, want the error of yield as it is", err)
+	}
+	if err := src.Extents(t.Context(), nil); !errors.Is(err, errSecondPass) {
+		t.Errorf("second pass: %v", err)
+	}
+	if _, err := point.OpenDisk(t.Context(), "none"); err == nil {
+		t.Error("a disk that isn't there was opened")
+	}
+	if err := point.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+func TestPointInTime_obstacles(t *testing.T) {
+	t.Parallel()
+	vm := &hypervisor.VM{Name: "db", Disks: []hypervisor.Disk{{Key: "1"}, {Key: "2"}}, Obstacles: []hypervisor.Obstacle{
+		{Kind: hypervisor.ObstacleIndependent, Disk: "2", Device: "Hard disk 2"},
+	}}
+	var refused *hypervisor.ObstacleError
+	if err := refuseObstacles(vm, nil); !errors.As(err, &refused) || len(refused.Obstacles) != 1 {
+		t.Errorf("got %v", err)
+	}
+	if err := refuseObstacles(vm, []hypervisor.DiskKey{"1"}); !errors.As(err, &refused) {
+		t.Errorf("got %v", err)
+	}
+	if err := refuseObstacles(vm, []hypervisor.DiskKey{"2"}); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if err := refuseObstacles(vm, []hypervisor.DiskKey{"2", "3"}); err == nil {
+		t.Error("a disk that isn't there was excluded")
+	}
+	vm.Obstacles = append(vm.Obstacles, hypervisor.Obstacle{Kind: hypervisor.ObstacleTPM, Device: "TPM"})
+	if err := refuseObstacles(vm, []hypervisor.DiskKey{"2"}); !errors.As(err, &refused) || refused.Obstacles[0].Kind != hypervisor.ObstacleTPM {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestMeasuredReader(t *testing.T) {
+	t.Parallel()
+	m := newMeasuredReader(strings.NewReader("abc"), true)
+	if err := m.drain(); err != nil {
+		t.Fatal(err)
+	}
+	const sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" // FIPS 180-2, appendix B.1
+	for _, test := range []struct {
+		name  string
+		entry *types.HttpNfcLeaseManifestEntry
+		ok    bool
+	}{
+		{"no entry", nil, true},
+		{"same", &types.HttpNfcLeaseManifestEntry{ChecksumType: "sha256", Checksum: strings.ToUpper(sum), Size: 3}, true},
+		{"other sum", &types.HttpNfcLeaseManifestEntry{ChecksumType: "sha256", Checksum: "00", Size: 3}, false},
+		{"other size", &types.HttpNfcLeaseManifestEntry{ChecksumType: "sha256", Checksum: sum, Size: 4}, false},
+		{"only SHA-1, which wasn't asked for", &types.HttpNfcLeaseManifestEntry{Sha1: "00", Size: 3}, true},
+	} {
+		if err := m.compare(test.entry); (err == nil) != test.ok {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+	old := newMeasuredReader(strings.NewReader("abc"), false)
+	if err := old.drain(); err != nil {
+		t.Fatal(err)
+	}
+	entry := &types.HttpNfcLeaseManifestEntry{Sha1: "a9993e364706816aba3e25717850c26c9cd0d89d", Size: 3}
+	if err := old.compare(entry); err != nil {
+		t.Error(err)
+	}
+	entry.Sha1 = "00"
+	if err := old.compare(entry); !errors.Is(err, errChecksum) {
+		t.Errorf("got %v", err)
+	}
+	long := newMeasuredReader(io.LimitReader(zeroReader{}, maxTrailer+1), false)
+	if err := long.drain(); !errors.Is(err, vmdk.ErrFormat) {
+		t.Errorf("a trailer without end: %v", err)
+	}
+	broken := newMeasuredReader(io.MultiReader(strings.NewReader("abc"), brokenReader{}), false)
+	_, err := io.ReadAll(broken)
+	if err := broken.explain(err); !errors.Is(err, hypervisor.ErrLost) {
+		t.Errorf("a broken stream: %v", err)
+	}
+	if err := old.explain(fmt.Errorf("x: %w", vmdk.ErrTruncated)); !errors.Is(err, hypervisor.ErrLost) {
+		t.Errorf("a short stream: %v", err)
+	}
+	if err := old.explain(vmdk.ErrCorrupt); errors.Is(err, hypervisor.ErrLost) {
+		t.Errorf("a damaged stream: %v", err)
+	}
+}
+
+type zeroReader struct{}
+
+func (zeroReader) Read(p []byte) (int, error) { return copy(p, make([]byte, len(p))), nil }
+
+type brokenReader struct{}
+
+func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
