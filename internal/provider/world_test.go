@@ -26,6 +26,13 @@ import (
 // TestMain chooses the CLI that the tests with a configuration run: the one of
 // TF_ACC_TERRAFORM_PATH, else terraform, else tofu. Nothing is downloaded.
 func TestMain(m *testing.M) {
+	if os.Getenv(envServe) != "" {
+		if err := Serve(context.Background(), "test", false); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	cli := os.Getenv("TF_ACC_TERRAFORM_PATH")
 	for _, name := range []string{"terraform", "tofu"} {
 		if cli != "" {

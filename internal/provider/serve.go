@@ -1,0 +1,29 @@
+package provider
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-framework/provider"
+	"github.com/hashicorp/terraform-plugin-framework/providerserver"
+)
+
+// Address is where the provider is in the registry.
+const Address = "registry.terraform.io/terraform-vm/vm"
+
+// logoutTimeout is short of the two seconds after which Terraform kills a provider that it has told
+// to end.
+const logoutTimeout = 1500 * time.Millisecond
+
+// Serve serves the provider to the Terraform that started the process, until Terraform ends it.
+func Serve(ctx context.Context, version string, debug bool) error {
+	p := New(version)
+	err := providerserver.Serve(ctx, func() provider.Provider { return p }, providerserver.ServeOpts{
+		Address: Address,
+		Debug:   debug,
+	})
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTimeout)
+	defer cancel()
+	p.Close(closing)
+	return err
+}
