@@ -39,7 +39,8 @@ func child(t *testing.T, name, path string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), program, path)
-	cmd.Env = append(os.Environ(), childEnv+"="+name)
+	// What a child that is killed leaves behind goes with the test.
+	cmd.Env = append(os.Environ(), childEnv+"="+name, "TMPDIR="+t.TempDir())
 	return cmd
 }
 
