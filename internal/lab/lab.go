@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/diskstore"
+	_ "github.com/vmware/govmomi/pbm/simulator" // the storage policy service
 	"github.com/vmware/govmomi/simulator"
 	_ "github.com/vmware/govmomi/vapi/simulator" // the tag service
 	"github.com/vmware/govmomi/vim25/methods"

@@ -64,6 +64,7 @@ func (l *Lab) handle(ctx *simulator.Context, call *simulator.Method) (mo.Referen
 	if ctx.Session != nil && ctx.Session.Registry == l.internal {
 		return nil, nil
 	}
+	correctTypes(ctx, call)
 	if f, ok := l.faults.next(call.Name, faultCall); ok {
 		l.sleep(context.Background(), f.Delay) // the simulator's contexts never end
 		if fault := f.method(); fault != nil {
