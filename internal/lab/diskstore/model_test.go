@@ -2,7 +2,6 @@ package diskstore
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -227,7 +226,7 @@ func (w *world) checkSource(n string, m *model) {
 	src, err := w.s.Source(n)
 	must(w.t, err)
 	got, end := make([]byte, src.Capacity()), int64(0)
-	must(w.t, src.Extents(context.Background(), func(off int64, p []byte) error {
+	must(w.t, src.Extents(w.t.Context(), func(off int64, p []byte) error {
 		if off < end || off+int64(len(p)) > src.Capacity() {
 			w.t.Fatalf("%s: extent of %d bytes at %d after %d", n, len(p), off, end)
 		}
