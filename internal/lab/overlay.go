@@ -47,6 +47,10 @@ type (
 		*simulator.FileManager
 		lab *Lab
 	}
+	environmentBrowser struct {
+		*simulator.EnvironmentBrowser
+		lab *Lab
+	}
 	taskView struct {
 		*simulator.Task
 		lab *Lab
@@ -106,6 +110,8 @@ func (l *Lab) overlay(object mo.Reference) mo.Reference {
 		return &fileManager{o, l}
 	case *simulator.OvfManager:
 		return &ovfManager{o}
+	case *simulator.EnvironmentBrowser:
+		return &environmentBrowser{o, l}
 	case *simulator.Task:
 		return &taskView{o, l}
 	}
