@@ -330,7 +330,7 @@ func (w *watcher) anyWaits(watches []*watch) bool {
 // ask waits for updates and hands them out.
 func (r *watchRound) ask() error {
 	r.w.mu.Lock()
-	if len(r.w.arrived) > 0 {
+	if len(r.w.arrived) > 0 || len(r.w.waiting) == 0 { // the last one may have gone since goOn looked
 		r.w.mu.Unlock()
 		return nil
 	}
