@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/xml"
 	"io"
+	"maps"
 	"net/http"
 	"time"
 )
@@ -32,8 +33,44 @@ func (l *Lab) serveSDK(w http.ResponseWriter, r *http.Request) {
 		record()
 		return
 	}
+	if method == "WaitForUpdatesEx" {
+		l.serveWait(w, r)
+		return
+	}
 	l.model.Service.ServeSDK(w, r)
 }
+
+// serveWait answers a wait for updates. The simulator waits to the end, a minute or so, also for a
+// client that is gone; neither the connection nor the end of the lab shall wait with it.
+func (l *Lab) serveWait(w http.ResponseWriter, r *http.Request) {
+	answer := &heldAnswer{header: http.Header{}, code: http.StatusOK}
+	ready := make(chan struct{})
+	go func() {
+		defer close(ready)
+		l.model.Service.ServeSDK(answer, r)
+	}()
+	select {
+	case <-ready:
+	case <-r.Context().Done():
+		return
+	case <-l.done:
+		return
+	}
+	maps.Copy(w.Header(), answer.header)
+	w.WriteHeader(answer.code)
+	_, _ = w.Write(answer.body.Bytes()) // a client that is gone misses nothing
+}
+
+// A heldAnswer holds an answer back until it is complete.
+type heldAnswer struct {
+	header http.Header
+	code   int
+	body   bytes.Buffer
+}
+
+func (a *heldAnswer) Header() http.Header         { return a.header }
+func (a *heldAnswer) WriteHeader(code int)        { a.code = code }
+func (a *heldAnswer) Write(p []byte) (int, error) { return a.body.Write(p) }
 
 // breakConnection answers a request as a broken server or network does.
 func (l *Lab) breakConnection(w http.ResponseWriter, r *http.Request, fault string) {
