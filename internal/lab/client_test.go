@@ -1,11 +1,17 @@
 package lab_test
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/property"
+	"github.com/vmware/govmomi/vapi/rest"
+	"github.com/vmware/govmomi/vapi/tags"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -226,4 +232,55 @@ func TestDiskManager(t *testing.T) {
 	f := object.NewFileManager(e.client.Client)
 	e.must(e.wait(e.vm.PowerOn(e.ctx)))
 	e.refused("delete a running VM's directory", e.wait(f.DeleteDatastoreFile(e.ctx, "[LocalDS_0] web01", dc)), &types.FileLocked{})
+}
+
+func TestTags(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, lab.Options{})
+	if got := e.status("web01").Tags; len(got) != 1 || got[0] != "environment/production" {
+		t.Errorf("tags of a seeded VM: %v", got)
+	}
+	c := rest.NewClient(e.client.Client)
+	e.must(c.Login(e.ctx, url.UserPassword(e.User(), e.Password())))
+	m := tags.NewManager(c)
+	id, err := m.CreateCategory(e.ctx, &tags.Category{
+		Name: "team", Cardinality: "MULTIPLE", AssociableTypes: []string{"urn:vim25:VirtualMachine"},
+	})
+	e.must(err)
+	category, err := m.GetCategory(e.ctx, id)
+	e.must(err)
+	if len(category.AssociableTypes) != 1 || category.AssociableTypes[0] != "VirtualMachine" {
+		t.Errorf("%v", category.AssociableTypes)
+	}
+	tag, err := m.CreateTag(e.ctx, &tags.Tag{Name: "storage", CategoryID: id})
+	e.must(err)
+	e.must(m.AttachTag(e.ctx, tag, e.vm))
+	if got := e.status("web01").Tags; len(got) != 2 || got[1] != "team/storage" {
+		t.Errorf("%v", got)
+	}
+	if c := rest.NewClient(e.client.Client); c.Login(e.ctx, url.UserPassword(e.User(), "wrong")) == nil {
+		t.Error("the tag service takes a wrong password")
+	}
+}
+
+// TestGeneralType checks that a cluster can be asked for as the compute resource that it is.
+func TestGeneralType(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, lab.Options{})
+	cluster, err := e.finder.ClusterComputeResource(e.ctx, "DC0_C0")
+	e.must(err)
+	ref := types.ManagedObjectReference{Type: "ComputeResource", Value: cluster.Reference().Value}
+	var o mo.ComputeResource
+	e.must(property.DefaultCollector(e.client.Client).RetrieveOne(e.ctx, ref, []string{"name", "environmentBrowser"}, &o))
+	if o.Name != "DC0_C0" || o.EnvironmentBrowser == nil {
+		t.Fatalf("%+v", o)
+	}
+	res, err := methods.QueryConfigOption(e.ctx, e.client, &types.QueryConfigOption{This: *o.EnvironmentBrowser, Key: "vmx-17"})
+	e.must(err)
+	if v := res.Returnval; v.Version != "vmx-17" || v.HardwareOptions.HwVersion != 17 {
+		t.Errorf("%s %d", v.Version, v.HardwareOptions.HwVersion)
+	}
+	wrong := types.ManagedObjectReference{Type: "VirtualApp", Value: e.properties().ResourcePool.Value}
+	err = property.DefaultCollector(e.client.Client).RetrieveOne(e.ctx, wrong, []string{"name"}, &mo.VirtualApp{})
+	e.refused("a pool as a vApp", err, &types.ManagedObjectNotFound{})
 }

@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
-	"reflect"
 	"slices"
-	"sync"
 
 	"github.com/google/uuid"
 	"github.com/vmware/govmomi/simulator"
@@ -77,22 +73,6 @@ func (l *Lab) withTags(ctx context.Context, fn func(*tags.Manager) error) error 
 	return errors.Join(err, client.Logout(ctx))
 }
 
-// tagService is what the tag service's simulator offers beside HTTP.
-type tagService interface {
-	AttachTag(types.ManagedObjectReference, string) types.BaseMethodFault
-	DetachTag(types.ManagedObjectReference, string) types.BaseMethodFault
-	AttachedTags(types.ManagedObjectReference) ([]string, types.BaseMethodFault)
-	GetTagByCategoryAndName(category, name string) (string, types.BaseMethodFault)
-	GetTagCategoryAndName(tag string) (category, name string, fault types.BaseMethodFault)
-}
-
-// tagService is nil on ESX.
-func (l *Lab) tagService() tagService {
-	handler, _ := l.model.Service.ServeMux.Handler(&http.Request{URL: &url.URL{Path: rest.Path + "/"}})
-	service, _ := handler.(tagService)
-	return service
-}
-
 // tagsOf lists an object's tags as "category/tag".
 func (l *Lab) tagsOf(ref types.ManagedObjectReference) []string {
 	list := []string{}
@@ -108,24 +88,6 @@ func (l *Lab) tagsOf(ref types.ManagedObjectReference) []string {
 	}
 	slices.Sort(list)
 	return list
-}
-
-// categoryName is the name of a tag category. The simulator has it in a field of a type that it doesn't
-// export.
-func categoryName(service tagService, id string) string {
-	if locker, ok := service.(sync.Locker); ok {
-		locker.Lock()
-		defer locker.Unlock()
-	}
-	field := reflect.Indirect(reflect.ValueOf(service)).FieldByName("Category")
-	if !field.IsValid() {
-		return id
-	}
-	categories, _ := field.Interface().(map[string]*tags.Category)
-	if c := categories[id]; c != nil {
-		return c.Name
-	}
-	return id
 }
 
 // datacenter is the only one.

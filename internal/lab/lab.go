@@ -230,6 +230,7 @@ func (l *Lab) install(ctx context.Context) error {
 	for _, path := range []string{registry.Path, registry.Path + "/vimService"} {
 		svc.HandleFunc("POST "+path, l.serveSDK)
 	}
+	l.installTagging()
 	l.installTransfers()
 	return nil
 }
