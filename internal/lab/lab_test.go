@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -98,5 +99,31 @@ func TestSeed(t *testing.T) {
 	vm := status.VMs[0]
 	if vm.PowerState != "poweredOn" || len(vm.Disks) != 2 || vm.Disks[0].Key != 2000 || len(vm.Tags) != 1 || len(vm.NICs) != 2 {
 		t.Errorf("%+v", vm)
+	}
+}
+
+func TestStart(t *testing.T) {
+	t.Parallel()
+	l, err := lab.Start(t.Context(), lab.Options{VMs: []lab.VMSpec{{Name: "web01", Disks: []string{rawDisk(t, 1<<20)}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := l.Status(); len(s.Sessions) != 0 || len(l.Calls()) != 0 || len(s.Leases) != 0 {
+		t.Errorf("sessions %+v, calls %v, leases %+v", s.Sessions, l.Calls(), s.Leases)
+	}
+	if err := l.AddVM(t.Context(), lab.VMSpec{Name: "web01"}); err == nil {
+		t.Error("a name is given twice")
+	}
+	if err := l.AddVM(t.Context(), lab.VMSpec{Name: "web02", PoweredOff: true}); err != nil {
+		t.Error(err)
+	}
+	if _, err := lab.Start(t.Context(), lab.Options{Listen: l.URL().Host}); err == nil {
+		t.Error("two labs on one address")
+	}
+	if _, err := lab.Start(t.Context(), lab.Options{VMs: []lab.VMSpec{{Name: "x", Disks: []string{"/not/there.raw"}}}}); err == nil {
+		t.Error("a disk that isn't there")
+	}
+	if err := errors.Join(l.Close(), l.Close()); err != nil {
+		t.Error(err)
 	}
 }
