@@ -225,7 +225,7 @@ func (c *Client) endTask(ctx, lookCtx context.Context, ref types.ManagedObjectRe
 	if _, err := c.watchTask(ctx, ref); err == nil || ctx.Err() == nil {
 		return err
 	}
-	_, err := c.cancelTask(lookCtx, ref)
+	_, err := c.cancelTask(lookCtx, ref, cancelTimeout)
 	return err
 }
 

@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,6 +16,10 @@ import (
 // cancelTimeout is how long a cancelled task may take to come to its end. Removing a snapshot can't be
 // cancelled once it commits, so this is an upper limit on how long a cancelled caller is kept.
 const cancelTimeout = 2 * time.Minute
+
+// questionTimeout is the same for a task that waits for a person's answer. It ends with the answer, which
+// may never come.
+const questionTimeout = 3 * time.Second
 
 // waitTask waits for the end of a task.
 //
@@ -30,7 +35,12 @@ func (c *Client) waitTask(ctx context.Context, t *object.Task) (*types.TaskInfo,
 	if ctx.Err() == nil {
 		return info, fmt.Errorf("wait for %s: %w", t.Reference().Value, err)
 	}
-	info, late := c.cancelTask(context.WithoutCancel(ctx), t.Reference())
+	limit := cancelTimeout
+	var question *questionError
+	if errors.As(context.Cause(ctx), &question) {
+		limit = questionTimeout
+	}
+	info, late := c.cancelTask(context.WithoutCancel(ctx), t.Reference(), limit)
 	switch {
 	case late != nil:
 		return info, fmt.Errorf("%s: %w; how it ended is not known: %w", t.Reference().Value, ctx.Err(), late)
@@ -40,9 +50,11 @@ func (c *Client) waitTask(ctx context.Context, t *object.Task) (*types.TaskInfo,
 	return info, fmt.Errorf("%s: %w; the task was cancelled", t.Reference().Value, ctx.Err())
 }
 
-// cancelTask asks the server to cancel a task, and waits for its end.
-func (c *Client) cancelTask(ctx context.Context, ref types.ManagedObjectReference) (*types.TaskInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
+// cancelTask asks the server to cancel a task, and waits for its end, but not longer than limit.
+func (c *Client) cancelTask(
+	ctx context.Context, ref types.ManagedObjectReference, limit time.Duration,
+) (*types.TaskInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	_, err := methods.CancelTask(ctx, c.vim, &types.CancelTask{This: ref})
 	// NotSupported: it can't be cancelled. InvalidState: it has ended by itself.

@@ -224,6 +224,7 @@ type watchRound struct {
 	collector types.ManagedObjectReference // zero: there is none
 	version   string
 	filters   map[types.ManagedObjectReference][]*watch
+	fresh     []types.ManagedObjectReference // filters that nothing was heard of yet
 }
 
 // maxWait is how long a question for updates may stay open, in seconds. It is short enough that no proxy
@@ -257,7 +258,8 @@ func (r *watchRound) create() error {
 	if err != nil {
 		return err
 	}
-	r.collector, r.version, r.filters = res.Returnval, "", make(map[types.ManagedObjectReference][]*watch)
+	r.collector, r.version, r.fresh = res.Returnval, "", nil
+	r.filters = make(map[types.ManagedObjectReference][]*watch)
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	r.w.arrived = r.w.arrived[:0]
@@ -295,6 +297,7 @@ func (r *watchRound) register() error {
 		return err
 	}
 	r.filters[res.Returnval] = arrived
+	r.fresh = append(r.fresh, res.Returnval)
 	// A question without a version is answered at once with all that is so now, so that a change
 	// before the filter was there isn't missed.
 	r.version = ""
@@ -355,15 +358,33 @@ func (r *watchRound) ask() error {
 		return nil
 	}
 	r.version = res.Returnval.Version
+	heard := make(map[types.ManagedObjectReference]bool)
 	for _, set := range res.Returnval.FilterSet {
 		for _, missing := range set.MissingSet {
 			r.gone(r.filters[set.Filter], missing.Obj)
 		}
 		for _, update := range set.ObjectSet {
+			heard[update.Obj] = true
 			r.deliver(r.filters[set.Filter], update)
 		}
 	}
+	if res.Returnval.Truncated == nil || !*res.Returnval.Truncated {
+		r.missing(heard)
+	}
 	return nil
+}
+
+// missing ends the watches of objects that a fresh filter doesn't say anything of: its first answer has
+// all that exist.
+func (r *watchRound) missing(heard map[types.ManagedObjectReference]bool) {
+	for _, filter := range r.fresh {
+		for _, one := range r.filters[filter] {
+			if !heard[one.ref] {
+				r.gone(r.filters[filter], one.ref)
+			}
+		}
+	}
+	r.fresh = nil
 }
 
 // deliver hands an update to those who watch its object.
