@@ -336,8 +336,8 @@ func (d *demo) tearDown(ctx context.Context) error {
 		}
 	}
 	if files := filesOfVM(s); len(s.VMs)+len(s.Leases)+len(s.Sessions)+running+len(files) > 0 {
-		return fmt.Errorf("left behind: %d VMs, %d leases, %d sessions, %d tasks, files %q",
-			len(s.VMs), len(s.Leases), len(s.Sessions), running, files)
+		return fmt.Errorf("left behind: %d VMs, leases %s, sessions %s, %d tasks, files %q",
+			len(s.VMs), s.Leases, s.Sessions, running, files)
 	}
 	d.line("left behind", "no VM, no file, no lease, no session, no task")
 	return nil
