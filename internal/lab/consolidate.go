@@ -18,8 +18,7 @@ func (s *snapshot) RemoveSnapshotTask(ctx *simulator.Context, r *types.RemoveSna
 		body.Fault_ = simulator.Fault("", &types.ManagedObjectNotFound{Obj: s.Vm})
 		return body
 	}
-	overlay := &virtualMachine{vm, s.lab}
-	task := s.lab.startJob(ctx, overlay.job("RemoveSnapshot_Task"), func(j *job) (_ types.AnyType, fault types.BaseMethodFault) {
+	task := s.lab.startVMJob(ctx, vm, "RemoveSnapshot_Task", func(j *job) (_ types.AnyType, fault types.BaseMethodFault) {
 		j.sim.WithLock(vm, func() {
 			info := snapshotInfo(vm)
 			node, _, _ := findNode(info.RootSnapshotList, s.Self)

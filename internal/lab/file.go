@@ -41,7 +41,7 @@ func (l *Lab) fileStatus() []FileStatus {
 		root := ds.Summary.Url
 		_ = filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
-				return nil // gone meanwhile
+				return nil //nolint:nilerr // gone meanwhile
 			}
 			rel, err := filepath.Rel(root, file)
 			if err != nil {

@@ -80,7 +80,7 @@ type Lab struct {
 	mu       sync.Mutex
 	calls    map[string]int
 	hooks    map[string]func(context.Context)
-	overlays map[*simulator.Registry]bool
+	overlays map[*simulator.Registry]string        // sessions that have overlays, with their keys
 	jobs     map[types.ManagedObjectReference]*job // running tasks by reference
 	busy     map[types.ManagedObjectReference]*job // the task that changes an object
 	points   map[types.ManagedObjectReference]*point
@@ -112,7 +112,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		options: o, dir: o.Dir, done: make(chan struct{}),
 		calls:    make(map[string]int),
 		hooks:    make(map[string]func(context.Context)),
-		overlays: make(map[*simulator.Registry]bool),
+		overlays: make(map[*simulator.Registry]string),
 		jobs:     make(map[types.ManagedObjectReference]*job),
 		busy:     make(map[types.ManagedObjectReference]*job),
 		points:   make(map[types.ManagedObjectReference]*point),

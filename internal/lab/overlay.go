@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -82,12 +83,31 @@ func (l *Lab) handle(ctx *simulator.Context, call *simulator.Method) (mo.Referen
 	if overlay := l.overlay(ctx.Map.Get(call.This)); overlay != nil {
 		// Put writes to managed entities.
 		ctx.WithLock(overlay, func() { ctx.Session.Registry.Put(overlay) })
-		l.mu.Lock()
-		l.overlays[ctx.Session.Registry] = true
-		l.mu.Unlock()
+		l.noteSession(ctx.Session)
 	}
 	return nil, nil
 }
+
+// noteSession notes that a session has overlays, and from time to time forgets those that have ended.
+func (l *Lab) noteSession(session *simulator.Session) {
+	l.mu.Lock()
+	l.overlays[session.Registry] = session.Key
+	many := len(l.overlays) > maxSessions
+	l.mu.Unlock()
+	if !many {
+		return
+	}
+	alive := map[string]bool{session.Key: true}
+	for _, s := range l.sessions() {
+		alive[s.Key] = true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.overlays, func(_ *simulator.Registry, key string) bool { return !alive[key] })
+}
+
+// maxSessions is how many sessions may be noted before those that have ended are looked for.
+const maxSessions = 64
 
 // overlay is what stands before an object of the simulator, nil for most.
 func (l *Lab) overlay(object mo.Reference) mo.Reference {

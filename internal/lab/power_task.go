@@ -171,7 +171,8 @@ func (dc *datacenter) PowerOnMultiVMTask(ctx *simulator.Context, r *types.PowerO
 				return nil, &types.ManagedObjectNotFound{Obj: ref}
 			}
 			overlay := &virtualMachine{vm, dc.lab}
-			attempt := overlay.startPower(j.sim, "PowerOnVM_Task", poweredOn)
+			var attempt types.ManagedObjectReference
+			j.sim.WithLock(vm, func() { attempt = overlay.startPower(j.sim, "PowerOnVM_Task", poweredOn) })
 			result.Attempted = append(result.Attempted, types.ClusterAttemptedVmInfo{Vm: ref, Task: &attempt})
 		}
 		return result, nil

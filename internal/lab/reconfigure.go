@@ -235,6 +235,9 @@ func (vm *virtualMachine) RenameTask(ctx *simulator.Context, r *types.Rename_Tas
 
 // MarkAsTemplate makes a template of a VM that is powered off.
 func (vm *virtualMachine) MarkAsTemplate(ctx *simulator.Context, r *types.MarkAsTemplate) soap.HasFault {
+	if running := vm.lab.busyWith(vm.Self); running != nil {
+		return &methods.MarkAsTemplateBody{Fault_: simulator.Fault("", &types.TaskInProgress{Task: *running})}
+	}
 	if vm.lab.leaseHolding(vm.Self) {
 		return &methods.MarkAsTemplateBody{Fault_: simulator.Fault("", &types.InvalidState{})}
 	}

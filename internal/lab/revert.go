@@ -39,8 +39,7 @@ func (vm *virtualMachine) RevertToCurrentSnapshotTask(
 func (l *Lab) startRevert(
 	ctx *simulator.Context, vm *simulator.VirtualMachine, method string, to types.ManagedObjectReference, suppress bool,
 ) types.ManagedObjectReference {
-	overlay := &virtualMachine{vm, l}
-	return l.startJob(ctx, overlay.job(method), func(j *job) (_ types.AnyType, fault types.BaseMethodFault) {
+	return l.startVMJob(ctx, vm, method, func(j *job) (_ types.AnyType, fault types.BaseMethodFault) {
 		j.sim.WithLock(vm, func() { fault = l.revert(j.sim, vm, to, suppress) })
 		return nil, fault
 	})

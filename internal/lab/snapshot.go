@@ -55,6 +55,15 @@ func (vm *virtualMachine) job(method string) jobSpec {
 	}
 }
 
+// startVMJob starts a task that changes a VM, for a call on something else: the VM isn't locked yet.
+func (l *Lab) startVMJob(
+	ctx *simulator.Context, vm *simulator.VirtualMachine, method string, do work,
+) (task types.ManagedObjectReference) {
+	overlay := &virtualMachine{vm, l}
+	ctx.WithLock(vm, func() { task = l.startJob(ctx, overlay.job(method), do) })
+	return task
+}
+
 func (vm *virtualMachine) startSnapshot(ctx *simulator.Context, r snapshotRequest) types.ManagedObjectReference {
 	spec := vm.job(r.method)
 	spec.cancelable = true
@@ -99,7 +108,7 @@ func (l *Lab) takeSnapshot(
 		CreateTime: time.Now(), State: p.state, ReplaySupported: types.NewBool(false),
 		Quiesced: r.quiesce != nil && tools && !r.memory,
 	}
-	if parent, _, depth := findCurrent(info); depth > 0 {
+	if parent, depth := findCurrent(info); depth > 0 {
 		parent.ChildSnapshotList = append(parent.ChildSnapshotList, node)
 	} else {
 		info.RootSnapshotList = append(info.RootSnapshotList, node)
@@ -111,11 +120,12 @@ func (l *Lab) takeSnapshot(
 }
 
 // findCurrent finds the node of the current snapshot.
-func findCurrent(info *types.VirtualMachineSnapshotInfo) (node, parent *types.VirtualMachineSnapshotTree, depth int) {
+func findCurrent(info *types.VirtualMachineSnapshotInfo) (node *types.VirtualMachineSnapshotTree, depth int) {
 	if info.CurrentSnapshot == nil {
-		return nil, nil, 0
+		return nil, 0
 	}
-	return findNode(info.RootSnapshotList, *info.CurrentSnapshot)
+	node, _, depth = findNode(info.RootSnapshotList, *info.CurrentSnapshot)
+	return node, depth
 }
 
 // checkSnapshot refuses what a real host refuses.
@@ -138,7 +148,7 @@ func checkSnapshot(vm *simulator.VirtualMachine, r snapshotRequest) types.BaseMe
 		}
 	}
 	if vm.Snapshot != nil {
-		if _, _, depth := findCurrent(vm.Snapshot); depth >= maxSnapshotLevels {
+		if _, depth := findCurrent(vm.Snapshot); depth >= maxSnapshotLevels {
 			return &types.TooManySnapshotLevels{}
 		}
 	}

@@ -210,14 +210,19 @@ func nicStatus(ctx *simulator.Context, device types.BaseVirtualEthernetCard) NIC
 	return s
 }
 
+// sessions are the sessions that are logged in.
+func (l *Lab) sessions() []types.UserSession {
+	view := &simulator.Session{Registry: simulator.NewRegistry(), Map: l.model.Map()}
+	manager, ok := view.Get(l.model.Map().SessionManager().Self).(*simulator.SessionManager)
+	if !ok {
+		return nil
+	}
+	return manager.SessionList
+}
+
 func (l *Lab) sessionStatus() []SessionStatus {
 	list := []SessionStatus{}
-	sessions := &simulator.Session{Registry: simulator.NewRegistry(), Map: l.model.Map()}
-	manager, ok := sessions.Get(l.model.Map().SessionManager().Self).(*simulator.SessionManager)
-	if !ok {
-		return list
-	}
-	for _, s := range manager.SessionList {
+	for _, s := range l.sessions() {
 		list = append(list, SessionStatus{User: s.UserName, Agent: s.UserAgent, Login: s.LoginTime})
 	}
 	slices.SortFunc(list, func(a, b SessionStatus) int { return a.Login.Compare(b.Login) })
