@@ -57,7 +57,8 @@ func (l *Lab) createCopy(
 		return nil, fault
 	}
 	bare := types.VirtualMachineConfigSpec{
-		Name: spec.Name, GuestId: config.GuestId, Version: config.Version, Uuid: config.Uuid, InstanceUuid: config.InstanceUuid,
+		Name:    unescapeName(spec.Name), // the simulator escapes what is escaped once more
+		GuestId: config.GuestId, Version: config.Version, Uuid: config.Uuid, InstanceUuid: config.InstanceUuid,
 		Files: spec.Files, Crypto: spec.Crypto,
 	}
 	body, ok := f.CreateVMTask(ctx, &types.CreateVM_Task{This: folder, Config: bare, Pool: pool, Host: host}).(*methods.CreateVM_TaskBody)

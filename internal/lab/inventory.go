@@ -115,6 +115,7 @@ func (l *Lab) AddVM(ctx context.Context, spec VMSpec) error {
 }
 
 func (l *Lab) addVM(ctx context.Context, spec VMSpec) error {
+	spec.Name = escapeName(spec.Name) // which names its files too
 	place, err := l.seedPlace()
 	if err != nil {
 		return err

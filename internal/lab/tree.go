@@ -122,6 +122,11 @@ func escapeName(name string) string {
 	return b.String()
 }
 
+// unescapeName is the reverse of escapeName.
+func unescapeName(name string) string {
+	return strings.NewReplacer("%25", "%", "%2f", "/", "%2F", "/", "%5c", `\`, "%5C", `\`).Replace(name)
+}
+
 // escapeAt says whether s starts with an escape sequence.
 func escapeAt(s string) bool {
 	return len(s) >= 3 && isHex(s[1]) && isHex(s[2])
