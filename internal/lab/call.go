@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -77,6 +78,13 @@ func (l *Lab) breakConnection(w http.ResponseWriter, r *http.Request, fault stri
 	switch fault {
 	case "503":
 		http.Error(w, "503 Service Unavailable", http.StatusServiceUnavailable)
+	case "lost":
+		answer := &lostWriter{header: http.Header{}}
+		l.model.Service.ServeSDK(answer, r)
+		w.Header().Set("Content-Length", strconv.Itoa(answer.body.Len()))
+		_, _ = w.Write(answer.body.Bytes()[:answer.body.Len()/2])
+		_ = http.NewResponseController(w).Flush() // the client sees the beginning
+		panic(http.ErrAbortHandler)
 	case "hang":
 		select {
 		case <-r.Context().Done():
@@ -86,6 +94,16 @@ func (l *Lab) breakConnection(w http.ResponseWriter, r *http.Request, fault stri
 		panic(http.ErrAbortHandler) // the server closes the connection without an answer
 	}
 }
+
+// A lostWriter keeps an answer that is not going to arrive.
+type lostWriter struct {
+	header http.Header
+	body   bytes.Buffer
+}
+
+func (w *lostWriter) Header() http.Header         { return w.header }
+func (w *lostWriter) WriteHeader(int)             {}
+func (w *lostWriter) Write(p []byte) (int, error) { return w.body.Write(p) }
 
 // sleep waits. It is false when ctx or the lab ended before.
 func (l *Lab) sleep(ctx context.Context, d time.Duration) bool {

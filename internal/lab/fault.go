@@ -18,7 +18,8 @@ type Fault struct {
 	Method string `json:"method"`
 	// Fault is the name of a vim fault type ("TaskInProgress"). A method that starts a task succeeds and
 	// the task fails; with "call:" before the name the call itself fails. Beyond these there are "drop"
-	// (the connection breaks), "503", "hang" (no answer until the client goes away), for transfers
+	// (the connection breaks before the call acts), "lost" (it acts, and the connection breaks in the middle
+	// of the answer), "503", "hang" (no answer until the client goes away), for transfers
 	// "truncate" and "corrupt", and for ShutdownGuest "ignore" (the guest does nothing). Empty: nothing
 	// but the delay.
 	Fault string `json:"fault"`
@@ -42,7 +43,7 @@ const (
 )
 
 // transportFaults break the connection rather than the call.
-var transportFaults = []string{"drop", "503", "hang"}
+var transportFaults = []string{"drop", "lost", "503", "hang"}
 
 func (f Fault) kind() faultKind {
 	switch {

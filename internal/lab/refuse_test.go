@@ -331,6 +331,11 @@ func TestFaults(t *testing.T) {
 	if _, err := methods.RefreshStorageInfo(e.ctx, e.client, &types.RefreshStorageInfo{This: e.vm.Reference()}); err == nil {
 		t.Error("503 is no error")
 	}
+	e.Fault(lab.Fault{Method: "PowerOffVM_Task", Fault: "lost"})
+	if _, err := e.vm.PowerOff(e.ctx); err == nil {
+		t.Error("a lost answer is no error")
+	}
+	e.must(e.vm.WaitForPowerState(e.ctx, types.VirtualMachinePowerStatePoweredOff)) // it did act
 	if unhit := e.UnhitFaults(); len(unhit) != 0 {
 		t.Errorf("not hit: %+v", unhit)
 	}
