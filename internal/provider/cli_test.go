@@ -46,7 +46,10 @@ func (w *world) workspace() *workspace {
 // write replaces the configuration.
 func (s *workspace) write(config string) {
 	s.w.t.Helper()
-	const head = "terraform {\n  required_providers {\n    vm = {\n      source = \"terraform-vm/vm\"\n    }\n  }\n}\n"
+	head := "terraform {\n  required_providers {\n    vm = {\n      source = \"terraform-vm/vm\"\n    }\n  }\n}\n"
+	if strings.Contains(config, "required_providers") {
+		head = ""
+	}
 	if err := os.WriteFile(filepath.Join(s.dir, "main.tf"), []byte(head+config), 0o600); err != nil {
 		s.w.t.Fatal(err)
 	}

@@ -1,0 +1,2 @@
+# By the ID of the backup. The data source vm_backups lists them.
+terraform import vm_backup.web01 61a9e2d1bf3f6c5b0f1a7c9f4e1d2c3b

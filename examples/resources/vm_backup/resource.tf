@@ -1,0 +1,22 @@
+# A backup that outlives the virtual machine, the host and this configuration.
+resource "vm_backup" "web01" {
+  vm          = "web01" # or vsphere_virtual_machine.web01.id
+  description = "Before the upgrade to 2.4.1"
+
+  quiesce = {
+    mode = "preferred"
+  }
+
+  tags = {
+    release = "2.4.1"
+  }
+
+  # A new value takes a new backup. The one before is retained.
+  triggers = {
+    release = "2.4.1"
+  }
+}
+
+output "stored_bytes" {
+  value = vm_backup.web01.stored_bytes
+}

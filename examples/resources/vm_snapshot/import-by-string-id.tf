@@ -1,0 +1,4 @@
+import {
+  to = vm_snapshot.before_upgrade
+  id = "web01:before upgrade"
+}

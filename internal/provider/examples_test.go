@@ -1,0 +1,88 @@
+package provider
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// TestExamples applies every example of the documentation as it is written, with the provider
+// configured from the environment.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	const root = "../../examples"
+	files, err := filepath.Glob(filepath.Join(root, "*", "*", "*.tf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := filepath.Glob(filepath.Join(root, "*", "*.tf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, top...)
+	if len(files) < 10 {
+		t.Fatalf("only %d examples in %s", len(files), root)
+	}
+	for _, file := range files {
+		name, err := filepath.Rel(root, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(filepath.ToSlash(name), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.setenv(envAllowUnverifiedSSL, "true")
+			s := w.workspace()
+			config := readFile(t, file)
+			switch filepath.ToSlash(name) {
+			case "resources/vm_snapshot/import-by-string-id.tf":
+				_, err := w.client().CreateSnapshot(t.Context(), hypervisor.VMID(w.vm("web01").ID), hypervisor.SnapshotSpec{
+					Name: "before upgrade", Quiesce: &hypervisor.Quiesce{},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				config += readFile(t, filepath.Join(filepath.Dir(file), "resource.tf"))
+			case "resources/vm_backup/import-by-string-id.tf":
+				id := exampleBackup(t, s)
+				config = regexp.MustCompile(`[0-9a-f]{32}`).ReplaceAllLiteralString(config, id)
+				config += readFile(t, filepath.Join(filepath.Dir(file), "resource.tf"))
+			case "data-sources/vm_backup/data-source.tf", "data-sources/vm_backups/data-source.tf":
+				exampleBackup(t, s)
+			}
+			s.write(config)
+			out := s.must("apply", "-auto-approve")
+			if strings.Contains(name, "import") && !strings.Contains(out, "1 imported, 0 added") {
+				t.Errorf("nothing was imported:\n%s", out)
+			}
+			if out := s.must("plan", "-detailed-exitcode"); !strings.Contains(out, "No changes") {
+				t.Errorf("the second plan isn't empty:\n%s", out)
+			}
+			s.must("destroy", "-auto-approve")
+		})
+	}
+}
+
+func readFile(t *testing.T, file string) string {
+	t.Helper()
+	p, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(p)
+}
+
+// exampleBackup takes the backup of the example for vm_backup and forgets it, so that it is only in the
+// repository. It returns its ID.
+func exampleBackup(t *testing.T, s *workspace) string {
+	t.Helper()
+	s.write(readFile(t, "../../examples/resources/vm_backup/resource.tf") + "output \"id\" {\n  value = vm_backup.web01.id\n}\n")
+	s.must("apply", "-auto-approve")
+	id := regexp.MustCompile(`[0-9a-f]{32}`).FindString(s.must("output", "-raw", "id"))
+	s.must("destroy", "-auto-approve")
+	return id
+}
