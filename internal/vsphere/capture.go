@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -81,12 +82,30 @@ func readCapture(config hypervisor.Config) (*capture, error) {
 	if err := json.Unmarshal(config.Data, &c); err != nil {
 		return nil, fmt.Errorf("%w: %w", hypervisor.ErrConfigFormat, err)
 	}
+	if len(c.Config) == 0 || string(c.Config) == "null" {
+		return nil, fmt.Errorf("%w: it holds no configuration", hypervisor.ErrConfigFormat)
+	}
 	info, err := decodeConfig(c.Config)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", hypervisor.ErrConfigFormat, err)
 	}
+	for _, d := range info.Hardware.Device {
+		if isNil(d) {
+			return nil, fmt.Errorf("%w: it has a device without properties", hypervisor.ErrConfigFormat)
+		}
+	}
+	for _, o := range info.ExtraConfig {
+		if isNil(o) {
+			return nil, fmt.Errorf("%w: it has an option without properties", hypervisor.ErrConfigFormat)
+		}
+	}
 	c.config = info
 	return &c, nil
+}
+
+// isNil reports whether an interface holds nothing, or a pointer to nothing.
+func isNil(v any) bool {
+	return v == nil || reflect.ValueOf(v).Kind() == reflect.Pointer && reflect.ValueOf(v).IsNil()
 }
 
 // encode is the reverse of readCapture.

@@ -252,13 +252,15 @@ func (l *lease) useSHA256(ctx context.Context) bool {
 }
 
 // complete ends the lease successfully. Only the first of complete and abort does something; further
-// calls return what the first did.
+// calls return what the first did. The call runs to its end even when ctx ends, so that it is known
+// whether the server has let go of the VM.
 func (l *lease) complete(ctx context.Context) error {
 	l.end.Do(func() {
-		if err := l.lost(); err != nil {
-			l.endErr = err
+		if l.endErr = l.lost(); l.endErr != nil {
 			return
 		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseCleanup)
+		defer cancel()
 		_, err := methods.HttpNfcLeaseComplete(ctx, l.client.vim, &types.HttpNfcLeaseComplete{This: l.ref})
 		if err != nil {
 			l.endErr = fmt.Errorf("complete lease: %w", classify(err))

@@ -85,24 +85,36 @@ func spaceNeeded(d *types.VirtualDisk, usage map[int32]int64) int64 {
 
 // readStores reads the datastores that can be used at the target.
 func (c *Client) readStores(ctx context.Context, p *placement) error {
-	objects, err := c.propertiesOf(ctx, p.compute.Datastore, types.PropertySpec{
-		Type: "Datastore", PathSet: []string{"name", "summary", "browser"},
-	})
+	stores, err := c.stores(ctx, p.compute.Datastore)
 	if err != nil {
 		return err
 	}
-	p.stores = map[string]mo.Datastore{}
-	for _, ref := range p.compute.Datastore {
+	maps.DeleteFunc(stores, func(_ string, ds mo.Datastore) bool {
+		mode := ds.Summary.MaintenanceMode
+		normal := mode == "" || mode == string(types.DatastoreSummaryMaintenanceModeStateNormal)
+		return !ds.Summary.Accessible || !normal
+	})
+	p.stores = stores
+	return nil
+}
+
+// stores reads datastores, by name.
+func (c *Client) stores(ctx context.Context, refs []types.ManagedObjectReference) (map[string]mo.Datastore, error) {
+	objects, err := c.propertiesOf(ctx, refs, types.PropertySpec{
+		Type: "Datastore", PathSet: []string{"name", "summary", "browser"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	stores := map[string]mo.Datastore{}
+	for _, ref := range refs {
 		var ds mo.Datastore
 		if err := load(objects, ref, &ds); err != nil {
-			return err
+			return nil, err
 		}
-		normal := ds.Summary.MaintenanceMode == "" || ds.Summary.MaintenanceMode == string(types.DatastoreSummaryMaintenanceModeStateNormal)
-		if ds.Summary.Accessible && normal {
-			p.stores[ds.Name] = ds
-		}
+		stores[ds.Name] = ds
 	}
-	return nil
+	return stores, nil
 }
 
 func (p *placement) checkStore(name string) error {
@@ -152,30 +164,45 @@ func (c *Client) placeDirectory(ctx context.Context, _ hypervisor.RestoreSpec, _
 
 // datastoreHas reports whether a directory of a datastore has a file or directory.
 func (c *Client) datastoreHas(ctx context.Context, ds mo.Datastore, directory, name string) (bool, error) {
+	found, err := c.searchDatastore(ctx, ds, directory, name)
+	if errors.Is(err, errNoFile) {
+		return false, nil
+	}
+	return slices.Contains(found, name), err
+}
+
+// searchDatastore lists the files in a directory whose names match a pattern.
+// Error: errNoFile when there is no such directory.
+func (c *Client) searchDatastore(ctx context.Context, ds mo.Datastore, directory, pattern string) ([]string, error) {
 	if directory == "." {
 		directory = ""
 	}
 	info, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 		res, err := methods.SearchDatastore_Task(ctx, c.vim, &types.SearchDatastore_Task{
 			This: ds.Browser, DatastorePath: joinPath(ds.Name, directory),
-			SearchSpec: &types.HostDatastoreBrowserSearchSpec{MatchPattern: []string{name}},
+			SearchSpec: &types.HostDatastoreBrowserSearchSpec{MatchPattern: []string{pattern}},
 		})
 		if err != nil {
 			return nil, err
 		}
 		return object.NewTask(c.vim, res.Returnval), nil
 	})
+	where := joinPath(ds.Name, path.Join(directory, pattern))
 	switch {
 	case fault.Is(err, &types.FileNotFound{}):
-		return false, nil
+		return nil, fmt.Errorf("look for %s: %w", where, errNoFile)
 	case err != nil:
-		return false, fmt.Errorf("look for %s: %w", joinPath(ds.Name, path.Join(directory, name)), withoutURL(err))
+		return nil, fmt.Errorf("look for %s: %w", where, withoutURL(err))
 	}
-	found, ok := info.Result.(types.HostDatastoreBrowserSearchResults)
+	result, ok := info.Result.(types.HostDatastoreBrowserSearchResults)
 	if !ok {
-		return false, errors.New("the datastore browser gave no result")
+		return nil, fmt.Errorf("look for %s: the datastore browser gave no result", where)
 	}
-	return slices.ContainsFunc(found.File, func(f types.BaseFileInfo) bool { return f.GetFileInfo().Path == name }), nil
+	var names []string
+	for _, f := range result.File {
+		names = append(names, f.GetFileInfo().Path)
+	}
+	return names, nil
 }
 
 // placeImages finds which of the images in CD-ROM and floppy drives exist at the target.

@@ -82,17 +82,27 @@ func (c *Client) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) 
 	if spec.RunID == "" {
 		return nil, errors.New("start restore: the run has no ID")
 	}
-	r, creation, err := c.planRestore(ctx, spec)
-	if err != nil {
-		return nil, fmt.Errorf("start restore: %w", err)
-	}
-	if err := r.start(ctx, creation); err != nil {
+	for attempt := 1; ; attempt++ {
+		r, creation, err := c.planRestore(ctx, spec)
+		if err != nil {
+			return nil, fmt.Errorf("start restore: %w", err)
+		}
+		if err = r.start(ctx, creation); err == nil {
+			return r, nil
+		}
 		cleanupCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreCleanup)
-		defer cancel()
-		return nil, fmt.Errorf("start restore of %q: %w", r.place.name, errors.Join(err, r.remove(cleanupCtx)))
+		removeErr := r.remove(cleanupCtx)
+		cancel()
+		// Another restore may have taken the directory since it was chosen.
+		if fault.Is(err, &types.FileAlreadyExists{}) && removeErr == nil && attempt < placeAttempts && ctx.Err() == nil {
+			continue
+		}
+		return nil, fmt.Errorf("start restore of %q: %w", r.place.name, errors.Join(err, removeErr))
 	}
-	return r, nil
 }
+
+// placeAttempts is how often a directory is chosen that somebody else then takes first.
+const placeAttempts = 5
 
 func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfigSpec) error {
 	if err := ctx.Err(); err != nil {
@@ -100,10 +110,14 @@ func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfig
 	}
 	// The call itself runs to its end, so that there is always an answer to what was started.
 	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
-	res, err := methods.ImportVApp(callCtx, r.client.vim, &types.ImportVApp{
+	req := &types.ImportVApp{
 		This: r.place.pool, Spec: &types.VirtualMachineImportSpec{ConfigSpec: creation},
 		Folder: &r.place.folder, Host: r.place.host,
-	})
+	}
+	if r.place.pool.Type == "VirtualApp" {
+		req.Folder = nil // the VMs of a vApp are in no folder, and the server refuses one
+	}
+	res, err := methods.ImportVApp(callCtx, r.client.vim, req)
 	cancel()
 	if err != nil {
 		return fmt.Errorf("import: %w", classify(err))
@@ -167,7 +181,6 @@ func (r *restore) Abort(ctx context.Context) error {
 // remove takes back whatever was created. An import whose lease is aborted is undone by the server; what
 // remains nevertheless is removed here.
 func (r *restore) remove(ctx context.Context) error {
-	var errs []error
 	if r.lease != nil {
 		if err := r.lease.abort(ctx); err != nil && !errors.Is(err, errLeaseEnded) {
 			r.client.log.Warn("end the lease of an import", "vm", r.rebuild.name, "error", err)
@@ -184,17 +197,19 @@ func (r *restore) remove(ctx context.Context) error {
 			ref = *found
 		}
 	}
-	if ref.Value != "" {
-		if err := r.client.DestroyVM(ctx, hypervisor.VMID(ref.Value)); err != nil {
-			errs = append(errs, fmt.Errorf("%q was left behind in %s: %w", r.rebuild.name, r.place.folderPath, err))
-		}
+	if ref.Value == "" {
+		return nil // without a VM there is no directory of ours
 	}
-	if len(errs) == 0 && r.place.directory != "" {
-		if err := r.client.deleteDirectory(ctx, r.place.datacenter, joinPath(r.place.home, r.place.directory)); err != nil {
-			errs = append(errs, fmt.Errorf("the directory %s was left behind: %w", joinPath(r.place.home, r.place.directory), err))
-		}
+	if err := r.client.DestroyVM(ctx, hypervisor.VMID(ref.Value)); err != nil {
+		return fmt.Errorf("%q was left behind in %s: %w", r.rebuild.name, r.place.folderPath, err)
 	}
-	return errors.Join(errs...)
+	if r.place.directory == "" {
+		return nil
+	}
+	if err := r.client.deleteDirectory(ctx, r.place.datacenter, r.place.stores[r.place.home], r.place.directory); err != nil {
+		return fmt.Errorf("the directory %s was left behind: %w", joinPath(r.place.home, r.place.directory), err)
+	}
+	return nil
 }
 
 // findMade finds the VM in the making of a run; nil: there is none.
@@ -225,15 +240,23 @@ func (c *Client) readMarker(ctx context.Context, ref types.ManagedObjectReferenc
 	return optionValue(vm.Config.ExtraConfig, markerKey), nil
 }
 
-// deleteDirectory removes a directory with what is in it. One that isn't there is no error.
-func (c *Client) deleteDirectory(ctx context.Context, datacenter lineage, directory string) error {
+// deleteDirectory removes what a destroyed VM left in its directory. One that isn't there is no error. One
+// that holds a VM belongs to somebody who came since.
+func (c *Client) deleteDirectory(ctx context.Context, datacenter lineage, store mo.Datastore, directory string) error {
 	dc := datacenter.datacenter()
-	if dc == nil {
+	if dc == nil || store.Browser.Value == "" {
 		return nil
 	}
-	_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+	files, err := c.searchDatastore(ctx, store, directory, "*.vmx")
+	if errors.Is(err, errNoFile) || len(files) > 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 		res, err := methods.DeleteDatastoreFile_Task(ctx, c.vim, &types.DeleteDatastoreFile_Task{
-			This: *c.vim.ServiceContent.FileManager, Name: directory, Datacenter: &dc.Self,
+			This: *c.vim.ServiceContent.FileManager, Name: joinPath(store.Name, directory), Datacenter: &dc.Self,
 		})
 		if err != nil {
 			return nil, err
@@ -243,7 +266,7 @@ func (c *Client) deleteDirectory(ctx context.Context, datacenter lineage, direct
 	if fault.Is(err, &types.FileNotFound{}) {
 		return nil
 	}
-	return err
+	return withoutURL(err)
 }
 
 // CleanUpRestores implements hypervisor.Restorer. A VM counts as one of ours only if it has both the name
@@ -284,7 +307,7 @@ func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID strin
 // destroyMade removes a VM in the making and its directory, which bears the name of the finished VM.
 func (c *Client) destroyMade(ctx context.Context, ref types.ManagedObjectReference) error {
 	var vm mo.VirtualMachine
-	if err := c.properties(ctx, ref, []string{"config.files.vmPathName"}, &vm); err != nil {
+	if err := c.properties(ctx, ref, []string{"config.files.vmPathName", "datastore"}, &vm); err != nil {
 		if vmGone(err) {
 			return nil
 		}
@@ -294,17 +317,38 @@ func (c *Client) destroyMade(ctx context.Context, ref types.ManagedObjectReferen
 	if err != nil {
 		return err
 	}
-	if err := c.DestroyVM(ctx, hypervisor.VMID(ref.Value)); err != nil {
+	stores, err := c.stores(ctx, vm.Datastore)
+	if err != nil {
+		return err
+	}
+	if err := c.destroyHeld(ctx, hypervisor.VMID(ref.Value)); err != nil {
 		return err
 	}
 	if vm.Config == nil {
 		return nil
 	}
 	datastore, file := splitPath(vm.Config.Files.VmPathName)
-	if datastore == "" || path.Dir(file) == "." {
+	if path.Dir(file) == "." || keepsObjects(stores[datastore]) {
 		return nil
 	}
-	return c.deleteDirectory(ctx, line, joinPath(datastore, path.Dir(file)))
+	return c.deleteDirectory(ctx, line, stores[datastore], path.Dir(file))
+}
+
+// heldTimeout is how long a lease may keep a VM whose client is gone: vCenter's 300 seconds, and some for
+// the server to undo the import.
+const heldTimeout = 6 * time.Minute
+
+// destroyHeld destroys a VM that may be held by the lease of a client that was killed. Nobody but that
+// client can end the lease; when it expires, the server removes the VM by itself.
+func (c *Client) destroyHeld(ctx context.Context, id hypervisor.VMID) error {
+	ctx, cancel := context.WithTimeout(ctx, heldTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		err := c.DestroyVM(ctx, id)
+		if err == nil || !fault.Is(err, &types.InvalidState{}) || pause(ctx, backoff(attempt)) != nil {
+			return err
+		}
+	}
 }
 
 // DestroyVM implements hypervisor.Restorer.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -57,11 +58,8 @@ func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) 
 	if err := r.finish(ctx); err != nil {
 		return nil, nil, err
 	}
-	r.mu.Lock()
-	r.committed = true // whatever happens from here on, the VM is whole and stays
-	r.mu.Unlock()
-
-	// What is left only reports; it isn't worth losing the VM for when the caller has gone.
+	// The VM is whole. What is left only reports, and isn't worth losing the VM for when the caller has
+	// gone.
 	reportCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseCleanup)
 	defer cancel()
 	vm, err := r.client.vmByID(reportCtx, r.VM())
@@ -76,6 +74,9 @@ func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) 
 	if err != nil {
 		return nil, nil, err
 	}
+	r.mu.Lock()
+	r.committed = true
+	r.mu.Unlock()
 	return vm, append(warnings, differences...), nil
 }
 
@@ -224,6 +225,9 @@ func (r *restore) finish(ctx context.Context) error {
 	err := r.reconfigure(ctx, spec)
 	if err == nil {
 		return nil
+	}
+	if fault.Is(err, &types.DuplicateName{}) {
+		return &hypervisor.NameInUseError{Name: r.place.name, Folder: r.place.folderPath}
 	}
 	if ctx.Err() == nil && isAmbiguous(err) {
 		var vm mo.VirtualMachine

@@ -1,0 +1,302 @@
+package vsphere
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+)
+
+// testCapture is a captured configuration as a backup has it.
+func testCapture(t testing.TB) hypervisor.Config {
+	t.Helper()
+	c := capture{Name: "web", Folder: "/DC0/vm", Datacenter: "DC0", config: capturedConfig()}
+	var err error
+	if c.Config, err = encodeConfig(c.config); err != nil {
+		t.Fatal(err)
+	}
+	data, err := c.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hypervisor.Config{Format: configFormat, Data: data}
+}
+
+func TestReadCapture(t *testing.T) {
+	t.Parallel()
+	config := testCapture(t)
+	got, err := readCapture(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := encodeConfig(got.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := encodeConfig(capturedConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(again, want) {
+		t.Error("the configuration isn't what was captured")
+	}
+	for _, data := range []string{
+		``, `{`, `[]`, `{"config":null}`, `{"config":{"_typeName":"VirtualMachineConfigInfo","hardware":{"_typeName":"VirtualHardware","device":[null]}}}`,
+		`{"config":{"_typeName":"VirtualMachineConfigInfo","extraConfig":[null]}}`, `{"config":{"hardware":{"device":[{"_typeName":"NoSuchDevice"}]}}}`,
+	} {
+		config.Data = []byte(data)
+		if _, err := readCapture(config); !errors.Is(err, hypervisor.ErrConfigFormat) {
+			t.Errorf("%s: got %v", data, err)
+		}
+	}
+}
+
+// FuzzReadCapture reads damaged configurations and does with them what a restore does before it asks the
+// server.
+func FuzzReadCapture(f *testing.F) {
+	f.Add(testCapture(f).Data)
+	f.Add([]byte(`{"config":{"_typeName":"VirtualMachineConfigInfo","hardware":{"device":[{"_typeName":"VirtualDisk","key":1}]}}}`))
+	f.Add([]byte(`{"config":{"vAppConfig":{"_typeName":"VmConfigInfo","property":[{}]},"bootOptions":{"bootOrder":[null]}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := readCapture(hypervisor.Config{Format: configFormat, Data: data})
+		if err != nil {
+			if !errors.Is(err, hypervisor.ErrConfigFormat) {
+				t.Errorf("got %v", err)
+			}
+			return
+		}
+		r := testRebuild(hypervisor.IdentityOriginal)
+		for _, d := range orderedDisks(c.devices()) {
+			r.disks[d.Key] = "[ds]"
+		}
+		if _, _, err := creationSpec(c.config, r); err != nil {
+			return
+		}
+		if _, _, err := completionSpec(c.config, capturedConfig(), r); err != nil {
+			return
+		}
+		_, _ = compareRestored(c.config, capturedConfig(), r)
+	})
+}
+
+func TestCapture_names(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	var got capture
+	if err := json.Unmarshal(c.config.Data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Name != benchVM || got.Folder != "/DC0/vm/lab" || got.Datacenter != "DC0" || got.Cluster != "DC0_C0" ||
+		got.ResourcePool != "/DC0/host/DC0_C0/Resources" || got.PowerState != "poweredOn" || got.Host == "" {
+		t.Errorf("captured %+v", got)
+	}
+	if len(got.Datastores) != 1 || got.Datastores[0].Name != "LocalDS_0" {
+		t.Errorf("datastores %+v", got.Datastores)
+	}
+	want := []capturedNetwork{
+		{Device: 4000, Name: "VM Network", Kind: standardNetwork},
+		{Device: 4001, Name: "DC0_DVPG0", Kind: distributedNetwork, Switch: "DVS0"},
+	}
+	if !slices.Equal(got.Networks, want) {
+		t.Errorf("networks %+v", got.Networks)
+	}
+	if len(got.Tags) == 0 || len(got.CustomAttributes) == 0 {
+		t.Errorf("tags %+v, attributes %+v", got.Tags, got.CustomAttributes)
+	}
+	if len(c.config.NVRAM) == 0 || !strings.HasSuffix(got.NVRAM, ".nvram") {
+		t.Errorf("NVRAM %q of %d bytes", got.NVRAM, len(c.config.NVRAM))
+	}
+	if len(c.config.Warnings) > 0 {
+		t.Errorf("warnings %q", c.config.Warnings)
+	}
+}
+
+func TestCapture_withoutNVRAM(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	b.lab.Fault(lab.Fault{Method: "GET /folder", Fault: "drop"})
+	c := b.mustBackUp()
+	if len(c.config.Warnings) != 1 || !strings.Contains(c.config.Warnings[0], "NVRAM could not be captured") || c.config.NVRAM != nil {
+		t.Errorf("warnings %q: an EFI VM may not start without its NVRAM", c.config.Warnings)
+	}
+}
+
+func TestNVRAMFile(t *testing.T) {
+	t.Parallel()
+	config := func(options ...types.BaseOptionValue) *types.VirtualMachineConfigInfo {
+		return &types.VirtualMachineConfigInfo{Files: types.VirtualMachineFileInfo{VmPathName: "[ds] web/a.vmx"}, ExtraConfig: options}
+	}
+	listed := &mo.VirtualMachine{LayoutEx: &types.VirtualMachineFileLayoutEx{File: []types.VirtualMachineFileLayoutExFileInfo{
+		{Type: "config", Name: "[ds] web/a.vmx"}, {Type: "nvram", Name: "[ds] web/x.nvram"}}}}
+	for _, test := range []struct {
+		props  *mo.VirtualMachine
+		config *types.VirtualMachineConfigInfo
+		want   string
+	}{
+		{listed, config(), "[ds] web/x.nvram"},
+		{&mo.VirtualMachine{}, config(&types.OptionValue{Key: "nvram", Value: "y.nvram"}), "[ds] web/y.nvram"},
+		{&mo.VirtualMachine{}, config(&types.OptionValue{Key: "nvram", Value: "/vmfs/volumes/ds/y.nvram"}), "[ds] web/a.nvram"},
+		{&mo.VirtualMachine{}, config(), "[ds] web/a.nvram"},
+	} {
+		if got := nvramFile(test.props, test.config); got != test.want {
+			t.Errorf("got %s, want %s", got, test.want)
+		}
+	}
+}
+
+func TestRestore_tagGone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	captured, err := readCapture(c.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	captured.Tags = append(captured.Tags, capturedTag{Category: "no such", Name: "tag"})
+	captured.CustomAttributes["no such attribute"] = "x"
+	if c.config.Data, err = captured.encode(); err != nil {
+		t.Fatal(err)
+	}
+	vm, warnings, err := b.restore(t.Context(), c, hypervisor.RestoreSpec{Identity: hypervisor.IdentityCopy, Name: "copy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(warnings) != 2 || !strings.Contains(warnings[0], `"no such"`) || !strings.Contains(warnings[1], "no such attribute") {
+		t.Errorf("warnings %q", warnings)
+	}
+	if got := b.status(vm.Name); len(got.Tags) == 0 || len(got.CustomAttributes) == 0 {
+		t.Errorf("tags %v, attributes %v", got.Tags, got.CustomAttributes)
+	}
+}
+
+func TestRestore_tagsFail(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	r, err := b.client.StartRestore(t.Context(), hypervisor.RestoreSpec{
+		Config: c.config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, d := range c.disks {
+		if err := r.WriteDisk(t.Context(), key, d); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.WriteDisk(t.Context(), key, d); err == nil {
+			t.Error("a disk was written twice")
+		}
+	}
+	if made, ok := r.(*restore); ok {
+		made.place.tags = []string{"urn:vmomi:InventoryServiceTag:0:GLOBAL"} // as if deleted since the check
+	}
+	if _, _, err := r.Commit(t.Context()); err == nil || !strings.Contains(err.Error(), "attach tag") {
+		t.Errorf("commit: %v", err)
+	}
+	for range 2 {
+		if err := r.Abort(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(b.lab.Status().VMs); n != 1 {
+		t.Errorf("%d VMs", n)
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+func TestRestore_disksMissing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	key := c.config.Summary.Disks[0].Key
+	r, err := b.client.StartRestore(t.Context(), hypervisor.RestoreSpec{
+		Config: c.config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.WriteDisk(t.Context(), "none", c.disks[key]); err == nil {
+		t.Error("a disk was written that the VM doesn't have")
+	}
+	if err := r.WriteDisk(t.Context(), key, &memoryDisk{capacity: 1 << 20}); err == nil {
+		t.Error("a disk was written with content of another size")
+	}
+	if _, _, err := r.Commit(t.Context()); err == nil || !strings.Contains(err.Error(), "Hard disk 1 was not written") {
+		t.Errorf("commit: %v", err)
+	}
+	if err := b.client.PowerOn(t.Context(), r.VM()); err == nil {
+		t.Error("a VM in the making was started")
+	}
+	if err := r.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+func TestRestore_sameNameAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	dc, err := b.client.findPath(t.Context(), "/DC0/vm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	results := make(chan error)
+	folders := []string{"a", "b", "c"}
+	for _, name := range folders {
+		if _, err := object.NewFolder(b.client.vim, *dc).CreateFolder(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_, _, err := b.restore(t.Context(), c, hypervisor.RestoreSpec{
+				Identity: hypervisor.IdentityCopy, Name: "twin", Folder: name, RunID: "run-" + name})
+			results <- err
+		}()
+	}
+	for range folders {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	labtest.AssertClean(t, b.lab)
+	homes := map[string]bool{}
+	for _, vm := range b.lab.Status().VMs {
+		homes[vm.Disks[0].File] = true
+	}
+	if len(homes) != len(folders)+1 {
+		t.Errorf("disks %v", homes)
+	}
+}
+
+func TestRestore_onHost(t *testing.T) {
+	t.Parallel()
+	b := &bench{T: t, raw: []string{labtest.RawDisk(t, 4<<20, 1)}}
+	b.lab = labtest.Start(t, lab.Options{ESX: true})
+	if err := b.lab.AddVM(t.Context(), lab.VMSpec{Name: benchVM, Disks: b.raw}); err != nil {
+		t.Fatal(err)
+	}
+	b.client = dial(t, labConfig(b.lab))
+	b.find()
+	c := b.mustBackUp()
+	if err := b.client.DestroyVM(t.Context(), b.vm.ID); err != nil {
+		t.Fatal(err)
+	}
+	vm, warnings, err := b.restore(t.Context(), c, hypervisor.RestoreSpec{Identity: hypervisor.IdentityOriginal})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if vm.BIOSUUID != b.vm.BIOSUUID || vm.Path != b.vm.Path || len(warnings) > 0 {
+		t.Errorf("got %+v, warnings %q", vm, warnings)
+	}
+	b.sameBytes(benchVM, 0, b.raw[0])
+	labtest.AssertClean(t, b.lab)
+}
