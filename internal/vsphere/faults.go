@@ -243,6 +243,13 @@ func isAmbiguous(err error) bool {
 	return isBroken(err) || statusOf(err) >= http.StatusInternalServerError
 }
 
+// isUntaken tells whether a call that failed like this never got to the server: nobody took the
+// connection, or a proxy said that the server is down.
+func isUntaken(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" || statusOf(err) == http.StatusServiceUnavailable
+}
+
 // statusOf returns the HTTP status that a call failed with instead of an answer; 0 if it is no such
 // error. The client library keeps the response in an unexported type whose text is the status line,
 // "503 Service Unavailable"; there is no other way to it.

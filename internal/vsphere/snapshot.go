@@ -54,6 +54,30 @@ func (c *Client) createSnapshot(
 		This: vmRef(vm), Name: escapeName(spec.Name), Description: spec.Description,
 		Memory: spec.Memory, QuiesceSpec: quiesce,
 	}
+	for attempt := 1; ; attempt++ {
+		id, err := c.tryCreate(ctx, vm, req, spec, before)
+		if err == nil || id != "" || ctx.Err() != nil {
+			return id, err
+		}
+		// Nothing is to be seen of it on the server. Where the server, or what stands before it, said
+		// itself that it didn't take the call, it is made again.
+		if !isUntaken(err) || attempt == createAttempts {
+			return "", c.snapshotObstacle(ctx, vm, before.name, withoutURL(err))
+		}
+		if err := pause(ctx, backoff(attempt)); err != nil {
+			return "", err
+		}
+	}
+}
+
+// createAttempts is how often a snapshot is asked for of a server that doesn't take the call.
+const createAttempts = 3
+
+// tryCreate asks for a snapshot once, and looks what became of it if the answer was lost.
+func (c *Client) tryCreate(
+	ctx context.Context, vm hypervisor.VMID, req *types.CreateSnapshotEx_Task,
+	spec hypervisor.SnapshotSpec, before *snapshotBefore,
+) (hypervisor.SnapshotID, error) {
 	info, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 		res, err := methods.CreateSnapshotEx_Task(ctx, c.vim, req)
 		if err != nil {
@@ -62,8 +86,7 @@ func (c *Client) createSnapshot(
 		return object.NewTask(c.vim, res.Returnval), nil
 	})
 	if info != nil && info.State == types.TaskInfoStateSuccess {
-		ref, ok := info.Result.(types.ManagedObjectReference)
-		if ok {
+		if ref, ok := info.Result.(types.ManagedObjectReference); ok {
 			return hypervisor.SnapshotID(ref.Value), err
 		}
 	}
@@ -72,9 +95,9 @@ func (c *Client) createSnapshot(
 		// The task is done but doesn't say what it made.
 		return c.findCreated(ctx, vm, spec, before, errors.New("the server doesn't name the snapshot"))
 	case info == nil && (ctx.Err() != nil || isAmbiguous(err)):
-		return c.findCreated(ctx, vm, spec, before, withoutURL(err))
+		return c.findCreated(ctx, vm, spec, before, err)
 	}
-	return "", c.snapshotObstacle(ctx, vm, before.name, err)
+	return "", err
 }
 
 // quiesceSpec translates how the guest is to be quiesced; nil: not at all.
@@ -164,7 +187,7 @@ func (c *Client) findCreated(
 	for look := 1; ; look++ {
 		now, err := c.endNewTasks(ctx, lookCtx, vm, before)
 		if err != nil {
-			return "", fmt.Errorf("%w; whether there is a snapshot now is not known: %w", cause, err)
+			return "", fmt.Errorf("%w; whether there is a snapshot now is not known: %w", withoutURL(cause), err)
 		}
 		for _, s := range flatten(now.Snapshot) {
 			if slices.Contains(before.snapshots, s.node.Snapshot) ||
@@ -175,7 +198,7 @@ func (c *Client) findCreated(
 			if ctx.Err() == nil {
 				return id, nil // only the answer was lost
 			}
-			return id, fmt.Errorf("%w; the snapshot exists", cause)
+			return id, fmt.Errorf("%w; the snapshot exists", withoutURL(cause))
 		}
 		if look == lookAgain {
 			return "", cause

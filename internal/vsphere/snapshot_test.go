@@ -353,19 +353,63 @@ func TestCreateSnapshot_deadline(t *testing.T) {
 	}
 }
 
-// TestCreateSnapshot_lostAnswer breaks the connection after the server has begun.
+// TestCreateSnapshot_lostAnswer breaks the connection when the server has begun, and before it has.
 func TestCreateSnapshot_lostAnswer(t *testing.T) {
 	t.Parallel()
-	for _, fault := range []string{"drop", "503"} {
-		t.Run(fault, func(t *testing.T) {
+	spec := hypervisor.SnapshotSpec{Name: "a%", Description: "b"}
+	for _, begun := range []bool{true, false} {
+		t.Run(fmt.Sprintf("begun %t", begun), func(t *testing.T) {
+			t.Parallel()
+			l, c := labWith(t, "web01")
+			other := dial(t, labConfig(l))
+			vm := find(t, c, "web01").ID
+			chain(t, c, vm, "a%") // of the same name, but not the one
+			var theirs hypervisor.SnapshotID
+			if begun {
+				var once atomic.Bool
+				l.OnCall("CreateSnapshotEx_Task", func(context.Context) {
+					if once.CompareAndSwap(false, true) {
+						var err error
+						if theirs, err = other.CreateSnapshot(t.Context(), vm, spec); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+				// The fault hits the call that is being made, whose snapshot the hook took in its place.
+				l.Fault(lab.Fault{Method: "CreateSnapshotEx_Task", Fault: "drop", Count: 1, After: 1})
+			} else {
+				l.Fault(lab.Fault{Method: "CreateSnapshotEx_Task", Fault: "drop", Count: 1})
+			}
+			id, err := c.CreateSnapshot(t.Context(), vm, spec)
+			if begun && (err != nil || id != theirs) {
+				t.Errorf("got %q and %v, want %q", id, err, theirs)
+			}
+			if !begun && (err == nil || id != "") {
+				t.Errorf("got %q and %v, want an error", id, err)
+			}
+			want := map[bool]int{true: 2, false: 1}[begun]
+			if got := list(t, c, vm); len(got) != want {
+				t.Errorf("there are %d snapshots, want %d", len(got), want)
+			}
+		})
+	}
+}
+
+// TestCreateSnapshot_untaken has a proxy that says for a while that the server is down.
+func TestCreateSnapshot_untaken(t *testing.T) {
+	t.Parallel()
+	for n, fails := range map[int]bool{createAttempts - 1: false, createAttempts: true} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			l, c := labWith(t, "web01")
 			vm := find(t, c, "web01").ID
-			l.Fault(lab.Fault{Method: "CreateSnapshot_Task", Fault: fault, Count: 1})
-			id, err := c.CreateSnapshot(t.Context(), vm, hypervisor.SnapshotSpec{Name: "a", Description: "b"})
-			got := list(t, c, vm)
-			if len(got) > 1 || len(got) == 0 != (id == "") || id == "" && err == nil {
-				t.Errorf("told %q and %v, but there is %+v", id, err, got)
+			l.Fault(lab.Fault{Method: "CreateSnapshotEx_Task", Fault: "503", Count: n})
+			id, err := c.CreateSnapshot(t.Context(), vm, hypervisor.SnapshotSpec{Name: "a"})
+			if (err != nil) != fails || (id == "") != fails {
+				t.Errorf("got %q and %v", id, err)
+			}
+			if got := list(t, c, vm); (len(got) == 0) != fails {
+				t.Errorf("there is %+v", got)
 			}
 		})
 	}
