@@ -203,6 +203,15 @@ func TestRevert(t *testing.T) {
 		vm.Summary.Config.NumCpu != 2 || len(now.ExtraConfig) != len(old.ExtraConfig) {
 		t.Errorf("%+v", now)
 	}
+	deltas := 0
+	for _, f := range e.Status().Files {
+		if strings.HasSuffix(f.Name, "-delta.vmdk") {
+			deltas++
+		}
+	}
+	if deltas != 2 {
+		t.Errorf("%d deltas of two disks after a revert", deltas)
+	}
 	// A snapshot with memory leads back to a running VM, unless told otherwise.
 	e.must(e.wait(e.vm.PowerOn(e.ctx)))
 	m, err := e.trySnapshot("memory", true, false)
