@@ -186,7 +186,8 @@ var restoreTests = []suiteTest{
 				seen = append(seen, run)
 				return run == abandoned
 			})
-			if err != nil || len(removed) != 1 || !slices.Contains(seen, abandoned) {
+			// A server may remove by itself what a dead client was making, at any time.
+			if err != nil || len(removed) > 1 || slices.Contains(seen, abandoned) != (len(removed) == 1) {
 				t.Errorf("%s: removed %q, %v; runs %q", abandoned, removed, err, seen)
 			}
 		}
