@@ -106,7 +106,7 @@ func (l *Lab) takeSnapshot(
 	node := types.VirtualMachineSnapshotTree{
 		Snapshot: s.Self, Vm: vm.Self, Name: escapeName(r.name), Description: r.description, Id: p.id,
 		CreateTime: time.Now(), State: p.state, ReplaySupported: types.NewBool(false),
-		Quiesced: r.quiesce != nil && tools && !r.memory,
+		Quiesced: r.quiesce != nil && on && tools && !r.memory,
 	}
 	if parent, depth := findCurrent(info); depth > 0 {
 		parent.ChildSnapshotList = append(parent.ChildSnapshotList, node)
