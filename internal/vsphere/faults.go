@@ -197,7 +197,9 @@ func vmGone(err error) bool {
 // isFinal tells whether trying again is of no use, or harmful.
 func isFinal(err error) bool {
 	var denied *hypervisor.PermissionError
-	return errors.Is(err, hypervisor.ErrLogin) || errors.As(classify(err), &denied)
+	return errors.Is(err, hypervisor.ErrLogin) || errors.As(classify(err), &denied) ||
+		fault.Is(err, &types.InvalidProperty{}) || fault.Is(err, &types.InvalidArgument{}) ||
+		fault.Is(err, &types.NotSupported{}) || fault.Is(err, &types.MethodNotFound{})
 }
 
 // isNetworkError tells whether the server wasn't reached, or the connection broke. Callers look at their

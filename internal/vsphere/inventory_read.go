@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vmware/govmomi/fault"
@@ -38,6 +39,7 @@ type readSpec struct {
 
 // A readRequest is one caller's question.
 type readRequest struct {
+	ctx  context.Context //nolint:containedctx // tells when the caller has gone
 	ref  types.ManagedObjectReference
 	done chan struct{}
 
@@ -60,7 +62,7 @@ const readTimeout = 2 * time.Minute
 func (r *reader) read(
 	ctx context.Context, ref types.ManagedObjectReference,
 ) (map[types.ManagedObjectReference]types.ObjectContent, error) {
-	req := &readRequest{ref: ref, done: make(chan struct{})}
+	req := &readRequest{ctx: ctx, ref: ref, done: make(chan struct{})}
 	r.mu.Lock()
 	r.queue = append(r.queue, req)
 	if !r.calling {
@@ -105,12 +107,28 @@ func (r *reader) run() {
 func (r *reader) answer(batch []*readRequest) {
 	ctx, cancel := context.WithTimeout(r.ctx, readTimeout)
 	defer cancel()
+	// A call that nobody waits for any more only keeps others from being asked.
+	var here atomic.Int64
+	here.Store(int64(len(batch)))
+	for _, req := range batch {
+		defer context.AfterFunc(req.ctx, func() {
+			if here.Add(-1) == 0 {
+				cancel()
+			}
+		})()
+	}
 	objects, err := r.call(ctx, batch)
 	if r.ctx.Err() != nil && err != nil {
 		err = errClosed
 	}
+	alone := err != nil && len(batch) > 1 && faultName(err) != "" && !isTransient(err)
 	for _, req := range batch {
 		req.objects, req.err = objects, err
+		if alone {
+			// What the server has against one object, such as a missing privilege, is no matter of
+			// those who asked for others.
+			req.objects, req.err = r.call(ctx, []*readRequest{req})
+		}
 		close(req.done)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"sync"
 	"time"
@@ -47,8 +48,13 @@ func (c *Client) rest(ctx context.Context) (*rest.Client, error) {
 	client := rest.NewClient(c.vim)
 	if err := client.Login(ctx, url.UserPassword(c.config.User, c.config.Password.Reveal())); err != nil {
 		var cert *hypervisor.CertificateError
-		if errors.As(err, &cert) {
+		switch {
+		case errors.As(err, &cert):
 			return nil, cert
+		case rest.IsStatusError(err, http.StatusUnauthorized):
+			return nil, fmt.Errorf("log in to the REST API of %s as %s: %w", c.addr, c.config.User, hypervisor.ErrLogin)
+		case isNetworkError(err) && ctx.Err() == nil:
+			return nil, &hypervisor.UnreachableError{Server: c.addr, Err: withoutURL(err)}
 		}
 		return nil, fmt.Errorf("log in to the REST API of %s: %w", c.addr, withoutURL(err))
 	}

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -47,7 +46,7 @@ func (t *trust) check(addr string, certs []*x509.Certificate) error {
 	refuse := func(err error) error {
 		return &hypervisor.CertificateError{Server: addr, Thumbprint: soap.ThumbprintSHA256(leaf), Err: err}
 	}
-	if t.pin != nil && addr == t.server {
+	if t.pin != nil && strings.EqualFold(addr, t.server) {
 		if !matchesPin(t.pin, leaf) {
 			return refuse(errPin)
 		}
@@ -134,12 +133,12 @@ func (t *trust) config(addr string) *tls.Config {
 			target := addr
 			if target == "" {
 				target = net.JoinHostPort(state.ServerName, "443")
-				if host, port, err := net.SplitHostPort(t.server); err == nil && host == state.ServerName {
+				if host, port, err := net.SplitHostPort(t.server); err == nil && strings.EqualFold(host, state.ServerName) {
 					target = net.JoinHostPort(host, port)
 				}
 			}
 			if strings.HasPrefix(target, ":") && !t.off {
-				return fmt.Errorf("a server behind a proxy must be named, not given by its address")
+				return errors.New("a server behind a proxy must be given by its name, not by its address")
 			}
 			return t.check(target, state.PeerCertificates)
 		},
