@@ -298,9 +298,11 @@ func (l *Lab) finishSeed(ctx *simulator.Context, vm *simulator.VirtualMachine, s
 		if !spec.ToolsNotRunning {
 			ctx.Update(vm, toolsInstalled())
 		}
-		if !spec.PoweredOff {
-			l.setPower(ctx, vm, types.VirtualMachinePowerStatePoweredOn)
+		state := poweredOn
+		if spec.PoweredOff {
+			state = poweredOff
 		}
+		l.setPower(ctx, vm, state)
 		l.refreshLayout(ctx, vm)
 	})
 }

@@ -89,7 +89,7 @@ func (l *Lab) takeSnapshot(
 	if fault := l.branch(j.sim, vm, frozen.Hardware.Device); fault != nil {
 		return nil, fault
 	}
-	tools := toolsRun(vm)
+	tools := vm.Runtime.PowerState == poweredOn && toolsRun(vm)
 	p := &point{id: l.nextSnapshotID(vm.Self), state: types.VirtualMachinePowerStatePoweredOff, tools: tools}
 	if r.memory {
 		p.state = vm.Runtime.PowerState

@@ -262,6 +262,16 @@ func TestQuiesceIsHonest(t *testing.T) {
 	if !got[0].Quiesced || got[1].Quiesced {
 		t.Errorf("%+v", got)
 	}
+	e.must(e.AddVM(e.ctx, lab.VMSpec{Name: "off", Disks: []string{rawDisk(t, 1<<20)}, PoweredOff: true}))
+	e.vm = e.find("off")
+	if status := e.properties().Guest.ToolsRunningStatus; status != "guestToolsNotRunning" {
+		t.Errorf("Tools of a VM that never ran: %s", status)
+	}
+	_, err = e.trySnapshot("off", false, true)
+	e.must(err)
+	if e.status("off").Snapshots[0].Quiesced {
+		t.Error("a VM that is off was quiesced")
+	}
 }
 
 func TestTooDeep(t *testing.T) {
