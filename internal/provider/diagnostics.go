@@ -105,8 +105,7 @@ var advices = []advice{
 	{is: as[*hypervisor.VMNotFoundError](), about: argVM, todo: "Check the reference: a managed object ID (vm-42), a BIOS " +
 		"UUID, an instance UUID, an inventory path or a name. The user must be allowed to see the virtual machine."},
 	{is: as[*hypervisor.AmbiguousVMError](), about: argVM, todo: "Use one of the paths or identifiers above."},
-	{is: as[*hypervisor.ObstacleError](), about: argVM, todo: "Remove what stands in the way. Nothing was left out in " +
-		"silence."},
+	{is: as[*hypervisor.ObstacleError](), about: argVM, todo: "Remove what stands in the way first."},
 	{is: is(hypervisor.ErrQuiesce), about: argQuiesce, todo: "See to it that the guest agent (VMware Tools) runs and that " +
 		"the guest's file systems and applications can be frozen; or set quiesce.mode to \"preferred\" or \"off\", for a " +
 		"copy as after a power failure."},
@@ -212,11 +211,18 @@ func (o operation) detail(err error, a advice) string {
 	return strings.Join(parts, "\n\n")
 }
 
-// sentence makes a sentence of an error's text.
+// sentence makes a sentence of an error's text. A first word that isn't a plain one, such as the name of
+// a server, stays as it is.
 func sentence(text string) string {
-	first, size := utf8.DecodeRuneInString(text)
-	text = string(unicode.ToUpper(first)) + text[size:]
-	if strings.HasSuffix(text, ".") || strings.Contains(text, "\n") {
+	word := text
+	if end := strings.IndexAny(text, " \n"); end >= 0 {
+		word = text[:end]
+	}
+	plain := strings.IndexFunc(word, func(r rune) bool { return !unicode.IsLower(r) }) < 0
+	if first, size := utf8.DecodeRuneInString(text); plain && size > 0 {
+		text = string(unicode.ToUpper(first)) + text[size:]
+	}
+	if text == "" || strings.HasSuffix(text, ".") || strings.Contains(text, "\n") {
 		return text
 	}
 	return text + "."
