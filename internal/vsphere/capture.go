@@ -44,6 +44,7 @@ type capture struct {
 	DiskUsage map[int32]int64 `json:"disk_usage,omitempty"`
 
 	config *types.VirtualMachineConfigInfo
+	host   string // handle of the host, of use on this connection only
 }
 
 type capturedDatastore struct {
@@ -145,12 +146,12 @@ func (c *Client) capture(ctx context.Context, vm types.ManagedObjectReference, c
 	if out.Datastores, err = c.captureDatastores(ctx, props.Datastore); err != nil {
 		return nil, nil, nil, err
 	}
-	if out.Networks, err = c.captureNetworks(ctx, out.devices(), props.Network); err != nil {
+	var warnings []string
+	if out.Networks, warnings, err = c.captureNetworks(ctx, out.devices(), props.Network); err != nil {
 		return nil, nil, nil, err
 	}
 	out.CustomAttributes = customAttributes(&props)
 	out.DiskUsage = diskUsage(props.LayoutEx, out.devices())
-	var warnings []string
 	warn := func(what string, err error) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("capture %s: %w", what, context.Cause(ctx))
@@ -216,6 +217,7 @@ func (c *Client) captureLocation(ctx context.Context, props *mo.VirtualMachine, 
 		out.ResourcePool = line.path()
 	}
 	if host := props.Runtime.Host; host != nil {
+		out.host = host.Value
 		line, err := c.ancestors(ctx, *host)
 		if err != nil {
 			return err
@@ -244,9 +246,12 @@ func (c *Client) captureDatastores(ctx context.Context, refs []types.ManagedObje
 	return out, nil
 }
 
-// captureNetworks resolves what the network adapters are connected to.
-func (c *Client) captureNetworks(ctx context.Context, devices object.VirtualDeviceList, refs []types.ManagedObjectReference) ([]capturedNetwork, error) {
+// captureNetworks resolves what the network adapters are connected to. A network whose name may not be
+// read is no reason to have no backup: it is called by its ID, with a warning.
+func (c *Client) captureNetworks(ctx context.Context, devices object.VirtualDeviceList, refs []types.ManagedObjectReference,
+) ([]capturedNetwork, []string, error) {
 	var out []capturedNetwork
+	var warnings []string
 	for _, d := range devices {
 		card, ok := d.(types.BaseVirtualEthernetCard)
 		if !ok {
@@ -254,27 +259,32 @@ func (c *Client) captureNetworks(ctx context.Context, devices object.VirtualDevi
 		}
 		nic := card.GetVirtualEthernetCard()
 		n := capturedNetwork{Device: nic.Key}
+		var err error
 		switch b := nic.Backing.(type) {
 		case *types.VirtualEthernetCardNetworkBackingInfo:
 			n.Kind, n.Name = standardNetwork, b.DeviceName
 		case *types.VirtualEthernetCardDistributedVirtualPortBackingInfo:
 			n.Kind = distributedNetwork
-			var err error
 			if n.Name, n.Switch, err = c.portgroupName(ctx, b.Port.PortgroupKey); err != nil {
-				return nil, err
+				n.Name = b.Port.PortgroupKey
 			}
 		case *types.VirtualEthernetCardOpaqueNetworkBackingInfo:
 			n.Kind, n.ID, n.Type = opaqueNetwork, b.OpaqueNetworkId, b.OpaqueNetworkType
-			var err error
 			if n.Name, err = c.opaqueName(ctx, b.OpaqueNetworkId, refs); err != nil {
-				return nil, err
+				n.Name = b.OpaqueNetworkId
 			}
 		default:
 			continue
 		}
+		if ctx.Err() != nil {
+			return nil, nil, fmt.Errorf("capture network of %s: %w", deviceLabel(d), context.Cause(ctx))
+		}
+		if err != nil {
+			warnings = append(warnings, fmt.Sprintf("the name of the network of %s could not be captured: %v", deviceLabel(d), err))
+		}
 		out = append(out, n)
 	}
-	return out, nil
+	return out, warnings, nil
 }
 
 // portgroupName is the name of a distributed port group and of its switch. The key of a port group is

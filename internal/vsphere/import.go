@@ -57,11 +57,7 @@ func (r *restore) WriteDisk(ctx context.Context, key hypervisor.DiskKey, src dis
 }
 
 func (r *restore) upload(ctx context.Context, d *importedDisk, src disk.Source) error {
-	host := ""
-	if r.place.host != nil {
-		host = r.place.host.Value
-	}
-	release, err := r.client.acquireTransfer(ctx, r.vm.Value, host)
+	release, err := r.client.acquireTransfer(ctx, r.vm.Value, r.host)
 	if err != nil {
 		return err
 	}

@@ -128,7 +128,7 @@ func (c *Client) openSnapshot(ctx context.Context, id hypervisor.VMID, snapshot 
 		return nil, err
 	}
 	summary.Disks = describeDisks(frozen.Config.Hardware.Device)
-	p.host = captured.Host
+	p.host = captured.host
 	p.addDisks(captured)
 	summary.Disks = slices.DeleteFunc(summary.Disks, func(d hypervisor.Disk) bool { return slices.Contains(exclude, d.Key) })
 	p.config = hypervisor.Config{Format: configFormat, Data: data, NVRAM: nvram, Summary: *summary, Warnings: warnings}

@@ -35,6 +35,7 @@ type restore struct {
 	place    *placement
 	rebuild  rebuild
 	vm       types.ManagedObjectReference
+	host     string // for the limits on transfers
 	disks    map[hypervisor.DiskKey]*importedDisk
 	warnings []string
 
@@ -128,6 +129,13 @@ func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfig
 	r.vm = r.lease.entity
 	if err := r.findDisks(); err != nil {
 		return err
+	}
+	var vm mo.VirtualMachine
+	if err := r.client.properties(ctx, r.vm, []string{"runtime.host"}, &vm); err != nil {
+		return err
+	}
+	if vm.Runtime.Host != nil {
+		r.host = vm.Runtime.Host.Value
 	}
 	r.sha256 = r.lease.useSHA256(ctx)
 	return ctx.Err()
