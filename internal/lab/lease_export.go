@@ -16,14 +16,16 @@ func (s *snapshot) ExportSnapshot(ctx *simulator.Context, _ *types.ExportSnapsho
 	if body.Fault_ = s.lab.changing(s.Self); body.Fault_ != nil {
 		return body
 	}
+	var devices []types.BaseVirtualDevice
+	ctx.WithLock(s.VirtualMachineSnapshot, func() { devices = clone(s.Config.Hardware.Device) })
 	var disks []*types.VirtualDisk
-	for _, d := range disksOf(s.Config.Hardware.Device) {
+	for _, d := range disksOf(devices) {
 		if b := backing(d); b == nil || !independent(b.DiskMode) { // a snapshot has no part in the others
 			disks = append(disks, d)
 		}
 	}
 	lease := s.lab.newLease(ctx, true, s.Vm, s.Self)
-	items := exportItems(s.Vm, s.Config.Hardware.Device, disks)
+	items := exportItems(s.Vm, devices, disks)
 	s.lab.running.Go(func() { lease.ready(s.Vm, items) })
 	body.Res = &types.ExportSnapshotResponse{Returnval: lease.Self}
 	return body
