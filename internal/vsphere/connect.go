@@ -40,7 +40,7 @@ type Client struct {
 
 	// life ends with Close. What serves many callers at a time (a batch of reads, the watcher, the
 	// keepalive) runs on it rather than on the context of one caller.
-	life context.Context //nolint:containedctx // see above
+	life context.Context // see above
 	stop context.CancelFunc
 	done chan struct{} // closed when the keepalive has ended
 }
@@ -89,10 +89,11 @@ func Connect(ctx context.Context, config Config, log *slog.Logger) (*Client, err
 	}
 	vim.RoundTripper = &roundTripper{next: sc, session: c.session, log: log}
 
-	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	c.watcher = newWatcher(c.life, vim, log)
-	c.reads = newReaders(c.life, vim)
-	c.listing.life = c.life
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c.life, c.stop = life, stop
+	c.watcher = newWatcher(life, vim, log)
+	c.reads = newReaders(life, vim)
+	c.listing.life = life
 	c.listing.ask = func(ctx context.Context) (map[types.ManagedObjectReference]types.ObjectContent, error) {
 		return c.list(ctx, "VirtualMachine", "name", "config.uuid", "config.instanceUuid")
 	}

@@ -2,7 +2,7 @@ package vsphere
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // thumbprints
+	"crypto/sha1" // thumbprints
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/pem"
@@ -73,7 +73,7 @@ func TestConnect_certificates(t *testing.T) {
 	t.Parallel()
 	server := simulate(t, simulator.VPX())
 	cert := server.Certificate()
-	sum := sha1.Sum(cert.Raw) //nolint:gosec // thumbprints
+	sum := sha1.Sum(cert.Raw) // thumbprints
 	sha256 := soap.ThumbprintSHA256(cert)
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})

@@ -51,7 +51,7 @@ func (h *hints) many() bool {
 // A coalesced question is asked once for all who want to know at the same time. Who comes while it is
 // being asked gets the answer to the next asking, never one that is older than his question.
 type coalesced[T any] struct {
-	life context.Context //nolint:containedctx // one call serves many callers
+	life context.Context // one call serves many callers
 	ask  func(ctx context.Context) (T, error)
 
 	mu      sync.Mutex
@@ -73,7 +73,7 @@ func (q *coalesced[T]) get(ctx context.Context) (T, error) {
 	answer := q.waiting
 	if !q.asking {
 		q.asking = true
-		go q.run()
+		go q.run() //nolint:contextcheck // it serves many callers, on the client's life
 	}
 	q.mu.Unlock()
 	select {

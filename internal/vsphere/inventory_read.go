@@ -21,7 +21,7 @@ import (
 // company a moment ago, a call waits for it for a few milliseconds. A request never gets an answer to a
 // call that left before it came, so that whoever changes something and then reads sees the change.
 type reader struct {
-	ctx  context.Context //nolint:containedctx // the client's life: a call serves many callers
+	ctx  context.Context // the client's life: a call serves many callers
 	vim  *vim25.Client
 	spec readSpec
 
@@ -39,7 +39,7 @@ type readSpec struct {
 
 // A readRequest is one caller's question.
 type readRequest struct {
-	ctx  context.Context //nolint:containedctx // tells when the caller has gone
+	ctx  context.Context // tells when the caller has gone
 	ref  types.ManagedObjectReference
 	done chan struct{}
 
@@ -67,7 +67,7 @@ func (r *reader) read(
 	r.queue = append(r.queue, req)
 	if !r.calling {
 		r.calling = true
-		go r.run()
+		go r.run() //nolint:contextcheck // it serves many callers, on the client's life
 	}
 	r.mu.Unlock()
 	select {

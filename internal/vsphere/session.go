@@ -196,7 +196,7 @@ func (r *roundTripper) RoundTrip(ctx context.Context, req, res soap.HasFault) er
 		default:
 			return err
 		}
-		clear(res)
+		reset(res)
 	}
 }
 
@@ -236,8 +236,8 @@ func describe(req soap.HasFault) (method string, this types.ManagedObjectReferen
 	return method, this
 }
 
-// clear empties a response that holds the fault of an earlier attempt.
-func clear(res soap.HasFault) {
+// reset empties a response that holds the fault of an earlier attempt.
+func reset(res soap.HasFault) {
 	if v := reflect.ValueOf(res); v.Kind() == reflect.Pointer && !v.IsNil() {
 		v.Elem().SetZero()
 	}
@@ -273,7 +273,7 @@ func onlyReads(method string) bool {
 // spread so that callers who failed together don't come back together.
 func backoff(attempt int) time.Duration {
 	d := min(100*time.Millisecond<<min(attempt-1, 10), 5*time.Second)
-	return d/2 + rand.N(d) //nolint:gosec // not a secret
+	return d/2 + rand.N(d) // not a secret
 }
 
 // pause waits d or until ctx ends, and returns ctx.Err().

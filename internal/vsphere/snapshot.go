@@ -111,7 +111,7 @@ func quiesceSpec(spec hypervisor.SnapshotSpec) (types.BaseVirtualMachineGuestQui
 	}
 	q := spec.Quiesce
 	if q == nil {
-		return nil, nil //nolint:nilnil // no quiescing is no error
+		return nil, nil // no quiescing is no error
 	}
 	if spec.Memory {
 		return nil, errors.New("a snapshot with memory can't be quiesced too: the memory holds what the guest has not written yet")
@@ -121,7 +121,7 @@ func quiesceSpec(spec hypervisor.SnapshotSpec) (types.BaseVirtualMachineGuestQui
 		if q.Timeout < minQuiesceTimeout || q.Timeout > maxQuiesceTimeout {
 			return nil, fmt.Errorf("quiesce timeout %s: must be %s to %s", q.Timeout, minQuiesceTimeout, maxQuiesceTimeout)
 		}
-		base.Timeout = int32((q.Timeout + time.Minute - 1) / time.Minute) //nolint:gosec // 240 at most
+		base.Timeout = int32((q.Timeout + time.Minute - 1) / time.Minute) // 240 at most
 	}
 	if q.VSS == nil {
 		return &base, nil

@@ -16,7 +16,7 @@ import (
 // time, and asks for updates. It never adds a filter while it asks; who comes along meanwhile cancels
 // the asking. It runs only while somebody waits.
 type watcher struct {
-	ctx context.Context //nolint:containedctx // the client's life: the watcher serves many callers
+	ctx context.Context // the client's life: the watcher serves many callers
 	vim *vim25.Client
 	log *slog.Logger
 
