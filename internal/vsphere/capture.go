@@ -129,7 +129,8 @@ var vmProperties = []string{
 
 // capture reads the configuration of a VM as of a snapshot, and what surrounds the VM. What can't be
 // read without being essential is left out with a warning.
-func (c *Client) capture(ctx context.Context, vm types.ManagedObjectReference, config *types.VirtualMachineConfigInfo,
+func (c *Client) capture(
+	ctx context.Context, vm types.ManagedObjectReference, config *types.VirtualMachineConfigInfo,
 ) (*capture, []byte, []string, error) {
 	var props mo.VirtualMachine
 	if err := c.properties(ctx, vm, vmProperties, &props); err != nil {
@@ -184,7 +185,8 @@ func uncaptured(config *types.VirtualMachineConfigInfo) []string {
 	var warnings []string
 	for _, d := range config.Hardware.Device {
 		if _, ok := d.(*types.VirtualNVDIMM); ok {
-			warnings = append(warnings, fmt.Sprintf("the content of %s is not captured: it is persistent memory.", deviceLabel(d)))
+			warnings = append(warnings,
+				fmt.Sprintf("the content of %s is not captured: it is persistent memory.", deviceLabel(d)))
 		}
 	}
 	return warnings
@@ -234,7 +236,9 @@ func (c *Client) captureLocation(ctx context.Context, props *mo.VirtualMachine, 
 	return nil
 }
 
-func (c *Client) captureDatastores(ctx context.Context, refs []types.ManagedObjectReference) ([]capturedDatastore, error) {
+func (c *Client) captureDatastores(
+	ctx context.Context, refs []types.ManagedObjectReference,
+) ([]capturedDatastore, error) {
 	var out []capturedDatastore
 	for _, ref := range refs {
 		var ds mo.Datastore
@@ -244,81 +248,6 @@ func (c *Client) captureDatastores(ctx context.Context, refs []types.ManagedObje
 		out = append(out, capturedDatastore{Name: ds.Name, Type: ds.Summary.Type, URL: ds.Summary.Url})
 	}
 	return out, nil
-}
-
-// captureNetworks resolves what the network adapters are connected to. A network whose name may not be
-// read is no reason to have no backup: it is called by its ID, with a warning.
-func (c *Client) captureNetworks(ctx context.Context, devices object.VirtualDeviceList, refs []types.ManagedObjectReference,
-) ([]capturedNetwork, []string, error) {
-	var out []capturedNetwork
-	var warnings []string
-	for _, d := range devices {
-		card, ok := d.(types.BaseVirtualEthernetCard)
-		if !ok {
-			continue
-		}
-		nic := card.GetVirtualEthernetCard()
-		n := capturedNetwork{Device: nic.Key}
-		var err error
-		switch b := nic.Backing.(type) {
-		case *types.VirtualEthernetCardNetworkBackingInfo:
-			n.Kind, n.Name = standardNetwork, b.DeviceName
-		case *types.VirtualEthernetCardDistributedVirtualPortBackingInfo:
-			n.Kind = distributedNetwork
-			if n.Name, n.Switch, err = c.portgroupName(ctx, b.Port.PortgroupKey); err != nil {
-				n.Name = b.Port.PortgroupKey
-			}
-		case *types.VirtualEthernetCardOpaqueNetworkBackingInfo:
-			n.Kind, n.ID, n.Type = opaqueNetwork, b.OpaqueNetworkId, b.OpaqueNetworkType
-			if n.Name, err = c.opaqueName(ctx, b.OpaqueNetworkId, refs); err != nil {
-				n.Name = b.OpaqueNetworkId
-			}
-		default:
-			continue
-		}
-		if ctx.Err() != nil {
-			return nil, nil, fmt.Errorf("capture network of %s: %w", deviceLabel(d), context.Cause(ctx))
-		}
-		if err != nil {
-			warnings = append(warnings, fmt.Sprintf("the name of the network of %s could not be captured: %v", deviceLabel(d), err))
-		}
-		out = append(out, n)
-	}
-	return out, warnings, nil
-}
-
-// portgroupName is the name of a distributed port group and of its switch. The key of a port group is
-// the value of its managed object reference.
-func (c *Client) portgroupName(ctx context.Context, key string) (name, switchName string, err error) {
-	ref := types.ManagedObjectReference{Type: "DistributedVirtualPortgroup", Value: key}
-	var pg mo.DistributedVirtualPortgroup
-	if err := c.properties(ctx, ref, []string{"name", "config.distributedVirtualSwitch"}, &pg); err != nil {
-		return "", "", fmt.Errorf("port group %s: %w", key, err)
-	}
-	if pg.Config.DistributedVirtualSwitch == nil {
-		return unescapeName(pg.Name), "", nil
-	}
-	var dvs mo.DistributedVirtualSwitch
-	if err := c.properties(ctx, *pg.Config.DistributedVirtualSwitch, []string{"name"}, &dvs); err != nil {
-		return "", "", fmt.Errorf("switch of port group %q: %w", pg.Name, err)
-	}
-	return unescapeName(pg.Name), unescapeName(dvs.Name), nil
-}
-
-func (c *Client) opaqueName(ctx context.Context, id string, refs []types.ManagedObjectReference) (string, error) {
-	for _, ref := range refs {
-		if ref.Type != "OpaqueNetwork" {
-			continue
-		}
-		var n mo.OpaqueNetwork
-		if err := c.properties(ctx, ref, []string{"name", "summary"}, &n); err != nil {
-			return "", err
-		}
-		if s, ok := n.Summary.(*types.OpaqueNetworkSummary); ok && s.OpaqueNetworkId == id {
-			return unescapeName(n.Name), nil
-		}
-	}
-	return id, nil
 }
 
 func customAttributes(props *mo.VirtualMachine) map[string]string {

@@ -300,3 +300,129 @@ func TestRestore_onHost(t *testing.T) {
 	b.sameBytes(benchVM, 0, b.raw[0])
 	labtest.AssertClean(t, b.lab)
 }
+
+func TestReadNVRAM_missing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	if _, err := b.client.readNVRAM(t.Context(), "DC0", "[LocalDS_0] web01/none.nvram"); !errors.Is(err, errNoFile) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRestore_abortAfterUpload(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	r, err := b.client.StartRestore(t.Context(), hypervisor.RestoreSpec{
+		Config: c.config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, d := range c.disks {
+		if err := r.WriteDisk(t.Context(), key, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What the server didn't make, it doesn't remove.
+	if err := b.client.writeNVRAM(t.Context(), "DC0", "[LocalDS_0] copy/vmware.log", []byte("log")); err != nil {
+		t.Fatal(err)
+	}
+	b.lab.Fault(lab.Fault{Method: "ReconfigVM_Task", Fault: "InvalidDeviceSpec"})
+	if _, _, err := r.Commit(t.Context()); err == nil {
+		t.Error("the commit succeeded")
+	}
+	if err := r.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, f := range b.lab.Status().Files {
+		if strings.HasPrefix(f.Name, "[LocalDS_0] copy") {
+			t.Errorf("%s is left", f.Name)
+		}
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+func TestDeleteDirectory_taken(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	var vm mo.VirtualMachine
+	if err := b.client.properties(t.Context(), vmRef(b.vm.ID), []string{"datastore"}, &vm); err != nil {
+		t.Fatal(err)
+	}
+	stores, err := b.client.stores(t.Context(), vm.Datastore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := b.client.ancestors(t.Context(), vmRef(b.vm.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, directory := range []string{benchVM, "none"} {
+		if err := b.client.deleteDirectory(t.Context(), line, stores["LocalDS_0"], directory); err != nil {
+			t.Errorf("%s: %v", directory, err)
+		}
+	}
+	b.sameBytes(benchVM, 0, b.raw[0])
+	if err := b.client.PowerOff(t.Context(), b.vm.ID); err != nil {
+		t.Error(err)
+	}
+	if err := b.client.PowerOn(t.Context(), b.vm.ID); err != nil {
+		t.Errorf("the VM in the directory is damaged: %v", err)
+	}
+}
+
+func TestRestore_otherHost(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	vm, _, err := b.restore(t.Context(), c, hypervisor.RestoreSpec{Identity: hypervisor.IdentityCopy, Name: "copy", Host: "DC0_H0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.status(vm.Name); got.ResourcePool != "/DC0/host/DC0_H0/Resources" || !strings.HasSuffix(got.Host, "/DC0_H0") {
+		t.Errorf("VM is in %s on %s", got.ResourcePool, got.Host)
+	}
+}
+
+func TestRestore_diskUUID(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	if err := b.client.DestroyVM(t.Context(), b.vm.ID); err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.client.StartRestore(t.Context(), hypervisor.RestoreSpec{
+		Config: c.config, Identity: hypervisor.IdentityOriginal, RunID: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, d := range c.disks {
+		if err := r.WriteDisk(t.Context(), key, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made, ok := r.(*restore)
+	if !ok {
+		t.Fatalf("a restore is %T", r)
+	}
+	// As if the server had given the disk a UUID of its own at creation.
+	const want = "6000c29f-ffff-ffff-ffff-ffffffffffff"
+	for _, d := range orderedDisks(made.captured.devices()) {
+		if backing, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok {
+			backing.Uuid = want
+		}
+	}
+	vm, warnings, err := r.Commit(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if vm.Disks[0].UUID != want || len(warnings) > 0 {
+		t.Errorf("disk %+v, warnings %q", vm.Disks[0], warnings)
+	}
+	if err := r.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.client.FindVM(t.Context(), benchVM); err != nil {
+		t.Errorf("abort after commit: %v", err)
+	}
+}

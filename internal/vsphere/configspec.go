@@ -64,7 +64,9 @@ func decodeConfig(data []byte) (*types.VirtualMachineConfigInfo, error) {
 //
 // govmomi's ConfigInfo.ToConfigSpec is no base for this: it asks for every device the VM has,
 // default controllers included, with a file operation on each, and shares memory with its input.
-func creationSpec(captured *types.VirtualMachineConfigInfo, r rebuild) (types.VirtualMachineConfigSpec, []string, error) {
+func creationSpec(
+	captured *types.VirtualMachineConfigInfo, r rebuild,
+) (types.VirtualMachineConfigSpec, []string, error) {
 	config, err := copyConfig(captured)
 	if err != nil {
 		return types.VirtualMachineConfigSpec{}, nil, err

@@ -21,7 +21,9 @@ const (
 
 // newDevices turns captured devices into devices to add. New keys are the captured ones, negated:
 // the server replaces negative keys and follows references between them.
-func newDevices(devices []types.BaseVirtualDevice, r rebuild) ([]types.BaseVirtualDeviceConfigSpec, []string) {
+func newDevices(
+	devices []types.BaseVirtualDevice, r rebuild,
+) ([]types.BaseVirtualDeviceConfigSpec, []string) {
 	keys := newKeys(devices)
 	var controllers, others []types.BaseVirtualDeviceConfigSpec
 	var warnings []string
@@ -264,9 +266,7 @@ func rewriteCdrom(d *types.VirtualCdrom, r rebuild) (warning string) {
 	default:
 		warning = "was connected to a drive of the host; it is restored as an empty drive."
 	}
-	d.Backing = &types.VirtualCdromRemotePassthroughBackingInfo{
-		VirtualDeviceRemoteDeviceBackingInfo: types.VirtualDeviceRemoteDeviceBackingInfo{UseAutoDetect: types.NewBool(false)},
-	}
+	d.Backing = &types.VirtualCdromRemotePassthroughBackingInfo{VirtualDeviceRemoteDeviceBackingInfo: clientDevice()}
 	d.Connectable = &types.VirtualDeviceConnectInfo{AllowGuestControl: true}
 	return warning
 }
@@ -284,11 +284,14 @@ func rewriteFloppy(d *types.VirtualFloppy, r rebuild) (warning string) {
 	default:
 		warning = "was connected to a drive of the host; it is restored as an empty drive."
 	}
-	d.Backing = &types.VirtualFloppyRemoteDeviceBackingInfo{
-		VirtualDeviceRemoteDeviceBackingInfo: types.VirtualDeviceRemoteDeviceBackingInfo{UseAutoDetect: types.NewBool(false)},
-	}
+	d.Backing = &types.VirtualFloppyRemoteDeviceBackingInfo{VirtualDeviceRemoteDeviceBackingInfo: clientDevice()}
 	d.Connectable = &types.VirtualDeviceConnectInfo{AllowGuestControl: true}
 	return warning
+}
+
+// clientDevice stands for whatever a client may connect.
+func clientDevice() types.VirtualDeviceRemoteDeviceBackingInfo {
+	return types.VirtualDeviceRemoteDeviceBackingInfo{UseAutoDetect: types.NewBool(false)}
 }
 
 // deviceLabel is what the vSphere client shows, "Hard disk 1".

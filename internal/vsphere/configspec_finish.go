@@ -12,7 +12,9 @@ import (
 // completionSpec is what must be changed about a VM that was created from creationSpec to make it
 // the captured one: everything that refers to keys that the server gave out, and what can only be
 // set on a VM that exists. The warnings name what can't be brought back.
-func completionSpec(captured, created *types.VirtualMachineConfigInfo, r rebuild) (types.VirtualMachineConfigSpec, []string, error) {
+func completionSpec(
+	captured, created *types.VirtualMachineConfigInfo, r rebuild,
+) (types.VirtualMachineConfigSpec, []string, error) {
 	config, err := copyConfig(captured)
 	if err != nil {
 		return types.VirtualMachineConfigSpec{}, nil, err
@@ -136,7 +138,9 @@ func closeProperties(vapp types.BaseVmConfigInfo) types.BaseVmConfigSpec {
 
 // correctDevices brings back the video card, which is the server's own at creation, and network
 // adapters whose address or connection the server decided about by itself.
-func correctDevices(captured []types.BaseVirtualDevice, matched map[int32]types.BaseVirtualDevice, r rebuild) []types.BaseVirtualDeviceConfigSpec {
+func correctDevices(
+	captured []types.BaseVirtualDevice, matched map[int32]types.BaseVirtualDevice, r rebuild,
+) []types.BaseVirtualDeviceConfigSpec {
 	var changes []types.BaseVirtualDeviceConfigSpec
 	edit := func(d types.BaseVirtualDevice) {
 		changes = append(changes, &types.VirtualDeviceConfigSpec{
@@ -157,7 +161,8 @@ func correctDevices(captured []types.BaseVirtualDevice, matched map[int32]types.
 				edit(&card)
 			}
 		case types.BaseVirtualEthernetCard:
-			if now, ok := created.(types.BaseVirtualEthernetCard); ok && correctNIC(d.GetVirtualEthernetCard(), now.GetVirtualEthernetCard(), r) {
+			now, ok := created.(types.BaseVirtualEthernetCard)
+			if ok && correctNIC(d.GetVirtualEthernetCard(), now.GetVirtualEthernetCard(), r) {
 				edit(created)
 			}
 		}

@@ -90,7 +90,8 @@ func (c *Client) readNVRAM(ctx context.Context, datacenter, file string) ([]byte
 
 // writeNVRAM replaces the firmware's variables of a VM that is powered off.
 func (c *Client) writeNVRAM(ctx context.Context, datacenter, file string, data []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, c.folderURL(datacenter, file).String(), bytes.NewReader(data))
+	target := c.folderURL(datacenter, file).String()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target, bytes.NewReader(data))
 	if err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}

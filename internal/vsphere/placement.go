@@ -37,7 +37,9 @@ type placement struct {
 
 // place resolves where a VM goes and checks everything that can be checked beforehand. It creates
 // nothing.
-func (c *Client) place(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture) (*placement, error) {
+func (c *Client) place(
+	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture,
+) (*placement, error) {
 	p := &placement{name: spec.Name}
 	if p.name == "" {
 		p.name = captured.Name
@@ -59,7 +61,9 @@ func (c *Client) place(ctx context.Context, spec hypervisor.RestoreSpec, capture
 
 // checkIdentity refuses a second VM with the same identity: tools that know a VM by its UUID, Terraform
 // providers among them, would act on one of the two at random.
-func (c *Client) checkIdentity(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, _ *placement) error {
+func (c *Client) checkIdentity(
+	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, _ *placement,
+) error {
 	if spec.Identity != hypervisor.IdentityOriginal {
 		return nil
 	}
@@ -91,7 +95,9 @@ func (c *Client) checkIdentity(ctx context.Context, spec hypervisor.RestoreSpec,
 
 // placeFolder finds the VM folder. A path that doesn't begin with a slash is relative to the VM folder of
 // the datacenter that the VM was captured in.
-func (c *Client) placeFolder(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement) error {
+func (c *Client) placeFolder(
+	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement,
+) error {
 	root := "/" + captured.Datacenter + "/vm"
 	wanted := spec.Folder
 	if wanted == "" {
@@ -164,7 +170,9 @@ func (c *Client) checkName(ctx context.Context, _ hypervisor.RestoreSpec, _ *cap
 }
 
 // findChild finds what a folder holds under a name; nil: nothing.
-func (c *Client) findChild(ctx context.Context, folder types.ManagedObjectReference, name string) (*types.ManagedObjectReference, error) {
+func (c *Client) findChild(
+	ctx context.Context, folder types.ManagedObjectReference, name string,
+) (*types.ManagedObjectReference, error) {
 	res, err := methods.FindChild(ctx, c.vim, &types.FindChild{
 		This: *c.vim.ServiceContent.SearchIndex, Entity: folder, Name: escapeName(name),
 	})
@@ -175,7 +183,9 @@ func (c *Client) findChild(ctx context.Context, folder types.ManagedObjectRefere
 }
 
 // placeLabels finds the tags and custom attributes.
-func (c *Client) placeLabels(ctx context.Context, _ hypervisor.RestoreSpec, captured *capture, p *placement) error {
+func (c *Client) placeLabels(
+	ctx context.Context, _ hypervisor.RestoreSpec, captured *capture, p *placement,
+) error {
 	ids, warnings, err := c.findTags(ctx, captured.Tags)
 	if err != nil {
 		return err

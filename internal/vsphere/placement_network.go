@@ -28,7 +28,9 @@ func (n capturedNetwork) label() string {
 
 // placeNetworks finds the network of every adapter, by the captured name or the one it is mapped to. A name
 // may be given as "switch/port group" where several switches have port groups of the same name.
-func (c *Client) placeNetworks(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement) error {
+func (c *Client) placeNetworks(
+	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement,
+) error {
 	if err := checkNetworkMap(spec.Networks, captured.Networks); err != nil {
 		return err
 	}
@@ -76,7 +78,9 @@ func checkNetworkMap(networks map[string]string, captured []capturedNetwork) err
 }
 
 // chooseNetwork finds a network by name. Of several it takes the one that is most like the captured.
-func chooseNetwork(available []targetNetwork, wanted string, captured capturedNetwork) (targetNetwork, error) {
+func chooseNetwork(
+	available []targetNetwork, wanted string, captured capturedNetwork,
+) (targetNetwork, error) {
 	var found []targetNetwork
 	for _, n := range available {
 		if n.Name == wanted || n.label() == wanted {
@@ -110,10 +114,14 @@ func chooseNetwork(available []targetNetwork, wanted string, captured capturedNe
 
 // readNetworks describes networks and how an adapter is connected to each. Uplinks of switches are left
 // out; no VM may use them.
-func (c *Client) readNetworks(ctx context.Context, refs []types.ManagedObjectReference) ([]targetNetwork, error) {
+func (c *Client) readNetworks(
+	ctx context.Context, refs []types.ManagedObjectReference,
+) ([]targetNetwork, error) {
 	objects, err := c.propertiesOf(ctx, refs,
 		types.PropertySpec{Type: "Network", PathSet: []string{"name", "summary"}},
-		types.PropertySpec{Type: "DistributedVirtualPortgroup", PathSet: []string{"key", "config.distributedVirtualSwitch", "config.uplink"}},
+		types.PropertySpec{Type: "DistributedVirtualPortgroup", PathSet: []string{
+			"key", "config.distributedVirtualSwitch", "config.uplink",
+		}},
 	)
 	if err != nil {
 		return nil, err

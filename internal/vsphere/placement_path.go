@@ -14,7 +14,7 @@ import (
 // down to the object itself.
 type lineage []mo.ManagedEntity
 
-// path is the inventory path, "/DC0/vm/apps". Names come with the escapes that the API has: a slash in a name is "%2f".
+// path is the inventory path, "/DC0/vm/apps". Names come with the API's escapes: a slash in a name is "%2f".
 func (l lineage) path() string {
 	var b strings.Builder
 	for _, e := range l {

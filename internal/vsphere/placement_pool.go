@@ -15,7 +15,9 @@ import (
 )
 
 // placePool finds the resource pool, and the cluster or host that it belongs to.
-func (c *Client) placePool(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement) error {
+func (c *Client) placePool(
+	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement,
+) error {
 	wanted := spec.ResourcePool
 	if wanted == "" && spec.Host != "" && spec.Host != captured.Host {
 		// The captured pool is of no use on another host unless that is in the same cluster.
@@ -86,7 +88,9 @@ func (c *Client) usePool(ctx context.Context, pool types.ManagedObjectReference,
 
 func (c *Client) readCompute(ctx context.Context, ref types.ManagedObjectReference, p *placement) error {
 	p.compute = mo.ComputeResource{}
-	err := c.properties(ctx, ref, []string{"name", "host", "datastore", "network", "environmentBrowser", "configurationEx", "resourcePool"}, &p.compute)
+	err := c.properties(ctx, ref, []string{
+		"name", "host", "datastore", "network", "environmentBrowser", "configurationEx", "resourcePool",
+	}, &p.compute)
 	if err != nil {
 		return err
 	}
@@ -154,7 +158,8 @@ func (c *Client) hosts(ctx context.Context, refs []types.ManagedObjectReference)
 }
 
 // propertiesOf reads properties of several objects in one call.
-func (c *Client) propertiesOf(ctx context.Context, refs []types.ManagedObjectReference, props ...types.PropertySpec,
+func (c *Client) propertiesOf(
+	ctx context.Context, refs []types.ManagedObjectReference, props ...types.PropertySpec,
 ) (map[types.ManagedObjectReference]types.ObjectContent, error) {
 	if len(refs) == 0 {
 		return nil, nil
@@ -172,7 +177,9 @@ func (c *Client) propertiesOf(ctx context.Context, refs []types.ManagedObjectRef
 
 // placeHost chooses the host, and takes the datastores and networks that are at hand there. A cluster
 // that balances load chooses for itself; without DRS the server wants to be told.
-func (c *Client) placeHost(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement) error {
+func (c *Client) placeHost(
+	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement,
+) error {
 	hosts, err := c.hosts(ctx, p.compute.Host)
 	if err != nil {
 		return err
@@ -211,11 +218,15 @@ func balancesLoad(config types.BaseComputeResourceConfigInfo) bool {
 }
 
 // checkHardwareVersion refuses a VM that the target is too old for.
-func (c *Client) checkHardwareVersion(ctx context.Context, _ hypervisor.RestoreSpec, captured *capture, p *placement) error {
+func (c *Client) checkHardwareVersion(
+	ctx context.Context, _ hypervisor.RestoreSpec, captured *capture, p *placement,
+) error {
 	if p.compute.EnvironmentBrowser == nil || captured.config.Version == "" {
 		return nil
 	}
-	res, err := methods.QueryConfigOptionDescriptor(ctx, c.vim, &types.QueryConfigOptionDescriptor{This: *p.compute.EnvironmentBrowser})
+	res, err := methods.QueryConfigOptionDescriptor(ctx, c.vim, &types.QueryConfigOptionDescriptor{
+		This: *p.compute.EnvironmentBrowser,
+	})
 	if err != nil {
 		return fmt.Errorf("read the hardware versions that %s supports: %w", p.compute.Name, classify(err))
 	}

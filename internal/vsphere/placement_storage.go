@@ -19,7 +19,9 @@ import (
 
 // placeDisks chooses the datastores of the VM and of the disks in the backup, and checks that there is
 // room.
-func (c *Client) placeDisks(ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement) error {
+func (c *Client) placeDisks(
+	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement,
+) error {
 	if err := c.readStores(ctx, p); err != nil {
 		return err
 	}
@@ -99,7 +101,9 @@ func (c *Client) readStores(ctx context.Context, p *placement) error {
 }
 
 // stores reads datastores, by name.
-func (c *Client) stores(ctx context.Context, refs []types.ManagedObjectReference) (map[string]mo.Datastore, error) {
+func (c *Client) stores(
+	ctx context.Context, refs []types.ManagedObjectReference,
+) (map[string]mo.Datastore, error) {
 	objects, err := c.propertiesOf(ctx, refs, types.PropertySpec{
 		Type: "Datastore", PathSet: []string{"name", "summary", "browser"},
 	})
@@ -139,7 +143,9 @@ const maxDirectories = 100
 
 // placeDirectory chooses a directory for the VM that isn't there yet. It is named after the finished VM
 // rather than the one in the making, and chosen here so that it is known what to clean up.
-func (c *Client) placeDirectory(ctx context.Context, _ hypervisor.RestoreSpec, _ *capture, p *placement) error {
+func (c *Client) placeDirectory(
+	ctx context.Context, _ hypervisor.RestoreSpec, _ *capture, p *placement,
+) error {
 	store := p.stores[p.home]
 	if keepsObjects(store) {
 		return nil
@@ -159,7 +165,7 @@ func (c *Client) placeDirectory(ctx context.Context, _ hypervisor.RestoreSpec, _
 			return nil
 		}
 	}
-	return fmt.Errorf("datastore %q has directories %q to %q already", p.home, base, fmt.Sprintf("%s_%d", base, maxDirectories-1))
+	return fmt.Errorf("datastore %q has %d directories of the name %q already", p.home, maxDirectories, base)
 }
 
 // datastoreHas reports whether a directory of a datastore has a file or directory.
@@ -173,7 +179,9 @@ func (c *Client) datastoreHas(ctx context.Context, ds mo.Datastore, directory, n
 
 // searchDatastore lists the files in a directory whose names match a pattern.
 // Error: errNoFile when there is no such directory.
-func (c *Client) searchDatastore(ctx context.Context, ds mo.Datastore, directory, pattern string) ([]string, error) {
+func (c *Client) searchDatastore(
+	ctx context.Context, ds mo.Datastore, directory, pattern string,
+) ([]string, error) {
 	if directory == "." {
 		directory = ""
 	}
@@ -206,7 +214,9 @@ func (c *Client) searchDatastore(ctx context.Context, ds mo.Datastore, directory
 }
 
 // placeImages finds which of the images in CD-ROM and floppy drives exist at the target.
-func (c *Client) placeImages(ctx context.Context, _ hypervisor.RestoreSpec, captured *capture, p *placement) error {
+func (c *Client) placeImages(
+	ctx context.Context, _ hypervisor.RestoreSpec, captured *capture, p *placement,
+) error {
 	p.images = map[int32]types.BaseVirtualDeviceBackingInfo{}
 	for _, device := range captured.devices() {
 		dev := device.GetVirtualDevice()

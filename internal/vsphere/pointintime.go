@@ -45,7 +45,9 @@ type pointInTime struct {
 var errClosedPoint = errors.New("the point in time is closed")
 
 // OpenPointInTime implements hypervisor.PointInTimeOpener.
-func (c *Client) OpenPointInTime(ctx context.Context, id hypervisor.VMID, spec hypervisor.PointInTimeSpec) (hypervisor.PointInTime, error) {
+func (c *Client) OpenPointInTime(
+	ctx context.Context, id hypervisor.VMID, spec hypervisor.PointInTimeSpec,
+) (hypervisor.PointInTime, error) {
 	vm, err := c.vmByID(ctx, id)
 	if err != nil {
 		return nil, err
@@ -99,7 +101,9 @@ func refuseObstacles(vm *hypervisor.VM, exclude []hypervisor.DiskKey) error {
 }
 
 // openSnapshot captures the VM as of a snapshot that exists.
-func (c *Client) openSnapshot(ctx context.Context, id hypervisor.VMID, snapshot hypervisor.SnapshotID, exclude []hypervisor.DiskKey) (*pointInTime, error) {
+func (c *Client) openSnapshot(
+	ctx context.Context, id hypervisor.VMID, snapshot hypervisor.SnapshotID, exclude []hypervisor.DiskKey,
+) (*pointInTime, error) {
 	p := &pointInTime{client: c, vm: id, exclude: slices.Clone(exclude), opened: map[hypervisor.DiskKey]bool{}}
 	list, err := c.Snapshots(ctx, id)
 	if err != nil {
@@ -130,7 +134,9 @@ func (c *Client) openSnapshot(ctx context.Context, id hypervisor.VMID, snapshot 
 	summary.Disks = describeDisks(frozen.Config.Hardware.Device)
 	p.host = captured.host
 	p.addDisks(captured)
-	summary.Disks = slices.DeleteFunc(summary.Disks, func(d hypervisor.Disk) bool { return slices.Contains(exclude, d.Key) })
+	summary.Disks = slices.DeleteFunc(summary.Disks, func(d hypervisor.Disk) bool {
+		return slices.Contains(exclude, d.Key)
+	})
 	p.config = hypervisor.Config{Format: configFormat, Data: data, NVRAM: nvram, Summary: *summary, Warnings: warnings}
 	return p, nil
 }
@@ -224,7 +230,9 @@ func (p *pointInTime) openLease(ctx context.Context) (*lease, map[string]leaseIt
 
 // exportSnapshot starts an export. The task of a lease that somebody lost blocks the VM until the
 // server gives that lease up, which is waited for.
-func (c *Client) exportSnapshot(ctx context.Context, snapshot hypervisor.SnapshotID) (types.ManagedObjectReference, error) {
+func (c *Client) exportSnapshot(
+	ctx context.Context, snapshot hypervisor.SnapshotID,
+) (types.ManagedObjectReference, error) {
 	for attempt := 1; ; attempt++ {
 		if ctx.Err() != nil {
 			return types.ManagedObjectReference{}, fmt.Errorf("export %s: %w", snapshot, context.Cause(ctx))

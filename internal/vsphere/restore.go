@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/vmware/govmomi/fault"
-	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -59,7 +56,9 @@ func (c *Client) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) 
 }
 
 // planRestore does everything up to the creation of the VM.
-func (c *Client) planRestore(ctx context.Context, spec hypervisor.RestoreSpec) (*restore, types.VirtualMachineConfigSpec, error) {
+func (c *Client) planRestore(
+	ctx context.Context, spec hypervisor.RestoreSpec,
+) (*restore, types.VirtualMachineConfigSpec, error) {
 	captured, err := readCapture(spec.Config)
 	if err != nil {
 		return nil, types.VirtualMachineConfigSpec{}, err
@@ -184,210 +183,4 @@ func (r *restore) Abort(ctx context.Context) error {
 		return fmt.Errorf("abort restore of %q: %w", r.place.name, err)
 	}
 	return nil
-}
-
-// remove takes back whatever was created. An import whose lease is aborted is undone by the server; what
-// remains nevertheless is removed here.
-func (r *restore) remove(ctx context.Context) error {
-	if r.lease != nil {
-		if err := r.lease.abort(ctx); err != nil && !errors.Is(err, errLeaseEnded) {
-			r.client.log.Warn("end the lease of an import", "vm", r.rebuild.name, "error", err)
-		}
-	}
-	ref := r.vm
-	if ref.Value == "" {
-		// The call that creates the VM failed, or its answer was lost.
-		found, err := r.client.findMade(ctx, r.place.folder, r.spec.RunID)
-		if err != nil {
-			return fmt.Errorf("%q may have been left behind in %s: %w", r.rebuild.name, r.place.folderPath, err)
-		}
-		if found != nil {
-			ref = *found
-		}
-	}
-	if ref.Value == "" {
-		return nil // without a VM there is no directory of ours
-	}
-	if err := r.client.DestroyVM(ctx, hypervisor.VMID(ref.Value)); err != nil {
-		return fmt.Errorf("%q was left behind in %s: %w", r.rebuild.name, r.place.folderPath, err)
-	}
-	if r.place.directory == "" {
-		return nil
-	}
-	if err := r.client.deleteDirectory(ctx, r.place.datacenter, r.place.stores[r.place.home], r.place.directory); err != nil {
-		return fmt.Errorf("the directory %s was left behind: %w", joinPath(r.place.home, r.place.directory), err)
-	}
-	return nil
-}
-
-// findMade finds the VM in the making of a run; nil: there is none.
-func (c *Client) findMade(ctx context.Context, folder types.ManagedObjectReference, runID string) (*types.ManagedObjectReference, error) {
-	ref, err := c.findChild(ctx, folder, makingName(runID))
-	if err != nil || ref == nil || ref.Type != "VirtualMachine" {
-		return nil, err
-	}
-	marker, err := c.readMarker(ctx, *ref)
-	if err != nil || marker != runID {
-		return nil, err
-	}
-	return ref, nil
-}
-
-// readMarker returns the ID of the run that makes a VM, or "".
-func (c *Client) readMarker(ctx context.Context, ref types.ManagedObjectReference) (string, error) {
-	var vm mo.VirtualMachine
-	err := c.properties(ctx, ref, []string{"config.extraConfig"}, &vm)
-	switch {
-	case err != nil && vmGone(err):
-		return "", nil
-	case err != nil:
-		return "", err
-	case vm.Config == nil:
-		return "", nil
-	}
-	return optionValue(vm.Config.ExtraConfig, markerKey), nil
-}
-
-// deleteDirectory removes what a destroyed VM left in its directory. One that isn't there is no error. One
-// that holds a VM belongs to somebody who came since.
-func (c *Client) deleteDirectory(ctx context.Context, datacenter lineage, store mo.Datastore, directory string) error {
-	dc := datacenter.datacenter()
-	if dc == nil || store.Browser.Value == "" {
-		return nil
-	}
-	files, err := c.searchDatastore(ctx, store, directory, "*.vmx")
-	if errors.Is(err, errNoFile) || len(files) > 0 {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
-		res, err := methods.DeleteDatastoreFile_Task(ctx, c.vim, &types.DeleteDatastoreFile_Task{
-			This: *c.vim.ServiceContent.FileManager, Name: joinPath(store.Name, directory), Datacenter: &dc.Self,
-		})
-		if err != nil {
-			return nil, err
-		}
-		return object.NewTask(c.vim, res.Returnval), nil
-	})
-	if fault.Is(err, &types.FileNotFound{}) {
-		return nil
-	}
-	return withoutURL(err)
-}
-
-// CleanUpRestores implements hypervisor.Restorer. A VM counts as one of ours only if it has both the name
-// and the marker of a VM in the making.
-func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID string) bool) ([]string, error) {
-	vms, err := c.list(ctx, "VirtualMachine", "name")
-	if err != nil {
-		return nil, fmt.Errorf("clean up restores: %w", err)
-	}
-	var removed []string
-	var errs []error
-	for ref, object := range vms {
-		name, _ := nameAndParent(object)
-		runID, ok := strings.CutPrefix(unescapeName(name), makingPrefix)
-		if !ok {
-			continue
-		}
-		marker, err := c.readMarker(ctx, ref)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if marker != runID || !abandoned(runID) {
-			continue
-		}
-		if err := c.destroyMade(ctx, ref); err != nil {
-			errs = append(errs, fmt.Errorf("%q was left behind: %w", unescapeName(name), err))
-			continue
-		}
-		removed = append(removed, unescapeName(name))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return removed, fmt.Errorf("clean up restores: %w", err)
-	}
-	return removed, nil
-}
-
-// destroyMade removes a VM in the making and its directory, which bears the name of the finished VM.
-func (c *Client) destroyMade(ctx context.Context, ref types.ManagedObjectReference) error {
-	var vm mo.VirtualMachine
-	if err := c.properties(ctx, ref, []string{"config.files.vmPathName", "datastore"}, &vm); err != nil {
-		if vmGone(err) {
-			return nil
-		}
-		return err
-	}
-	line, err := c.ancestors(ctx, ref)
-	if err != nil {
-		return err
-	}
-	stores, err := c.stores(ctx, vm.Datastore)
-	if err != nil {
-		return err
-	}
-	if err := c.destroyHeld(ctx, hypervisor.VMID(ref.Value)); err != nil {
-		return err
-	}
-	if vm.Config == nil {
-		return nil
-	}
-	datastore, file := splitPath(vm.Config.Files.VmPathName)
-	if path.Dir(file) == "." || keepsObjects(stores[datastore]) {
-		return nil
-	}
-	return c.deleteDirectory(ctx, line, stores[datastore], path.Dir(file))
-}
-
-// heldTimeout is how long a lease may keep a VM whose client is gone: vCenter's 300 seconds, and some for
-// the server to undo the import.
-const heldTimeout = 6 * time.Minute
-
-// destroyHeld destroys a VM that may be held by the lease of a client that was killed. Nobody but that
-// client can end the lease; when it expires, the server removes the VM by itself.
-func (c *Client) destroyHeld(ctx context.Context, id hypervisor.VMID) error {
-	ctx, cancel := context.WithTimeout(ctx, heldTimeout)
-	defer cancel()
-	for attempt := 1; ; attempt++ {
-		err := c.DestroyVM(ctx, id)
-		if err == nil || !fault.Is(err, &types.InvalidState{}) || pause(ctx, backoff(attempt)) != nil {
-			return err
-		}
-	}
-}
-
-// DestroyVM implements hypervisor.Restorer.
-func (c *Client) DestroyVM(ctx context.Context, id hypervisor.VMID) error {
-	if err := c.PowerOff(ctx, id); err != nil {
-		if vmGone(err) {
-			return nil
-		}
-		return fmt.Errorf("destroy %s: %w", id, err)
-	}
-	unlock, err := c.lockVM(ctx, id)
-	if err != nil {
-		return fmt.Errorf("destroy %s: %w", id, err)
-	}
-	defer unlock()
-	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
-		res, err := methods.Destroy_Task(ctx, c.vim, &types.Destroy_Task{This: vmRef(id)})
-		if err != nil {
-			return nil, err
-		}
-		return object.NewTask(c.vim, res.Returnval), nil
-	})
-	if err == nil {
-		return nil
-	}
-	if isAmbiguous(err) {
-		var vm mo.VirtualMachine
-		err = errors.Join(withoutURL(err), c.properties(ctx, vmRef(id), []string{"name"}, &vm))
-	}
-	if vmGone(err) {
-		return nil
-	}
-	return fmt.Errorf("destroy %s: %w", id, err)
 }

@@ -263,7 +263,9 @@ func deviceNames(config *types.VirtualMachineConfigInfo) map[int32]string {
 	return names
 }
 
-func flattenBootOrder(out map[string]string, config *types.VirtualMachineConfigInfo, names map[int32]string, skip map[int32]bool) {
+func flattenBootOrder(
+	out map[string]string, config *types.VirtualMachineConfigInfo, names map[int32]string, skip map[int32]bool,
+) {
 	n := 0
 	for _, entry := range config.BootOptions.BootOrder {
 		var value string

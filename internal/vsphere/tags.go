@@ -88,7 +88,8 @@ func (c *Client) findTags(ctx context.Context, wanted []capturedTag) (ids, warni
 		}
 		id, ok := known[w.Category][w.Name]
 		if !ok {
-			warnings = append(warnings, fmt.Sprintf("tag %q of category %q doesn't exist here and is not restored.", w.Name, w.Category))
+			warnings = append(warnings,
+				fmt.Sprintf("tag %q of category %q doesn't exist here and is not restored.", w.Name, w.Category))
 			continue
 		}
 		ids = append(ids, id)
@@ -121,7 +122,9 @@ type customValue struct {
 }
 
 // findCustomAttributes resolves custom attributes by name. Those that don't exist are named in warnings.
-func (c *Client) findCustomAttributes(ctx context.Context, wanted map[string]string) ([]customValue, []string, error) {
+func (c *Client) findCustomAttributes(
+	ctx context.Context, wanted map[string]string,
+) ([]customValue, []string, error) {
 	if len(wanted) == 0 {
 		return nil, nil, nil
 	}
@@ -148,7 +151,9 @@ func (c *Client) findCustomAttributes(ctx context.Context, wanted map[string]str
 	return found, warnings, nil
 }
 
-func (c *Client) setCustomAttributes(ctx context.Context, vm types.ManagedObjectReference, values []customValue) error {
+func (c *Client) setCustomAttributes(
+	ctx context.Context, vm types.ManagedObjectReference, values []customValue,
+) error {
 	for _, v := range values {
 		_, err := methods.SetField(ctx, c.vim, &types.SetField{
 			This: *c.vim.ServiceContent.CustomFieldsManager, Entity: vm, Key: v.key, Value: v.value,
