@@ -1,0 +1,100 @@
+// Command bench measures what the provider costs, beside plain copying of the same VM from the same
+// vCenter with govc. The vCenter is the lab, in this process; the provider and govc run in processes of
+// their own, whose time and memory are measured by the system.
+//
+//	cd bench && go run . -bin ../bin [-only transfer,sparse,refresh] [-json FILE]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/vmware/govmomi/cli"
+	_ "github.com/vmware/govmomi/cli/export"
+	_ "github.com/vmware/govmomi/cli/importx"
+)
+
+// asGovc makes this program be govc.
+const asGovc = "BENCH_AS_GOVC"
+
+func main() {
+	if program := os.Getenv(runProgram); program != "" {
+		os.Exit(book(program))
+	}
+	if os.Getenv(asGovc) != "" {
+		os.Exit(cli.Run(os.Args[1:]))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// measurements are the benchmarks by name, in the order in which they run.
+var measurements = []struct {
+	name string
+	run  func(context.Context, *bench) error
+}{
+	{"transfer", transfer},
+	{"sparse", sparse},
+	{"refresh", refresh},
+}
+
+func run(ctx context.Context) (err error) {
+	bin := flag.String("bin", "../bin", "directory of terraform-provider-vm")
+	only := flag.String("only", "", "benchmarks to run, separated by commas (default: all)")
+	file := flag.String("json", "", "file to write the figures to")
+	data := flag.Int64("data", 4<<30, "bytes of data on the disk of the transfer, which is 2.5 times as large")
+	flag.Parse()
+	provider, err := filepath.Abs(filepath.Join(*bin, providerName))
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(provider); err != nil {
+		return fmt.Errorf("%w (make build makes it)", err)
+	}
+	dir, err := os.MkdirTemp("", "vm-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	b := &bench{dir: dir, provider: provider, data: *data}
+	for _, m := range measurements {
+		if *only != "" && !slices.Contains(strings.Split(*only, ","), m.name) {
+			continue
+		}
+		if err := m.run(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+	}
+	b.report.print(os.Stdout)
+	if *file != "" {
+		return b.report.write(*file)
+	}
+	return nil
+}
+
+// A bench is one run.
+type bench struct {
+	dir      string
+	provider string // the program
+	data     int64
+	report   report
+}
+
+// sub makes a directory for one benchmark, which the returned function removes.
+func (b *bench) sub(name string) (dir string, remove func() error, err error) {
+	dir = filepath.Join(b.dir, name)
+	return dir, func() error { return os.RemoveAll(dir) }, os.Mkdir(dir, 0o700)
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+)
+
+const (
+	providerName = "terraform-provider-vm"
+	// runProgram and usageFile make this program run another one with its own arguments, and tell it
+	// where to write what that cost. Terraform takes it for the provider so. It stands before govc too: by
+	// the system's books a process is as large as the one that started it, and this one is small then.
+	runProgram = "BENCH_RUN"
+	usageFile  = "BENCH_USAGE"
+)
+
+// A usage is what a process cost.
+type usage struct {
+	Seconds    float64 `json:"seconds"`
+	CPUSeconds float64 `json:"cpu_seconds"`
+	PeakBytes  int64   `json:"peak_bytes"` // largest resident set
+}
+
+// costOf is what a process that has ended cost, by the system's books.
+func costOf(state *os.ProcessState, took time.Duration) usage {
+	u := usage{Seconds: took.Seconds(), CPUSeconds: (state.UserTime() + state.SystemTime()).Seconds()}
+	if r, ok := state.SysUsage().(*syscall.Rusage); ok {
+		u.PeakBytes = int64(r.Maxrss)
+		if runtime.GOOS != "darwin" {
+			u.PeakBytes *= 1024
+		}
+	}
+	return u
+}
+
+// book runs a program and books what it cost.
+func book(program string) int {
+	cmd := exec.CommandContext(context.Background(), program, os.Args[1:]...)
+	cmd.Env = append(os.Environ(), runProgram+"=")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	start := time.Now()
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	line, err := json.Marshal(costOf(cmd.ProcessState, time.Since(start)))
+	if err != nil {
+		return 1
+	}
+	file, err := os.OpenFile(os.Getenv(usageFile), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 1
+	}
+	_, err = file.Write(append(line, '\n'))
+	if errors.Join(err, file.Close()) != nil {
+		return 1
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+// A terraform is a working directory that uses the provider through this program.
+type terraform struct {
+	program, dir string
+	env          []string
+	usage        string
+}
+
+func (b *bench) terraform(dir string, l *lab.Lab) (*terraform, error) {
+	program, err := exec.LookPath("terraform")
+	if err != nil {
+		if program, err = exec.LookPath("tofu"); err != nil {
+			return nil, errors.New("neither terraform nor tofu is on PATH")
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	plugins := filepath.Join(dir, "plugins")
+	if err := os.Mkdir(plugins, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Symlink(self, filepath.Join(plugins, providerName)); err != nil {
+		return nil, err
+	}
+	settings := filepath.Join(dir, "dev.tfrc")
+	text := fmt.Sprintf("provider_installation {\n  dev_overrides { \"terraform-vm/vm\" = %q }\n  direct {}\n}\n", plugins)
+	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	t := &terraform{program: program, dir: dir, usage: filepath.Join(dir, "usage")}
+	t.env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+settings, "CHECKPOINT_DISABLE=1", "TF_INPUT=0",
+		runProgram+"="+b.provider, usageFile+"="+t.usage, "VSPHERE_SERVER="+l.URL().Host, "VSPHERE_USER="+l.User(),
+		"VSPHERE_PASSWORD="+l.Password(), "VM_REPOSITORY_PASSWORD=benchmark")
+	return t, nil
+}
+
+// run runs a command of Terraform. It returns how long that took, and what all processes of the provider
+// that it started cost: the sum of their time and the peak of the largest.
+func (t *terraform) run(ctx context.Context, args ...string) (usage, error) {
+	if err := os.RemoveAll(t.usage); err != nil {
+		return usage{}, err
+	}
+	cmd := exec.CommandContext(ctx, t.program, append(args, "-no-color")...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Dir, cmd.Env = t.dir, t.env
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return usage{}, fmt.Errorf("terraform %s: %w\n%s", args[0], err, out)
+	}
+	return booked(t.usage, time.Since(start))
+}
+
+// booked is what the processes cost that are in the books: the sum of their time and the peak of the
+// largest, and the time that passed.
+func booked(path string, took time.Duration) (usage, error) {
+	total := usage{Seconds: took.Seconds()}
+	lines, err := os.ReadFile(path)
+	if err != nil {
+		return usage{}, err
+	}
+	for line := range strings.Lines(string(lines)) {
+		var u usage
+		if err := json.Unmarshal([]byte(line), &u); err != nil {
+			return usage{}, err
+		}
+		total.CPUSeconds += u.CPUSeconds
+		total.PeakBytes = max(total.PeakBytes, u.PeakBytes)
+	}
+	return total, nil
+}
+
+// apply replaces the configuration and brings it about.
+func (t *terraform) apply(ctx context.Context, l *lab.Lab, config string) (usage, error) {
+	header := fmt.Sprintf(`terraform {
+  required_providers {
+    vm = { source = "terraform-vm/vm" }
+  }
+}
+provider "vm" {
+  vsphere    = { thumbprint = %q }
+  repository = { path = %q }
+}
+`, l.Fingerprint(), filepath.Join(t.dir, "repository"))
+	if err := os.WriteFile(filepath.Join(t.dir, "main.tf"), []byte(header+config), 0o600); err != nil {
+		return usage{}, err
+	}
+	return t.run(ctx, "apply", "-auto-approve")
+}
+
+// govc runs this program as govc, and returns what that cost. home is a directory for its files.
+func govc(ctx context.Context, l *lab.Lab, home string, args ...string) (usage, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return usage{}, err
+	}
+	books := home + ".usage"
+	if err := os.RemoveAll(books); err != nil {
+		return usage{}, err
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Env = append(os.Environ(), runProgram+"="+self, usageFile+"="+books, asGovc+"=1", "GOVC_URL="+l.URL().String(),
+		"GOVC_USERNAME="+l.User(), "GOVC_PASSWORD="+l.Password(), "GOVC_INSECURE=1", "GOVMOMI_HOME="+home)
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return usage{}, fmt.Errorf("govc %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return booked(books, time.Since(start))
+}
