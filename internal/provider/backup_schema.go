@@ -86,7 +86,8 @@ func backupArguments() map[string]schema.Attribute {
 		"triggers": triggersAttribute("backup"),
 		"on_destroy": schema.StringAttribute{
 			MarkdownDescription: "What becomes of the backup when this resource is destroyed or replaced: `retain` or " +
-				"`delete`. It is changed in place. Default: `retain`.",
+				"`delete`. It is changed in place. With `delete`, let `lifecycle { create_before_destroy = true }` see to it " +
+				"that the old backup goes only when there is a new one. Default: `retain`.",
 			Optional: true, Computed: true,
 			Default:    stringdefault.StaticString(actionRetain),
 			Validators: []validator.String{stringvalidator.OneOf(actionRetain, actionDelete)},

@@ -60,7 +60,8 @@ func (s *workspace) command(args ...string) *exec.Cmd {
 	defer s.w.mu.Unlock()
 	cmd := exec.CommandContext(s.w.t.Context(), os.Getenv("TF_ACC_TERRAFORM_PATH"), args...)
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), envServe+"=1", "TF_CLI_CONFIG_FILE="+filepath.Join(s.dir, "dev.tfrc"), "TF_IN_AUTOMATION=1")
+	cmd.Env = append(os.Environ(), envServe+"=1", "TF_CLI_CONFIG_FILE="+filepath.Join(s.dir, "dev.tfrc"), "TF_IN_AUTOMATION=1",
+		"TF_CLI_ARGS=-no-color")
 	for name, value := range s.w.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}

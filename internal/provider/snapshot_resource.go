@@ -151,10 +151,11 @@ func snapshotArguments() map[string]schema.Attribute {
 // triggersAttribute is the triggers argument of everything that can be taken anew.
 func triggersAttribute(noun string) schema.MapAttribute {
 	return schema.MapAttribute{
-		MarkdownDescription: "Any values. A change of one replaces the " + noun + ".",
-		Optional:            true,
-		ElementType:         types.StringType,
-		PlanModifiers:       []planmodifier.Map{replaceMap()},
+		MarkdownDescription: "Any values. A change of one replaces the " + noun + ". With `lifecycle { create_before_destroy " +
+			"= true }` the new one is there before the old one goes.",
+		Optional:      true,
+		ElementType:   types.StringType,
+		PlanModifiers: []planmodifier.Map{replaceMap()},
 	}
 }
 
