@@ -301,6 +301,9 @@ func TestTake_cancelled(t *testing.T) {
 			if exists := point == hypervisortest.AfterCreateSnapshot; (taken != nil) != exists || (len(left) == 1) != exists {
 				t.Errorf("returned %v, snapshots %v", taken, left)
 			}
+			if taken != nil && (taken.Snapshot.Depth != 1 || taken.Consistency != quiesce.Application) {
+				t.Errorf("returned %+v: it was not read", taken)
+			}
 			if got := find(t, hv, vm).PowerState; got != hypervisor.PoweredOn {
 				t.Errorf("the VM is %s", got)
 			}
