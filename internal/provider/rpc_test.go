@@ -567,3 +567,59 @@ func TestOneLoginPerProvider(t *testing.T) {
 		}
 	}
 }
+
+// TestImportByIdentity imports as Terraform 1.12 does with an identity in an import block.
+func TestImportByIdentity(t *testing.T) {
+	t.Parallel()
+	hv := &fakeHypervisor{vms: fakeVMs(), snapshots: []hypervisor.Snapshot{{ID: "snapshot-7", Name: "before", Path: "before"}}}
+	r := newRPC(t, hv, nil)
+	noErrors(t, r.configure(vsphereBlock()))
+	ids, err := r.server.GetResourceIdentitySchemas(t.Context(), &tfprotov6.GetResourceIdentitySchemasRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for resource, c := range map[string]struct {
+		identity map[string]any
+		want     string
+	}{
+		"vm_snapshot": {
+			map[string]any{"vm_instance_uuid": web01Instance, "snapshot_id": "snapshot-7"}, web01Instance + "/snapshot-7",
+		},
+		"vm_backup": {map[string]any{"id": "0123456789abcdef0123456789abcdef"}, "0123456789abcdef0123456789abcdef"},
+	} {
+		typ := ids.IdentitySchemas[resource].ValueType()
+		resp, err := r.server.ImportResourceState(t.Context(), &tfprotov6.ImportResourceStateRequest{
+			TypeName: resource, Identity: &tfprotov6.ResourceIdentityData{IdentityData: r.dynamic(r.value(typ, c.identity))},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		noErrors(t, resp.Diagnostics)
+		state := r.undynamic(r.schema.ResourceSchemas[resource].ValueType(), resp.ImportedResources[0].State)
+		var got planned
+		if err := state.As(&got.attributes); err != nil {
+			t.Fatal(err)
+		}
+		if id := got.text(t, "id"); id != c.want {
+			t.Errorf("%s: imported %q, want %q", resource, id, c.want)
+		}
+	}
+}
+
+// TestPlanBackupObstacles refuses what can't be backed up, and says which device it is about.
+func TestPlanBackupObstacles(t *testing.T) {
+	t.Parallel()
+	vms := fakeVMs()
+	vms[0].Disks = []hypervisor.Disk{{Key: "2000", Label: "Hard disk 1", Address: "scsi0:0"}, {Key: "2001", Label: "Hard disk 2", Address: "scsi0:1"}}
+	vms[0].Obstacles = []hypervisor.Obstacle{{
+		Kind: hypervisor.ObstacleIndependent, Device: "Hard disk 2", Disk: "2001",
+		Reason: "Hard disk 2 is independent.", Remedy: "Name it in exclude_disks.",
+	}}
+	r := newRPC(t, &fakeHypervisor{vms: vms}, nil)
+	noErrors(t, r.configure(vsphereBlock()))
+	p := r.plan("vm_backup", nil, map[string]any{"vm": "web01"}, "")
+	expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityError, "Hard disk 2: Hard disk 2 is independent. Name it in exclude_disks.")
+	p = r.plan("vm_backup", nil, map[string]any{"vm": "web01", "exclude_disks": []any{"scsi0:1"}}, "")
+	noErrors(t, p.diagnostics)
+	expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, "Backup With Reservations: Hard disk 2")
+}
