@@ -154,7 +154,8 @@ func (l *Lab) finishClone(j *job, vm *simulator.VirtualMachine, r *types.CloneVM
 			fault = l.reconfigure(j.sim, vm, &spec)
 		}
 		if fault == nil && r.Spec.Customization != nil {
-			body, ok := vm.CustomizeVMTask(j.sim, &types.CustomizeVM_Task{This: vm.Self, Spec: *r.Spec.Customization}).(*methods.CustomizeVM_TaskBody)
+			request := &types.CustomizeVM_Task{This: vm.Self, Spec: *r.Spec.Customization}
+			body, ok := vm.CustomizeVMTask(j.sim, request).(*methods.CustomizeVM_TaskBody)
 			if ok && body.Res != nil {
 				_, fault = l.inner(j.sim, body.Res.Returnval)
 			}
@@ -261,7 +262,8 @@ func (vm *virtualMachine) RelocateVMTask(ctx *simulator.Context, r *types.Reloca
 		}
 		rest := r.Spec
 		rest.Datastore, rest.DeviceChange, rest.Disk = nil, nil, nil
-		body, ok := vm.VirtualMachine.RelocateVMTask(j.sim, &types.RelocateVM_Task{This: vm.Self, Spec: rest}).(*methods.RelocateVM_TaskBody)
+		request := &types.RelocateVM_Task{This: vm.Self, Spec: rest}
+		body, ok := vm.VirtualMachine.RelocateVMTask(j.sim, request).(*methods.RelocateVM_TaskBody)
 		if !ok {
 			return nil, &types.NotSupported{}
 		}

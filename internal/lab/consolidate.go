@@ -40,7 +40,8 @@ func (s *snapshot) RemoveSnapshotTask(ctx *simulator.Context, r *types.RemoveSna
 
 // RemoveAllSnapshotsTask starts a task that removes all snapshots of a VM.
 func (vm *virtualMachine) RemoveAllSnapshotsTask(ctx *simulator.Context, r *types.RemoveAllSnapshots_Task) soap.HasFault {
-	task := vm.lab.startJob(ctx, vm.job("RemoveAllSnapshots_Task"), func(j *job) (_ types.AnyType, fault types.BaseMethodFault) {
+	spec := vm.job("RemoveAllSnapshots_Task")
+	task := vm.lab.startJob(ctx, spec, func(j *job) (_ types.AnyType, fault types.BaseMethodFault) {
 		j.sim.WithLock(vm.VirtualMachine, func() {
 			if vm.Snapshot != nil {
 				gone := refsIn(vm.Snapshot.RootSnapshotList)
@@ -54,7 +55,8 @@ func (vm *virtualMachine) RemoveAllSnapshotsTask(ctx *simulator.Context, r *type
 
 // ConsolidateVMDisksTask starts a task that merges the files that belong to no snapshot.
 func (vm *virtualMachine) ConsolidateVMDisksTask(ctx *simulator.Context, _ *types.ConsolidateVMDisks_Task) soap.HasFault {
-	task := vm.lab.startJob(ctx, vm.job("ConsolidateVMDisks_Task"), func(j *job) (_ types.AnyType, fault types.BaseMethodFault) {
+	spec := vm.job("ConsolidateVMDisks_Task")
+	task := vm.lab.startJob(ctx, spec, func(j *job) (_ types.AnyType, fault types.BaseMethodFault) {
 		if vm.lab.leaseHolding(vm.Self) {
 			return nil, &types.FileLocked{}
 		}

@@ -61,7 +61,8 @@ func (l *Lab) createCopy(
 		GuestId: config.GuestId, Version: config.Version, Uuid: config.Uuid, InstanceUuid: config.InstanceUuid,
 		Files: spec.Files, Crypto: spec.Crypto,
 	}
-	body, ok := f.CreateVMTask(ctx, &types.CreateVM_Task{This: folder, Config: bare, Pool: pool, Host: host}).(*methods.CreateVM_TaskBody)
+	request := &types.CreateVM_Task{This: folder, Config: bare, Pool: pool, Host: host}
+	body, ok := f.CreateVMTask(ctx, request).(*methods.CreateVM_TaskBody)
 	if !ok {
 		return nil, &types.NotSupported{}
 	}

@@ -61,7 +61,9 @@ func (l *Lab) checkFree(ctx *simulator.Context, file string) types.BaseMethodFau
 }
 
 // diskJob starts a task of the disk manager.
-func (m *diskManager) diskJob(ctx *simulator.Context, method string, do func(*simulator.Context) types.BaseMethodFault) types.ManagedObjectReference {
+func (m *diskManager) diskJob(
+	ctx *simulator.Context, method string, do func(*simulator.Context) types.BaseMethodFault,
+) types.ManagedObjectReference {
 	spec := jobSpec{method: method, entity: m.VirtualDiskManager, name: "VirtualDiskManager"}
 	return m.lab.startJob(ctx, spec, func(j *job) (types.AnyType, types.BaseMethodFault) {
 		fault := do(j.sim)
@@ -86,7 +88,10 @@ func (m *diskManager) CreateVirtualDiskTask(ctx *simulator.Context, r *types.Cre
 		thick := spec.GetFileBackedVirtualDiskSpec().DiskType != string(types.VirtualDiskTypeThin)
 		p := &plan{lab: m.lab}
 		p.init()
-		o := diskOp{kind: opCreate, file: file, capacity: spec.GetFileBackedVirtualDiskSpec().CapacityKb * 1024, thick: thick, uuid: newDiskUUID()}
+		o := diskOp{
+			kind: opCreate, file: file, capacity: spec.GetFileBackedVirtualDiskSpec().CapacityKb * 1024,
+			thick: thick, uuid: newDiskUUID(),
+		}
 		if thick {
 			p.need[datastoreName(file)] = o.capacity
 		}

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -60,5 +59,5 @@ func (l *Lab) instanceUUID(vm types.ManagedObjectReference, wanted string) strin
 // stamp gives a configuration a new change version.
 func stamp(config *types.VirtualMachineConfigInfo) {
 	config.Modified = time.Now()
-	config.ChangeVersion = fmt.Sprintf("%s.%09d", config.Modified.UTC().Format("2006-01-02T15:04:05"), config.Modified.Nanosecond())
+	config.ChangeVersion = config.Modified.UTC().Format("2006-01-02T15:04:05.000000000Z")
 }

@@ -184,6 +184,7 @@ func (l *Lab) seedConfig(spec VMSpec, p place) (*types.VirtualMachineConfigSpec,
 	if err != nil {
 		return nil, err
 	}
+	vmx := fmt.Sprintf("[%s] %s/%s.vmx", p.datastore, spec.Name, spec.Name)
 	order := []types.BaseVirtualMachineBootOptionsBootableDevice{
 		&types.VirtualMachineBootOptionsBootableEthernetDevice{DeviceKey: 4000},
 	}
@@ -203,7 +204,7 @@ func (l *Lab) seedConfig(spec VMSpec, p place) (*types.VirtualMachineConfigSpec,
 		NumCPUs:               2,
 		NumCoresPerSocket:     types.NewInt32(2),
 		MemoryMB:              2048,
-		Files:                 &types.VirtualMachineFileInfo{VmPathName: fmt.Sprintf("[%s] %s/%s.vmx", p.datastore, spec.Name, spec.Name)},
+		Files:                 &types.VirtualMachineFileInfo{VmPathName: vmx},
 		DeviceChange:          devices,
 		BootOptions:           &types.VirtualMachineBootOptions{BootOrder: order, BootDelay: 1000},
 		ChangeTrackingEnabled: types.NewBool(spec.ChangeTracking),

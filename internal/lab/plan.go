@@ -285,7 +285,8 @@ func (p *plan) placeUnit(
 // fillConnectable gives removable devices a connection.
 func (p *plan) fillConnectable(d *types.VirtualDevice, device types.BaseVirtualDevice) {
 	switch device.(type) {
-	case types.BaseVirtualEthernetCard, *types.VirtualCdrom, *types.VirtualFloppy, *types.VirtualSerialPort, *types.VirtualParallelPort:
+	case types.BaseVirtualEthernetCard, *types.VirtualCdrom, *types.VirtualFloppy, *types.VirtualSerialPort,
+		*types.VirtualParallelPort:
 	default:
 		return
 	}
