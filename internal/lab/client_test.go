@@ -284,3 +284,29 @@ func TestGeneralType(t *testing.T) {
 	err = property.DefaultCollector(e.client.Client).RetrieveOne(e.ctx, wrong, []string{"name"}, &mo.VirtualApp{})
 	e.refused("a pool as a vApp", err, &types.ManagedObjectNotFound{})
 }
+
+// TestWaitForUpdates checks that a client that waits for a part of the configuration hears of it.
+func TestWaitForUpdates(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, lab.Options{})
+	seen := make(chan string, 10)
+	waited := make(chan error, 1)
+	go func() {
+		c := property.DefaultCollector(e.client.Client)
+		waited <- property.Wait(e.ctx, c, e.vm.Reference(), []string{"config.annotation"}, func(changes []types.PropertyChange) bool {
+			for _, change := range changes {
+				text, _ := change.Val.(string)
+				seen <- text
+				if text == "new" {
+					return true
+				}
+			}
+			return false
+		})
+	}()
+	if first := <-seen; first == "new" {
+		t.Errorf("annotation is %q", first)
+	}
+	e.must(e.wait(e.vm.Reconfigure(e.ctx, types.VirtualMachineConfigSpec{Annotation: "new"})))
+	e.must(<-waited)
+}

@@ -43,6 +43,11 @@ func configChanges(ctx *simulator.Context, vm *simulator.VirtualMachine) []types
 	}
 	return []types.PropertyChange{
 		{Name: "config", Val: c},
+		// Those who wait for a part don't hear of the whole.
+		{Name: "config.changeVersion", Val: c.ChangeVersion},
+		{Name: "config.annotation", Val: c.Annotation},
+		{Name: "config.extraConfig", Val: c.ExtraConfig},
+		{Name: "config.hardware.device", Val: c.Hardware.Device},
 		{Name: "name", Val: c.Name},
 		{Name: "summary.config", Val: summary},
 		{Name: "network", Val: networks},
