@@ -109,7 +109,7 @@ func (d *backupDataSource) Read(ctx context.Context, req datasource.ReadRequest,
 	model.RepositoryID = types.StringValue(repo.ID())
 	model.Description = types.StringValue(manifest.Description)
 	model.BackupTags = textMapValue(manifest.Tags)
-	resp.Diagnostics.Append(model.backupFacts.fill(points[0].ID, manifest)...)
+	resp.Diagnostics.Append(model.fill(points[0].ID, manifest)...)
 	resp.Diagnostics.Append(resp.State.Set(ctx, model)...)
 }
 

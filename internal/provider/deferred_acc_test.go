@@ -163,3 +163,34 @@ func TestChainTooDeep(t *testing.T) {
 	s.must("destroy", "-auto-approve")
 	labtest.AssertClean(t, w.lab)
 }
+
+// TestSnapshotThatExistsInSpiteOfAnError is recorded, so that the next apply replaces it and nothing is
+// leaked.
+func TestSnapshotThatExistsInSpiteOfAnError(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	config := snapshotConfig[:len(snapshotConfig)-2] + "  shutdown = true\n}\n"
+	w.run(
+		resource.TestStep{
+			PreConfig: func() {
+				w.lab.Fault(lab.Fault{Method: "PowerOnVM_Task", Fault: "InsufficientResourcesFault"})
+			},
+			Config:      config,
+			ExpectError: regexp.MustCompile(`(?s)Unable to Take Snapshot.*exists and is in the\s+state, tainted`),
+		},
+		resource.TestStep{
+			Config: config,
+			ConfigPlanChecks: resource.ConfigPlanChecks{
+				PreApply:             actionPlan("vm_snapshot.s", plancheck.ResourceActionDestroyBeforeCreate),
+				PostApplyPostRefresh: emptyPlan(),
+			},
+			Check: func(*terraform.State) error {
+				if n := len(w.vm("web01").Snapshots); n != 1 {
+					return fmt.Errorf("%d snapshots, want 1", n)
+				}
+				return nil
+			},
+		},
+	)
+	labtest.AssertClean(t, w.lab)
+}

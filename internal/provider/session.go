@@ -217,7 +217,7 @@ func newLazy[T any]() lazy[T] {
 	return l
 }
 
-func (l *lazy[T]) get(ctx context.Context, make func(context.Context) (T, error)) (T, error) {
+func (l *lazy[T]) get(ctx context.Context, open func(context.Context) (T, error)) (T, error) {
 	select {
 	case <-l.turn:
 	case <-ctx.Done():
@@ -228,7 +228,7 @@ func (l *lazy[T]) get(ctx context.Context, make func(context.Context) (T, error)
 	if l.done {
 		return l.value, l.err
 	}
-	value, err := make(ctx)
+	value, err := open(ctx)
 	// A repository that isn't there may be made by the first backup of this very run.
 	if (err == nil || ctx.Err() == nil) && !errors.Is(err, repository.ErrNoRepository) {
 		l.value, l.err, l.done = value, err, true
