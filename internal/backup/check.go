@@ -40,14 +40,14 @@ func (m *Manager) check(ctx context.Context, r Request) (*Check, error) {
 	}
 	for _, s := range snapshots {
 		if s.Current && s.Depth >= maxDepth {
-			return nil, fmt.Errorf("back up %s: it runs on a chain of %d snapshots, there is no room for a temporary one: %w",
+			return nil, fmt.Errorf("back up %s: it runs on a chain of %d snapshots, with no room for a temporary one: %w",
 				vm.Path, s.Depth, hypervisor.ErrTooManySnapshots)
 		}
 	}
 	c := &Check{VM: vm, Excluded: excluded, snapshots: snapshots}
 	for _, d := range excluded {
-		c.Warnings = append(c.Warnings, fmt.Sprintf("%s (%s, %d bytes) of %s is excluded: the backup doesn't hold it.",
-			d.Label, d.Address, d.Capacity, vm.Name))
+		c.Warnings = append(c.Warnings, fmt.Sprintf(
+			"%s (%s, %d bytes) of %s is excluded: the backup doesn't hold it.", d.Label, d.Address, d.Capacity, vm.Name))
 	}
 	return c, nil
 }
@@ -56,7 +56,8 @@ func (m *Manager) check(ctx context.Context, r Request) (*Check, error) {
 func exclude(vm *hypervisor.VM, names []string) ([]hypervisor.Disk, error) {
 	for _, name := range names {
 		if !slices.ContainsFunc(vm.Disks, func(d hypervisor.Disk) bool { return named(d, name) }) {
-			return nil, fmt.Errorf("%w: %s has no disk %q to exclude; it has: %s", ErrRequest, vm.Path, name, describe(vm.Disks))
+			return nil, fmt.Errorf("%w: %s has no disk %q to exclude; it has: %s",
+				ErrRequest, vm.Path, name, describe(vm.Disks))
 		}
 	}
 	var excluded []hypervisor.Disk
@@ -72,7 +73,8 @@ func exclude(vm *hypervisor.VM, names []string) ([]hypervisor.Disk, error) {
 }
 
 func named(d hypervisor.Disk, name string) bool {
-	return name != "" && (d.Label == name || strings.EqualFold(d.Address, name) || strings.EqualFold(d.UUID, name))
+	return name != "" &&
+		(d.Label == name || strings.EqualFold(d.Address, name) || strings.EqualFold(d.UUID, name))
 }
 
 func describe(disks []hypervisor.Disk) string {
@@ -90,7 +92,9 @@ func describe(disks []hypervisor.Disk) string {
 // that is about this disk, unless not even a snapshot is possible.
 func obstacles(vm *hypervisor.VM, excluded []hypervisor.Disk) error {
 	left := slices.DeleteFunc(slices.Clone(vm.Obstacles), func(o hypervisor.Obstacle) bool {
-		out := slices.ContainsFunc(excluded, func(d hypervisor.Disk) bool { return o.Disk != "" && d.Key == o.Disk })
+		out := slices.ContainsFunc(excluded, func(d hypervisor.Disk) bool {
+			return o.Disk != "" && d.Key == o.Disk
+		})
 		return out && !o.BlocksSnapshot
 	})
 	if len(left) > 0 {

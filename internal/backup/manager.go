@@ -41,7 +41,9 @@ type Manager struct {
 
 // New makes a Manager. now is the clock, usually time.Now; providerVersion goes to the manifests.
 // hv may be nil where only List, Get and Delete are used.
-func New(hv Hypervisor, repo Repository, log *slog.Logger, now func() time.Time, providerVersion string) *Manager {
+func New(
+	hv Hypervisor, repo Repository, log *slog.Logger, now func() time.Time, providerVersion string,
+) *Manager {
 	m := &Manager{hv: hv, repo: repo, log: log, now: now, version: providerVersion}
 	m.newWriter = func(ctx context.Context) (writer, error) { return repo.NewWriter(ctx) }
 	return m

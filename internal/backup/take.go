@@ -98,7 +98,8 @@ func (b *backup) take(ctx context.Context) (result *Result, err error) {
 		switch {
 		case closeErr == nil:
 		case err != nil:
-			err = errors.Join(err, fmt.Errorf("the temporary snapshot %q stays behind: %w", snapshotName(this), closeErr))
+			closeErr = fmt.Errorf("the temporary snapshot %q stays behind: %w", snapshotName(this), closeErr)
+			err = errors.Join(err, closeErr)
 		default:
 			warning := fmt.Sprintf("the backup stands, but its temporary snapshot %q (%s) stays on %s: %v."+
 				" The next backup of this VM removes it.", snapshotName(this), point.Snapshot().ID, b.vm.Path, closeErr)
@@ -166,7 +167,8 @@ func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTi
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
-	b.m.log.InfoContext(ctx, "backup taken", "vm", b.vm.Path, "id", string(id), "read_bytes", read, "stored_bytes", stored)
+	b.m.log.InfoContext(ctx, "backup taken", "vm", b.vm.Path, "id", string(id),
+		"read_bytes", read, "stored_bytes", stored)
 	return &Result{ID: id, Manifest: manifest, Warnings: b.warnings}, nil
 }
 

@@ -60,7 +60,9 @@ func temporary(s hypervisor.Snapshot) (run.Run, label, bool) {
 
 // cleanUp removes temporary snapshots of dead runs from a VM. One that can't be removed is in
 // nobody's way, so it brings a warning and no error, unless ctx has ended.
-func (m *Manager) cleanUp(ctx context.Context, vm *hypervisor.VM, snapshots []hypervisor.Snapshot) (warnings []string, err error) {
+func (m *Manager) cleanUp(
+	ctx context.Context, vm *hypervisor.VM, snapshots []hypervisor.Snapshot,
+) (warnings []string, err error) {
 	for _, s := range snapshots {
 		r, l, ours := temporary(s)
 		if !ours || !r.Dead(m.now()) {
@@ -75,7 +77,8 @@ func (m *Manager) cleanUp(ctx context.Context, vm *hypervisor.VM, snapshots []hy
 			warnings = append(warnings, fmt.Sprintf("the %s can't be removed: %v", what, err))
 			continue
 		}
-		m.log.WarnContext(ctx, "removed a temporary snapshot that was left behind", "vm", vm.Path, "snapshot", s.Name)
+		m.log.WarnContext(ctx, "removed a temporary snapshot that was left behind",
+			"vm", vm.Path, "snapshot", s.Name)
 		warnings = append(warnings, fmt.Sprintf("removed the %s.", what))
 	}
 	return warnings, nil

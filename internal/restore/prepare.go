@@ -89,11 +89,13 @@ func (j *job) place() error {
 	for name, datastore := range n.DiskDatastores {
 		i := slices.IndexFunc(j.manifest.Disks, func(d repository.Disk) bool { return named(d, name) })
 		if i < 0 {
-			return fmt.Errorf("%w: the backup holds no disk %q; it holds: %s", ErrRequest, name, describe(j.manifest.Disks))
+			return fmt.Errorf("%w: the backup holds no disk %q; it holds: %s",
+				ErrRequest, name, describe(j.manifest.Disks))
 		}
 		key := hypervisor.DiskKey(j.manifest.Disks[i].Key)
 		if other, ok := j.spec.DiskDatastores[key]; ok && other != datastore {
-			return fmt.Errorf("%w: %s is to go to both %q and %q", ErrRequest, j.manifest.Disks[i].Label, other, datastore)
+			return fmt.Errorf("%w: %s is to go to both %q and %q",
+				ErrRequest, j.manifest.Disks[i].Label, other, datastore)
 		}
 		j.spec.DiskDatastores[key] = datastore
 	}
@@ -101,7 +103,8 @@ func (j *job) place() error {
 }
 
 func named(d repository.Disk, name string) bool {
-	return name != "" && (d.Label == name || strings.EqualFold(d.Address, name) || strings.EqualFold(d.UUID, name))
+	return name != "" &&
+		(d.Label == name || strings.EqualFold(d.Address, name) || strings.EqualFold(d.UUID, name))
 }
 
 func describe(disks []repository.Disk) string {
@@ -118,8 +121,9 @@ func describe(disks []repository.Disk) string {
 // summary is the captured VM as the manifest describes it.
 func summary(m *repository.Manifest) hypervisor.VM {
 	vm := hypervisor.VM{
-		Name: m.VM.Name, Path: m.VM.Path, BIOSUUID: m.VM.BIOSUUID, InstanceUUID: m.VM.InstanceUUID, Server: m.VM.Server,
-		GuestID: m.VM.GuestID, PowerState: hypervisor.PowerState(m.VM.PowerState), HardwareVersion: m.VM.HardwareVersion,
+		Name: m.VM.Name, Path: m.VM.Path, Server: m.VM.Server, GuestID: m.VM.GuestID,
+		BIOSUUID: m.VM.BIOSUUID, InstanceUUID: m.VM.InstanceUUID,
+		PowerState: hypervisor.PowerState(m.VM.PowerState), HardwareVersion: m.VM.HardwareVersion,
 		CPUs: m.VM.CPUs, MemoryBytes: m.VM.MemoryBytes,
 	}
 	for _, d := range m.Disks {

@@ -48,7 +48,8 @@ func (m *Manager) Restore(ctx context.Context, r Request) (*Result, error) {
 	}
 	if j.powerOn() {
 		if err := m.powerOn(ctx, result); err != nil {
-			return result, fail(fmt.Errorf("all disks of %s are restored, but it could not be started: %w", result.VM.Path, err))
+			return result, fail(fmt.Errorf("all disks of %s are restored, but it could not be started: %w",
+				result.VM.Path, err))
 		}
 	}
 	return result, nil
@@ -62,7 +63,8 @@ func (m *Manager) cleanUp(ctx context.Context, j *job) error {
 		return err == nil && r.Dead(m.now())
 	})
 	for _, name := range removed {
-		j.warnings = append(j.warnings, fmt.Sprintf("removed %q, which a restore left behind that was killed.", name))
+		j.warnings = append(j.warnings, fmt.Sprintf(
+			"removed %q, which a restore left behind that was killed.", name))
 	}
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("clean up after killed restores: %w", err)
@@ -164,7 +166,8 @@ func (m *Manager) powerOn(ctx context.Context, result *Result) error {
 		result.VM = vm
 	case powerErr == nil:
 		result.VM.PowerState = hypervisor.PoweredOn
-		result.Warnings = append(result.Warnings, fmt.Sprintf("%s was started, but can't be read: %v.", result.VM.Path, err))
+		result.Warnings = append(result.Warnings, fmt.Sprintf(
+			"%s was started, but can't be read: %v.", result.VM.Path, err))
 	}
 	return powerErr
 }

@@ -8,8 +8,9 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 )
 
-// check is everything that Take does before it touches the VM.
-func (m *Manager) check(ctx context.Context, r Request) (*hypervisor.VM, []string, error) {
+// Check does at plan time what can be done without touching the VM: it resolves the reference,
+// refuses what Take would refuse, and returns the warnings that Take would give.
+func (m *Manager) Check(ctx context.Context, r Request) (*hypervisor.VM, []string, error) {
 	if err := r.validate(); err != nil {
 		return nil, nil, err
 	}
@@ -85,7 +86,8 @@ func guest(vm *hypervisor.VM, r Request) (warnings []string, err error) {
 	case r.ShutDown && on:
 		return nil, nil // clean whatever the guest is asked
 	case r.Memory && !on:
-		return []string{fmt.Sprintf("%s is %s: the snapshot will hold no memory.", vm.Name, spell(vm.PowerState))}, nil
+		warning := fmt.Sprintf("%s is %s: the snapshot will hold no memory.", vm.Name, spell(vm.PowerState))
+		return []string{warning}, nil
 	case !r.Quiesce.Wanted() || canQuiesce(vm):
 		return nil, nil
 	}
@@ -96,7 +98,8 @@ func guest(vm *hypervisor.VM, r Request) (warnings []string, err error) {
 	if r.Quiesce.Mode == quiesce.Required {
 		return nil, fmt.Errorf("the guest can't be quiesced because %s: %w", reason, cause)
 	}
-	return []string{fmt.Sprintf("%s can't be quiesced because %s: the snapshot will be crash-consistent.", vm.Name, reason)}, nil
+	warning := fmt.Sprintf("%s can't be quiesced because %s: the snapshot will be crash-consistent.", vm.Name, reason)
+	return []string{warning}, nil
 }
 
 // chain guards against chains of snapshots that are too deep.
@@ -112,11 +115,14 @@ func (m *Manager) chain(ctx context.Context, vm *hypervisor.VM) (warnings []stri
 		}
 	}
 	if depth > MaxDepth {
-		return nil, fmt.Errorf("the VM runs on a chain of %d snapshots: %w", depth-1, hypervisor.ErrTooManySnapshots)
+		return nil, fmt.Errorf("the VM runs on a chain of %d snapshots: %w",
+			depth-1, hypervisor.ErrTooManySnapshots)
 	}
 	if depth > WarnDepth {
-		return []string{fmt.Sprintf("with this snapshot %s runs on a chain of %d: every level slows down its disks,"+
-			" and more than %d are advised against. Remove snapshots that are no longer needed.", vm.Name, depth, WarnDepth)}, nil
+		warning := fmt.Sprintf("with this snapshot %s runs on a chain of %d: every level slows down its disks,"+
+			" and more than %d are advised against. Remove snapshots that are no longer needed.",
+			vm.Name, depth, WarnDepth)
+		return []string{warning}, nil
 	}
 	return nil, nil
 }

@@ -9,7 +9,10 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 )
 
-func (m *Manager) read(ctx context.Context, instanceUUID string, id hypervisor.SnapshotID) (*Taken, error) {
+// Read returns a snapshot as it is now. Taken by Read, Consistency is what the hypervisor still
+// knows: it can't tell that the guest was shut down cleanly before the snapshot.
+// Errors: *hypervisor.VMNotFoundError, hypervisor.ErrSnapshotNotFound.
+func (m *Manager) Read(ctx context.Context, instanceUUID string, id hypervisor.SnapshotID) (*Taken, error) {
 	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot %s: %w", id, err)
@@ -22,7 +25,9 @@ func (m *Manager) read(ctx context.Context, instanceUUID string, id hypervisor.S
 }
 
 // get finds one snapshot in the VM's tree, by ID and never by name.
-func (m *Manager) get(ctx context.Context, vm *hypervisor.VM, id hypervisor.SnapshotID) (*hypervisor.Snapshot, error) {
+func (m *Manager) get(
+	ctx context.Context, vm *hypervisor.VM, id hypervisor.SnapshotID,
+) (*hypervisor.Snapshot, error) {
 	all, err := m.hv.Snapshots(ctx, vm.ID)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot %s of %s: %w", id, vm.Path, err)
@@ -35,7 +40,10 @@ func (m *Manager) get(ctx context.Context, vm *hypervisor.VM, id hypervisor.Snap
 	return nil, fmt.Errorf("read snapshot %s of %s: %w", id, vm.Path, hypervisor.ErrSnapshotNotFound)
 }
 
-func (m *Manager) list(ctx context.Context, ref hypervisor.VMRef) (*hypervisor.VM, []hypervisor.Snapshot, error) {
+// List returns a VM and its snapshots, parents before their children.
+func (m *Manager) List(
+	ctx context.Context, ref hypervisor.VMRef,
+) (*hypervisor.VM, []hypervisor.Snapshot, error) {
 	vm, err := m.hv.FindVM(ctx, ref)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list snapshots: %w", err)
@@ -47,7 +55,9 @@ func (m *Manager) list(ctx context.Context, ref hypervisor.VMRef) (*hypervisor.V
 	return vm, all, nil
 }
 
-func (m *Manager) rename(
+// Rename changes the name and description of a snapshot.
+// Errors: *hypervisor.VMNotFoundError, hypervisor.ErrSnapshotNotFound, hypervisor.ErrNotSupported.
+func (m *Manager) Rename(
 	ctx context.Context, instanceUUID string, id hypervisor.SnapshotID, name, description string,
 ) error {
 	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
@@ -60,7 +70,9 @@ func (m *Manager) rename(
 	return nil
 }
 
-func (m *Manager) remove(
+// Remove removes a snapshot. One that is gone, or whose VM is gone, is no error.
+// Error: hypervisor.ErrConsolidationNeeded (the snapshot is gone, its delta disks are not).
+func (m *Manager) Remove(
 	ctx context.Context, instanceUUID string, id hypervisor.SnapshotID, options hypervisor.RemoveOptions,
 ) error {
 	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)

@@ -20,8 +20,16 @@ const (
 	lateShutDown = time.Minute
 )
 
-func (m *Manager) take(ctx context.Context, r Request) (taken *Taken, err error) {
-	vm, warnings, err := m.check(ctx, r)
+// Take takes a snapshot.
+//
+// When it returns an error together with a Taken, the snapshot exists and the caller must record
+// it. Nothing else that it did is left behind by an error: a guest that it shut down is started
+// again.
+//
+// Errors: ErrRequest, those of finding a VM, *hypervisor.ObstacleError, hypervisor.ErrTooManySnapshots,
+// hypervisor.ErrQuiesce, hypervisor.ErrGuestAgent and the others of CreateSnapshot.
+func (m *Manager) Take(ctx context.Context, r Request) (taken *Taken, err error) {
+	vm, warnings, err := m.Check(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +58,8 @@ func (m *Manager) take(ctx context.Context, r Request) (taken *Taken, err error)
 	if readErr != nil {
 		// The ID is what the caller must record; the rest is what was asked for.
 		taken.Snapshot = hypervisor.Snapshot{
-			ID: id, Name: r.Name, Description: r.Description, CreatedAt: m.now(), PowerState: vm.PowerState, SizeBytes: -1,
+			ID: id, Name: r.Name, Description: r.Description, CreatedAt: m.now(), PowerState: vm.PowerState,
+			SizeBytes: -1,
 		}
 	} else {
 		taken.Snapshot, taken.Consistency = *s, quiesce.Of(*s, shutDown)
@@ -79,7 +88,8 @@ func (m *Manager) create(
 		spec.Quiesce = r.Quiesce.Spec()
 	}
 	id, err = m.hv.CreateSnapshot(ctx, vm.ID, spec)
-	if id != "" || err == nil || spec.Quiesce == nil || r.Quiesce.Mode != quiesce.Preferred || !quiesceFailed(err) {
+	again := spec.Quiesce != nil && r.Quiesce.Mode == quiesce.Preferred && quiesceFailed(err)
+	if id != "" || !again {
 		return id, spec.Quiesce != nil, "", err
 	}
 	warning = fmt.Sprintf("%s was not quiesced, the snapshot is crash-consistent: %v.", vm.Name, err)
@@ -97,7 +107,8 @@ func (m *Manager) notQuiesced(ctx context.Context, r Request, taken *Taken) (*Ta
 			"%s was asked to quiesce and was not, the snapshot is crash-consistent.", taken.VM.Name))
 		return taken, nil
 	}
-	err := fmt.Errorf("take snapshot %q of %s: it came back not quiesced: %w", r.Name, taken.VM.Path, hypervisor.ErrQuiesce)
+	err := fmt.Errorf("take snapshot %q of %s: it came back not quiesced: %w",
+		r.Name, taken.VM.Path, hypervisor.ErrQuiesce)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
 	removeErr := m.hv.RemoveSnapshot(ctx, taken.VM.ID, taken.Snapshot.ID, hypervisor.RemoveOptions{})
