@@ -196,7 +196,7 @@ func describeDisks(devices []types.BaseVirtualDevice) []hypervisor.Disk {
 		backing := describeBacking(d.Backing)
 		datastore, _ := splitPath(backing.fileName)
 		disks = append(disks, hypervisor.Disk{
-			Key:       diskKey(devices, d),
+			Key:       diskKey(d),
 			Label:     deviceLabel(d),
 			Address:   deviceAddress(devices, d),
 			UUID:      strings.ToLower(backing.uuid),
@@ -209,7 +209,7 @@ func describeDisks(devices []types.BaseVirtualDevice) []hypervisor.Disk {
 }
 
 // diskKey is a disk's device key. vSphere keeps it as long as the disk stays on its controller and unit.
-func diskKey(_ object.VirtualDeviceList, d *types.VirtualDisk) hypervisor.DiskKey {
+func diskKey(d *types.VirtualDisk) hypervisor.DiskKey {
 	return hypervisor.DiskKey(strconv.Itoa(int(d.Key)))
 }
 

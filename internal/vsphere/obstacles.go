@@ -79,7 +79,7 @@ func deviceObstacles(devices object.VirtualDeviceList) []hypervisor.Obstacle {
 		}
 	}
 	for _, d := range orderedDisks(devices) {
-		out = append(out, diskObstacles(devices, d)...)
+		out = append(out, diskObstacles(d)...)
 	}
 	return out
 }
@@ -92,8 +92,8 @@ func sharedBus(label, mode string) hypervisor.Obstacle {
 	}
 }
 
-func diskObstacles(devices object.VirtualDeviceList, d *types.VirtualDisk) []hypervisor.Obstacle {
-	label, key := deviceLabel(d), diskKey(devices, d)
+func diskObstacles(d *types.VirtualDisk) []hypervisor.Obstacle {
+	label, key := deviceLabel(d), diskKey(d)
 	if rdm, ok := d.Backing.(*types.VirtualDiskRawDiskMappingVer1BackingInfo); ok &&
 		rdm.CompatibilityMode == string(types.VirtualDiskCompatibilityModePhysicalMode) {
 		return []hypervisor.Obstacle{physicalRDM(label)}

@@ -36,7 +36,7 @@ func (c *Client) placeDisks(
 	need := map[string]int64{}
 	known := map[hypervisor.DiskKey]bool{}
 	for _, d := range orderedDisks(devices) {
-		key := diskKey(devices, d)
+		key := diskKey(d)
 		i := slices.IndexFunc(spec.Config.Summary.Disks, func(s hypervisor.Disk) bool { return s.Key == key })
 		if i < 0 {
 			continue

@@ -148,7 +148,7 @@ func (p *pointInTime) addDisks(captured *capture) {
 		if isIndependent(describeBacking(d.Backing).mode) {
 			continue
 		}
-		e := &exportedDisk{point: p, key: diskKey(devices, d), label: deviceLabel(d),
+		e := &exportedDisk{point: p, key: diskKey(d), label: deviceLabel(d),
 			slot: deviceSlot(devices, d), capacity: diskCapacity(d)}
 		p.disks = append(p.disks, e)
 		if !slices.Contains(p.exclude, e.key) {

@@ -150,7 +150,7 @@ func (r *restore) findDisks() error {
 			continue
 		}
 		i := &importedDisk{label: deviceLabel(d), capacity: diskCapacity(d)}
-		r.disks[diskKey(devices, d)] = i
+		r.disks[diskKey(d)] = i
 		r.total += i.capacity
 		disks = append(disks, i)
 		slots = append(slots, deviceSlot(devices, d))
