@@ -79,7 +79,7 @@ func (l *Lab) serveFolder(w http.ResponseWriter, r *http.Request) {
 // untilDone is a context that ends with ctx and with the lab.
 func (l *Lab) untilDone(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	l.running.Go(func() {
+	l.spawn(func() {
 		select {
 		case <-ctx.Done():
 		case <-l.done:

@@ -82,8 +82,17 @@ func (l *Lab) launch(j *job, do work) types.ManagedObjectReference {
 		}
 		j.busy = nil
 	}
-	l.running.Go(func() { j.run(do) })
+	l.spawn(func() { j.run(do) })
 	return ref
+}
+
+// spawn runs something beside the calls, which Close waits for. Once the lab is closed it does nothing.
+func (l *Lab) spawn(do func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.running.Go(do)
+	}
 }
 
 func (j *job) run(do work) {

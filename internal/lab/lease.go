@@ -162,7 +162,7 @@ func (s *httpNfcLease) ready(entity types.ManagedObjectReference, items []*lease
 			{Name: "state", Val: types.HttpNfcLeaseStateReady},
 		})
 	})
-	s.lab.running.Go(s.watch)
+	s.lab.spawn(s.watch)
 }
 
 // watch ends the lease when nothing is heard of the client.

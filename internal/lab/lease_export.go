@@ -26,7 +26,7 @@ func (s *snapshot) ExportSnapshot(ctx *simulator.Context, _ *types.ExportSnapsho
 	}
 	lease := s.lab.newLease(ctx, true, s.Vm, s.Self)
 	items := exportItems(s.Vm, devices, disks)
-	s.lab.running.Go(func() { lease.ready(s.Vm, items) })
+	s.lab.spawn(func() { lease.ready(s.Vm, items) })
 	body.Res = &types.ExportSnapshotResponse{Returnval: lease.Self}
 	return body
 }
@@ -48,7 +48,7 @@ func (vm *virtualMachine) ExportVm(ctx *simulator.Context, _ *types.ExportVm) so
 	if item := vm.lab.nvramItem(vm.VirtualMachine, len(items)); item != nil {
 		items = append(items, item)
 	}
-	vm.lab.running.Go(func() { lease.ready(vm.Self, items) })
+	vm.lab.spawn(func() { lease.ready(vm.Self, items) })
 	body.Res = &types.ExportVmResponse{Returnval: lease.Self}
 	return body
 }

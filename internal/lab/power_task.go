@@ -122,7 +122,7 @@ func (vm *virtualMachine) askGuest(ctx *simulator.Context, method string, state 
 	if f, ok := vm.lab.faults.next(method, faultGuest); ok && f.Fault == "ignore" {
 		return
 	}
-	vm.lab.running.Go(func() {
+	vm.lab.spawn(func() {
 		sim.WithLock(vm.VirtualMachine, func() {
 			if vm.Runtime.PowerState == poweredOn {
 				_ = vm.lab.changePower(&sim, vm.VirtualMachine, state) // can't be refused to a running VM
