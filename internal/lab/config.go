@@ -41,18 +41,21 @@ func configChanges(ctx *simulator.Context, vm *simulator.VirtualMachine) []types
 			nics = append(nics, nic)
 		}
 	}
-	return []types.PropertyChange{
+	changes := []types.PropertyChange{
 		{Name: "config", Val: c},
 		// Those who wait for a part don't hear of the whole.
 		{Name: "config.changeVersion", Val: c.ChangeVersion},
 		{Name: "config.annotation", Val: c.Annotation},
 		{Name: "config.extraConfig", Val: c.ExtraConfig},
 		{Name: "config.hardware.device", Val: c.Hardware.Device},
-		{Name: "name", Val: c.Name},
 		{Name: "summary.config", Val: summary},
 		{Name: "network", Val: networks},
 		{Name: "guest.net", Val: nics},
 	}
+	if vm.Name != c.Name { // the simulator reads names without locking
+		changes = append(changes, types.PropertyChange{Name: "name", Val: c.Name})
+	}
+	return changes
 }
 
 // networkOf is the network of an adapter, nil when it has none.

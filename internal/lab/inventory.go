@@ -96,10 +96,13 @@ func (l *Lab) datacenter() *simulator.Datacenter {
 	return dc
 }
 
-// findEntity finds an object by type and name.
+// findEntity finds an object by type and name. No object's lock may be held.
 func (l *Lab) findEntity(kind, name string) mo.Entity {
+	ctx := l.background()
 	for _, entity := range l.model.Map().All(kind) {
-		if entity.Entity().Name == name {
+		found := false
+		ctx.WithLock(entity, func() { found = entity.Entity().Name == name })
+		if found {
 			return entity
 		}
 	}
