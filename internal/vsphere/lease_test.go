@@ -211,6 +211,32 @@ func TestPointInTime_sourceRules(t *testing.T) {
 	labtest.AssertClean(t, b.lab)
 }
 
+func TestPointInTime_otherCapacity(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	point, err := b.client.OpenPointInTime(t.Context(), b.vm.ID, hypervisor.PointInTimeSpec{Name: "tf-backup-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, ok := point.(*pointInTime)
+	if !ok {
+		t.Fatalf("a point in time is %T", point)
+	}
+	opened.disks[0].capacity += 512 // as if the server sent another disk
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = src.Extents(t.Context(), func(int64, []byte) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "a disk of 4194304 bytes instead of 4194816") {
+		t.Errorf("got %v", err)
+	}
+	if err := point.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
 func TestPointInTime_obstacles(t *testing.T) {
 	t.Parallel()
 	vm := &hypervisor.VM{Name: "db", Disks: []hypervisor.Disk{{Key: "1"}, {Key: "2"}}, Obstacles: []hypervisor.Obstacle{
