@@ -78,6 +78,7 @@ type demo struct {
 	bin string // built programs
 	dir string // everything that the demo makes
 
+	program   string // terraform or tofu
 	terraform *terraform
 	lab       *lab
 	disks     []image // of the VM, as it was backed up

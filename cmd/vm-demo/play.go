@@ -20,7 +20,7 @@ func (d *demo) play(ctx context.Context) error {
 		title string
 		step  func(context.Context) error
 	}{
-		{"Install a guest on two disks", d.install},
+		{"Find Terraform and install a guest on two disks", d.install},
 		{"Start a vCenter with that VM running on it", d.startLab},
 		{"terraform apply: a snapshot and a backup", d.takeBackup},
 		{"The guest spoils its files", d.spoil},
@@ -50,6 +50,14 @@ func (d *demo) makeSystem(ctx context.Context, img image) (string, error) {
 }
 
 func (d *demo) install(ctx context.Context) (err error) {
+	if d.program, err = findTerraform(ctx, d.bin); err != nil {
+		return err
+	}
+	name, err := versionOf(ctx, d.program)
+	if err != nil {
+		return err
+	}
+	d.line("command", "%s", name)
 	if d.files, err = collectFiles(ctx, d.path("files"), filepath.Join(d.bin, "terraform-provider-vm")); err != nil {
 		return err
 	}
@@ -86,9 +94,7 @@ func (d *demo) startLab(ctx context.Context) (err error) {
 	for i, nic := range d.before.NICs {
 		d.line(fmt.Sprintf("network adapter %d", i), "%s", nic.MAC)
 	}
-	var name string
-	d.terraform, name, err = newTerraform(ctx, d.bin, d.path("terraform"), d.lab, password)
-	d.line("command", "%s", name)
+	d.terraform, err = newTerraform(d.program, d.bin, d.path("terraform"), d.lab, password)
 	return err
 }
 
@@ -290,9 +296,11 @@ func (d *demo) compareSettings(ctx context.Context) error {
 		d.line(fmt.Sprintf("network adapter %d", i), "%s", after.NICs[i].MAC)
 	}
 	d.line("settings", "all %d agree; NVRAM too (%s)", n, size(int64(len(after.nvram))))
-	for _, v := range volatile {
-		d.line("not compared", "%s", v.reason)
+	reasons := make([]string, len(volatile))
+	for i, v := range volatile {
+		reasons[i] = v.reason
 	}
+	d.line("not compared", "%s", strings.Join(reasons, "; "))
 	return nil
 }
 

@@ -23,26 +23,19 @@ type terraform struct {
 }
 
 // newTerraform sets up a directory in which Terraform uses the provider that was built, without init.
-func newTerraform(ctx context.Context, bin, dir string, l *lab, secret string) (*terraform, string, error) {
-	program, err := findTerraform(ctx, bin)
-	if err != nil {
-		return nil, "", err
-	}
+func newTerraform(program, bin, dir string, l *lab, secret string) (*terraform, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	settings := filepath.Join(dir, "dev.tfrc")
 	text := fmt.Sprintf("provider_installation {\n  dev_overrides {\n    \"terraform-vm/vm\" = %q\n  }\n  direct {}\n}\n", bin)
 	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	t := &terraform{program: program, dir: dir, env: append(os.Environ(),
+	return &terraform{program: program, dir: dir, env: append(os.Environ(),
 		"TF_CLI_CONFIG_FILE="+settings, "CHECKPOINT_DISABLE=1", "TF_IN_AUTOMATION=1", "TF_INPUT=0", "TF_LOG=", "TF_CLI_ARGS=",
 		"TF_DATA_DIR="+filepath.Join(dir, ".terraform"), "TF_WORKSPACE=default",
-		"VSPHERE_PASSWORD="+l.password, "VM_REPOSITORY_PASSWORD="+secret)}
-	out, err := output(t.command(ctx, "version"))
-	first, _, _ := strings.Cut(string(out), "\n")
-	return t, strings.TrimSpace(first), err
+		"VSPHERE_PASSWORD="+l.password, "VM_REPOSITORY_PASSWORD="+secret)}, nil
 }
 
 // findTerraform finds terraform or tofu, or installs Terraform beside the built programs.
@@ -63,6 +56,15 @@ func findTerraform(ctx context.Context, bin string) (string, error) {
 		return "", fmt.Errorf("neither terraform nor tofu is on PATH, and Terraform can't be installed: %w", err)
 	}
 	return program, nil
+}
+
+// versionOf is what a terraform or tofu says of itself.
+func versionOf(ctx context.Context, program string) (string, error) {
+	cmd := command(ctx, program, "version")
+	cmd.Env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+os.DevNull, "CHECKPOINT_DISABLE=1")
+	out, err := output(cmd)
+	first, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimSpace(first), err
 }
 
 func (t *terraform) command(ctx context.Context, args ...string) *exec.Cmd {
