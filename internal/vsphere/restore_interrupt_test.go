@@ -136,6 +136,7 @@ func TestRestore_interrupted(t *testing.T) {
 		{name: "attributes cancelled", cancelAt: "SetField"},
 		{name: "NVRAM dropped", fault: lab.Fault{Method: "PUT /folder", Fault: "drop"}},
 		{name: "NVRAM cancelled", cancelAt: "PUT /folder"},
+		{name: "rename dropped", fault: lab.Fault{Method: "ReconfigVM_Task", Fault: "drop", After: 1}},
 		{name: "rename fails", fault: lab.Fault{Method: "ReconfigVM_Task", Fault: "DuplicateName", After: 1}},
 		{name: "rename cancelled", cancelAt: "ReconfigVM_Task", nth: 1},
 	} {
@@ -171,4 +172,70 @@ func TestRestore_interrupted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A cancellingDisk ends the caller's context in the middle of its content.
+type cancellingDisk struct {
+	*memoryDisk
+	cancel context.CancelFunc
+}
+
+func (c *cancellingDisk) Extents(ctx context.Context, yield func(int64, []byte) error) error {
+	half := *c.memoryDisk
+	half.extents = half.extents[:len(half.extents)/2]
+	if err := half.Extents(ctx, yield); err != nil {
+		return err
+	}
+	c.cancel()
+	return c.memoryDisk.Extents(ctx, func(int64, []byte) error { return nil })
+}
+
+func TestRestore_cancelledInMidStream(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 8<<20)
+	ctx, cancel := context.WithCancel(t.Context())
+	point, err := b.client.OpenPointInTime(ctx, b.vm.ID, hypervisor.PointInTimeSpec{Name: "tf-backup-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := point.OpenDisk(ctx, b.vm.Disks[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = src.Extents(ctx, func(int64, []byte) error { cancel(); return nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("export: %v", err)
+	}
+	if err := point.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	labtest.AssertClean(t, b.lab)
+
+	c := b.mustBackUp()
+	ctx, cancel = context.WithCancel(t.Context())
+	r, err := b.client.StartRestore(ctx, hypervisor.RestoreSpec{
+		Config: c.config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := c.config.Summary.Disks[0].Key
+	if err := r.WriteDisk(ctx, key, &cancellingDisk{c.disks[key], cancel}); !errors.Is(err, context.Canceled) {
+		t.Errorf("import: %v", err)
+	}
+	if err := r.Abort(ctx); err != nil {
+		t.Error(err)
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+func TestPointInTime_hangs(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.lab.Fault(lab.Fault{Method: "GET /nfc", Fault: "hang"})
+	b.lab.OnCall("GET /nfc", func(context.Context) { cancel() })
+	if _, err := b.backUp(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	labtest.AssertClean(t, b.lab)
 }
