@@ -18,7 +18,7 @@ var self = sync.OnceValue(func() identity {
 	if host, err := os.Hostname(); err == nil {
 		me.host = host
 	}
-	me.space = space(me.host)
+	me.space = space()
 	me.ticks, _ = process(me.pid)
 	return me
 })

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
 
 // space is made of the boot ID and the PID namespace, proc_pid_ns(5): containers on one host often
 // share a host name, and see other processes by the same numbers.
-func space(host string) Space {
+func space() Space {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return Space{}
@@ -20,15 +21,21 @@ func space(host string) Space {
 	if err != nil {
 		return Space{}
 	}
-	return spaceOf(host, strings.TrimSpace(string(boot)), namespace)
+	return spaceOf(strings.TrimSpace(string(boot)), namespace)
 }
 
 // process reports whether a process lives and when it started, in clock ticks since the boot, modulo
 // 2^32: field 22 of proc_pid_stat(5). Zero ticks: unknown.
 func process(pid int) (ticks uint32, alive bool) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return processIn("/proc", pid)
+}
+
+// processIn looks into a proc file system. One that is mounted with hidepid=2, proc(5), holds nothing
+// of other users' processes, so that a process that isn't there is looked for by a signal too.
+func processIn(proc string, pid int) (ticks uint32, alive bool) {
+	stat, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, false
+		return 0, signalled(pid)
 	}
 	// The second field, the command in parentheses, may hold anything: count from behind its end.
 	end := bytes.LastIndexByte(stat, ')')

@@ -2,15 +2,30 @@ package run
 
 import (
 	"errors"
+	"os"
 
 	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/registry"
 )
 
-func space(host string) Space {
-	if host == "" {
+// space is made of the identity that Windows was given when it was installed. A host name would not do:
+// many machines have the same.
+func space() Space {
+	key, err := registry.OpenKey(registry.LOCAL_MACHINE, `SOFTWARE\Microsoft\Cryptography`,
+		registry.QUERY_VALUE|registry.WOW64_64KEY)
+	if err != nil {
 		return Space{}
 	}
-	return spaceOf(host)
+	defer func() { _ = key.Close() }()
+	machine, _, err := key.GetStringValue("MachineGuid")
+	if err != nil || machine == "" {
+		return Space{}
+	}
+	host, err := os.Hostname() // machines that were cloned from one image share the first
+	if err != nil {
+		return Space{}
+	}
+	return spaceOf(machine, host)
 }
 
 // process reports whether a process lives. When it started is not told: the handle of a process

@@ -42,7 +42,8 @@ type Run struct {
 }
 
 // A Space identifies a set of processes that see each other: one boot of one host, and in it one
-// PID namespace. Two containers have different spaces even when their host names are the same.
+// PID namespace. Two containers, and two hosts, have different spaces even when their host names are
+// the same. Zero: unknown, and different from all.
 type Space [6]byte
 
 // active holds the runs of this process that have not ended. It is process-wide because that is
@@ -72,13 +73,15 @@ func (r Run) End() { active.Delete(r.ID) }
 // Dead reports whether nobody is behind the run any more. Where its process can be looked for, that
 // decides; otherwise, on another host, its expiry does.
 func (r Run) Dead(now time.Time) bool {
+	if _, going := active.Load(r.ID); going {
+		return false
+	}
 	me := self()
 	if r.Space != me.space || !r.Space.known() {
 		return now.After(r.Expires)
 	}
 	if r.PID == me.pid && r.Ticks == me.ticks {
-		_, alive := active.Load(r.ID)
-		return !alive
+		return true
 	}
 	ticks, alive := process(r.PID)
 	switch {

@@ -76,21 +76,25 @@ func TestDead(t *testing.T) {
 	unknown := living
 	unknown.ID, unknown.Space = ID{4}, Space{}
 
+	nowhere := living // as on systems where spaces are not known
+	nowhere.Space = Space{}
+
 	expired := living.Expires.Add(time.Second)
 	for name, c := range map[string]struct {
 		run  Run
 		now  time.Time
 		dead bool
 	}{
-		"of this process, going on":                   {living, now, false},
-		"of this process, going on beyond its expiry": {living, expired, false},
-		"of this process, over":                       {ended, now, true},
-		"its process is gone":                         {killed, now, true},
-		"its PID belongs to another process":          {reused, now, living.Ticks != 0},
-		"on another host":                             {elsewhere, now, false},
-		"on another host, expired":                    {elsewhere, expired, true},
-		"on a host that is not known":                 {unknown, now, false},
-		"on a host that is not known, expired":        {unknown, expired, true},
+		"of this process, going on":                     {living, now, false},
+		"of this process, going on beyond its expiry":   {living, expired, false},
+		"of this process, in a space that is not known": {nowhere, expired, false},
+		"of this process, over":                         {ended, now, true},
+		"its process is gone":                           {killed, now, true},
+		"its PID belongs to another process":            {reused, now, living.Ticks != 0},
+		"on another host":                               {elsewhere, now, false},
+		"on another host, expired":                      {elsewhere, expired, true},
+		"on a host that is not known":                   {unknown, now, false},
+		"on a host that is not known, expired":          {unknown, expired, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
