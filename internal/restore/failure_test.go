@@ -88,6 +88,45 @@ func TestRestore_powerOnFails(t *testing.T) {
 	}
 }
 
+// The VM runs, and only the answer was lost or came too late: that is no failure, or a caller would
+// take down what runs.
+func TestRestore_powerOnSucceedsLate(t *testing.T) {
+	t.Parallel()
+	for name, powerErr := range map[string]error{"error": hypervisor.ErrLost, "cancel": context.Canceled} {
+		s := newScene(t)
+		s.hv.Lose(s.vm.ID)
+		ctx, cancel := context.WithCancel(t.Context())
+		hv := lateHypervisor{Fake: s.hv, err: powerErr}
+		if name == "cancel" {
+			hv.cancel = cancel
+		}
+		result, err := restore.New(hv, s.repo, slog.New(slog.DiscardHandler), time.Now).
+			Restore(ctx, restore.Request{BackupID: s.id})
+		cancel()
+		if err != nil || result.VM.PowerState != hypervisor.PoweredOn {
+			t.Fatalf("%s: got %+v, %v", name, result, err)
+		}
+		s.wantClean(t, 1)
+	}
+}
+
+// A lateHypervisor starts VMs and says that it failed.
+type lateHypervisor struct {
+	*hypervisortest.Fake
+	err    error
+	cancel context.CancelFunc // nil: the caller's context goes on
+}
+
+func (h lateHypervisor) PowerOn(ctx context.Context, vm hypervisor.VMID) error {
+	if err := h.Fake.PowerOn(ctx, vm); err != nil {
+		return err
+	}
+	if h.cancel != nil {
+		h.cancel()
+	}
+	return h.err
+}
+
 // Started, but reading it back fails.
 func TestRestore_readBackFails(t *testing.T) {
 	t.Parallel()

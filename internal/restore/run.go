@@ -155,13 +155,20 @@ func (m *Manager) writeDisk(
 	return source.verdict(err)
 }
 
-// powerOn starts the VM. What the result says about its state is read back, not assumed.
+// powerOn starts the VM. What became of it is read back, not assumed: a VM that runs was started,
+// whatever went wrong on the way, and must not be taken for one that wasn't.
 func (m *Manager) powerOn(ctx context.Context, result *Result) error {
 	powerErr := m.hv.PowerOn(ctx, result.VM.ID)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
 	defer cancel()
 	vm, err := m.hv.VMByInstanceUUID(ctx, result.VM.InstanceUUID)
 	switch {
+	case err == nil && vm.PowerState == hypervisor.PoweredOn:
+		result.VM = vm
+		if powerErr != nil {
+			m.log.WarnContext(ctx, "the VM runs although starting it failed", "vm", vm.Path, "error", powerErr)
+		}
+		return nil
 	case err == nil:
 		result.VM = vm
 	case powerErr == nil:
