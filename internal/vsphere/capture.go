@@ -166,6 +166,11 @@ func (c *Client) capture(
 	if err := warn("tags", err); err != nil {
 		return nil, nil, nil, err
 	}
+	rules, err := c.clusterWarnings(ctx, vm, props.Runtime.Host)
+	if err := warn("the cluster's rules", err); err != nil {
+		return nil, nil, nil, err
+	}
+	warnings = append(warnings, rules...)
 	file := nvramFile(&props, config)
 	nvram, err := c.readNVRAM(ctx, out.Datacenter, file)
 	if nvram != nil {

@@ -426,3 +426,30 @@ func TestRestore_diskUUID(t *testing.T) {
 		t.Errorf("abort after commit: %v", err)
 	}
 }
+
+func TestClusterSettings(t *testing.T) {
+	t.Parallel()
+	vm := types.ManagedObjectReference{Type: "VirtualMachine", Value: "vm-1"}
+	other := types.ManagedObjectReference{Type: "VirtualMachine", Value: "vm-2"}
+	config := func(vm types.ManagedObjectReference) *types.ClusterConfigInfoEx {
+		both := []types.ManagedObjectReference{{Type: "VirtualMachine", Value: "vm-3"}, vm}
+		return &types.ClusterConfigInfoEx{
+			Rule: []types.BaseClusterRuleInfo{
+				&types.ClusterAffinityRuleSpec{ClusterRuleInfo: types.ClusterRuleInfo{Name: "together"}, Vm: both},
+				&types.ClusterAntiAffinityRuleSpec{ClusterRuleInfo: types.ClusterRuleInfo{Name: "apart"}, Vm: both},
+			},
+			Group:       []types.BaseClusterGroupInfo{&types.ClusterVmGroup{ClusterGroupInfo: types.ClusterGroupInfo{Name: "licensed"}, Vm: both}},
+			DrsVmConfig: []types.ClusterDrsVmConfigInfo{{Key: vm}},
+			DasVmConfig: []types.ClusterDasVmConfigInfo{{Key: vm}},
+		}
+	}
+	if got := clusterSettings(config(other), vm); len(got) > 0 {
+		t.Errorf("got %q for a VM that the cluster says nothing about", got)
+	}
+	got := strings.Join(clusterSettings(config(vm), vm), " ")
+	for _, want := range []string{`"together"`, `"apart"`, `"licensed"`, "DRS override", "HA override"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %s", got, want)
+		}
+	}
+}
