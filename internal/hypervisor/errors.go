@@ -26,6 +26,8 @@ var (
 	ErrNotSupported = errors.New("not supported")
 	// ErrConfigFormat: the captured configuration is of another hypervisor or a newer version.
 	ErrConfigFormat = errors.New("unknown format of captured configuration")
+	// ErrOutOfReach: the object exists, but the user may not see it, or its configuration can't be read.
+	ErrOutOfReach = errors.New("out of reach (the user may not see it, or its files or host can't be reached)")
 	// ErrLogin: user name or password are wrong.
 	ErrLogin = errors.New("login refused")
 )

@@ -107,11 +107,17 @@ type Obstacle struct {
 
 // A Finder looks up virtual machines.
 type Finder interface {
-	// FindVM resolves a reference. Errors: a *VMNotFoundError, an *AmbiguousVMError.
+	// FindVM resolves a reference. Errors: a *VMNotFoundError, an *AmbiguousVMError, ErrOutOfReach.
 	FindVM(ctx context.Context, ref VMRef) (*VM, error)
 
-	// VMByInstanceUUID finds a VM by the identity that state keeps. Error: a *VMNotFoundError.
+	// VMByInstanceUUID finds a VM by the identity that state keeps. That it finds none is no proof that
+	// the VM is gone: the user may not be allowed to see it. VMExists and SnapshotExists can prove it.
+	// Errors: a *VMNotFoundError, ErrOutOfReach.
 	VMByInstanceUUID(ctx context.Context, uuid string) (*VM, error)
+
+	// VMExists tells whether a handle that was recorded earlier, maybe on another connection to the same
+	// server, still is one of a VM. It says no only where the server does. Error: a *PermissionError.
+	VMExists(ctx context.Context, vm VMID) (bool, error)
 }
 
 // A SnapshotSpec describes a snapshot to take.
@@ -173,6 +179,10 @@ type Snapshotter interface {
 	// Snapshots lists the snapshots of a VM, parents before their children.
 	// Error: a *VMNotFoundError.
 	Snapshots(ctx context.Context, vm VMID) ([]Snapshot, error)
+
+	// SnapshotExists tells whether a handle that was recorded earlier still is one of a snapshot, of
+	// whichever VM. It says no only where the server does. Error: a *PermissionError.
+	SnapshotExists(ctx context.Context, id SnapshotID) (bool, error)
 
 	// RenameSnapshot changes name and description. Errors: a *VMNotFoundError, ErrSnapshotNotFound,
 	// ErrNotSupported (some hypervisors can't empty a description).

@@ -11,9 +11,10 @@ import (
 
 // Read returns a snapshot as it is now. Taken by Read, Consistency is what the hypervisor still
 // knows: it can't tell that the guest was shut down cleanly before the snapshot.
-// Errors: *hypervisor.VMNotFoundError, hypervisor.ErrSnapshotNotFound.
+// Errors: *hypervisor.VMNotFoundError, hypervisor.ErrSnapshotNotFound (each only if the snapshot is gone for
+// certain), hypervisor.ErrOutOfReach.
 func (m *Manager) Read(ctx context.Context, instanceUUID string, id hypervisor.SnapshotID) (*Taken, error) {
-	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
+	vm, err := m.vmOf(ctx, instanceUUID, id)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot %s: %w", id, err)
 	}
@@ -71,11 +72,12 @@ func (m *Manager) Rename(
 }
 
 // Remove removes a snapshot. One that is gone, or whose VM is gone, is no error.
-// Error: hypervisor.ErrConsolidationNeeded (the snapshot is gone, its delta disks are not).
+// Errors: hypervisor.ErrConsolidationNeeded (the snapshot is gone, its delta disks are not),
+// hypervisor.ErrOutOfReach.
 func (m *Manager) Remove(
 	ctx context.Context, instanceUUID string, id hypervisor.SnapshotID, options hypervisor.RemoveOptions,
 ) error {
-	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
+	vm, err := m.vmOf(ctx, instanceUUID, id)
 	if gone(err) {
 		return nil
 	}
@@ -92,6 +94,26 @@ func (m *Manager) Remove(
 		return fmt.Errorf("remove snapshot %s of %s: %w", id, vm.Path, err)
 	}
 	return nil
+}
+
+// vmOf finds the VM of a snapshot. Its *hypervisor.VMNotFoundError is certain: a user who may not see a VM
+// finds as little as one whose VM was deleted, but the server doesn't deny him that the snapshot exists.
+func (m *Manager) vmOf(
+	ctx context.Context, instanceUUID string, id hypervisor.SnapshotID,
+) (*hypervisor.VM, error) {
+	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
+	if !gone(err) {
+		return vm, err
+	}
+	switch exists, existsErr := m.hv.SnapshotExists(ctx, id); {
+	case existsErr != nil:
+		return nil, fmt.Errorf("no VM has the instance UUID %s, and whether the snapshot is gone can't be told: %w",
+			instanceUUID, existsErr)
+	case exists:
+		return nil, fmt.Errorf("the snapshot exists, but its VM (instance UUID %s) can't be found: %w",
+			instanceUUID, hypervisor.ErrOutOfReach)
+	}
+	return nil, err
 }
 
 // gone reports whether err says that there is no such VM (any more).

@@ -73,6 +73,36 @@ func TestVMGone(t *testing.T) {
 	}
 }
 
+// TestVMHidden has the search find nothing although the VM is there.
+func TestVMHidden(t *testing.T) {
+	t.Parallel()
+	hv, vm := newVM(t)
+	m := newManager(hv)
+	taken, err := m.Take(t.Context(), snapshot.Request{VM: "web", Name: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hv.Hide(vm.ID)
+	for name, do := range map[string]func() error{
+		"remove": func() error {
+			return m.Remove(t.Context(), vm.InstanceUUID, taken.Snapshot.ID, hypervisor.RemoveOptions{})
+		},
+		"read": func() error {
+			_, err := m.Read(t.Context(), vm.InstanceUUID, taken.Snapshot.ID)
+			return err
+		},
+	} {
+		var gone *hypervisor.VMNotFoundError
+		if err := do(); !errors.Is(err, hypervisor.ErrOutOfReach) || errors.As(err, &gone) {
+			t.Errorf("%s: got %v, want ErrOutOfReach", name, err)
+		}
+		hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeSnapshotExists, Err: errBroken})
+		if err := do(); !errors.Is(err, errBroken) || errors.As(err, &gone) {
+			t.Errorf("%s: got %v, want the failure to find out", name, err)
+		}
+	}
+}
+
 func TestManage_failures(t *testing.T) {
 	t.Parallel()
 	for point, do := range map[hypervisortest.Point]func(m *snapshot.Manager, t *testing.T, vm hypervisor.VM, id hypervisor.SnapshotID) error{

@@ -194,9 +194,22 @@ func (c *Client) vmBySearch(ctx context.Context, id string) (*hypervisor.VM, err
 	if err != nil {
 		return nil, err
 	}
+	return c.identified(ctx, refs, id)
+}
+
+// identified reads the VM that the index has found. That may lag behind the configurations, which decide.
+func (c *Client) identified(
+	ctx context.Context, refs []types.ManagedObjectReference, id string,
+) (*hypervisor.VM, error) {
 	found, err := c.load(ctx, refs)
 	if err != nil {
 		return nil, err
+	}
+	for _, vm := range found {
+		if vm.InstanceUUID != id {
+			return nil, fmt.Errorf("the server's index names %s (%s), whose configuration has the instance UUID %s: %w",
+				vm.Path, vm.ID, vm.InstanceUUID, hypervisor.ErrOutOfReach)
+		}
 	}
 	switch len(found) {
 	case 0:
@@ -221,8 +234,12 @@ func (c *Client) vmByHint(ctx context.Context, id string) (*hypervisor.VM, error
 		}
 	}
 	if ref, ok := c.hints.get(id); ok {
-		if vm, err := c.vmByRef(ctx, ref); err == nil && vm.InstanceUUID == id {
+		vm, err := c.vmByRef(ctx, ref)
+		if err == nil && vm.InstanceUUID == id {
 			return vm, nil
+		}
+		if err != nil && !vmGone(err) {
+			return nil, err
 		}
 	}
 	return c.vmBySearch(ctx, id)

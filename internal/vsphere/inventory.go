@@ -23,7 +23,7 @@ var vmSpec = readSpec{
 		{Type: "VirtualMachine", PathSet: []string{
 			"parentVApp", "config.uuid", "config.instanceUuid", "config.guestId", "config.version", "config.template",
 			"config.changeTrackingEnabled", "config.flags", "config.keyId", "config.ftInfo", "config.hardware",
-			"runtime.powerState", "runtime.faultToleranceState",
+			"runtime.powerState", "runtime.connectionState", "runtime.faultToleranceState",
 			"guest.toolsRunningStatus", "guest.ipAddress",
 		}},
 	},
@@ -70,12 +70,14 @@ func (c *Client) Server(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("identify %s: neither the server nor a host of it has a UUID", c.addr)
 }
 
-// vmByID reads a VM. Error: a *hypervisor.VMNotFoundError.
+// vmByID reads a VM. Errors: a *hypervisor.VMNotFoundError, hypervisor.ErrOutOfReach.
 func (c *Client) vmByID(ctx context.Context, id hypervisor.VMID) (*hypervisor.VM, error) {
 	return c.vmByRef(ctx, vmRef(id))
 }
 
-// vmByRef reads a VM. Calls for many VMs at the same time go out together.
+// vmByRef reads a VM. Calls for many VMs at the same time go out together. What it returns has an
+// instance UUID: a VM that is being created, whose files can't be reached, or whose configuration the
+// user may not read, has none, and must not pass for one with another identity.
 func (c *Client) vmByRef(ctx context.Context, ref types.ManagedObjectReference) (*hypervisor.VM, error) {
 	server, err := c.Server(ctx)
 	if err != nil {
@@ -92,11 +94,14 @@ func (c *Client) vmByRef(ctx context.Context, ref types.ManagedObjectReference) 
 	vm := newVM(&m)
 	vm.Server = server
 	vm.Path = pathOf(objects, ref)
+	if vm.InstanceUUID == "" {
+		return nil, fmt.Errorf("the configuration of %s (%s, %s) can't be read: %w",
+			vm.Path, ref.Value, cmp.Or(string(m.Runtime.ConnectionState), "in an unknown state"), hypervisor.ErrOutOfReach)
+	}
 	return vm, nil
 }
 
-// newVM translates a VM. A VM that is being created, or whose files can't be reached, has no
-// configuration yet.
+// newVM translates a VM. Where there is no configuration, what comes of it stays empty.
 func newVM(m *mo.VirtualMachine) *hypervisor.VM {
 	vm := &hypervisor.VM{
 		ID:         hypervisor.VMID(m.Self.Value),

@@ -47,6 +47,7 @@ type Fake struct {
 
 	mu         sync.Mutex
 	vms        map[hypervisor.VMID]*fakeVM
+	hidden     map[hypervisor.VMID]bool // not to be found by its instance UUID
 	making     map[hypervisor.VMID]*fakeRestore
 	networks   []string
 	datastores []string
@@ -74,6 +75,7 @@ func NewFake(t testing.TB) *Fake {
 	return &Fake{
 		faults:     newFaults(t),
 		vms:        map[hypervisor.VMID]*fakeVM{},
+		hidden:     map[hypervisor.VMID]bool{},
 		making:     map[hypervisor.VMID]*fakeRestore{},
 		networks:   []string{"net1", "net2"},
 		datastores: []string{"ds1", "ds2"},
@@ -167,6 +169,13 @@ func (f *Fake) Lose(id hypervisor.VMID) {
 	delete(f.vms, id)
 }
 
+// Hide makes a VM impossible to find by its instance UUID, as if the user might not see it.
+func (f *Fake) Hide(id hypervisor.VMID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hidden[id] = true
+}
+
 // Leftovers names the VMs in the making and the snapshots whose name starts with prefix.
 func (f *Fake) Leftovers(prefix string) []string {
 	f.mu.Lock()
@@ -228,12 +237,23 @@ func (f *Fake) VMByInstanceUUID(ctx context.Context, uuid string) (*hypervisor.V
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, v := range f.vms {
-		if v.InstanceUUID == strings.ToLower(uuid) {
+	for id, v := range f.vms {
+		if v.InstanceUUID == strings.ToLower(uuid) && !f.hidden[id] {
 			return v.copy(), nil
 		}
 	}
 	return nil, &hypervisor.VMNotFoundError{Ref: uuid, Where: FakeServer}
+}
+
+// VMExists implements hypervisor.Finder.
+func (f *Fake) VMExists(ctx context.Context, id hypervisor.VMID) (bool, error) {
+	if err := f.at(ctx, BeforeVMExists); err != nil {
+		return false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.vms[id]
+	return ok, nil
 }
 
 func (v *fakeVM) copy() *hypervisor.VM {

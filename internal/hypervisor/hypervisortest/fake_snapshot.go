@@ -73,6 +73,21 @@ func (v *fakeVM) find(id hypervisor.SnapshotID) *fakeSnapshot {
 	return v.snapshots[i]
 }
 
+// SnapshotExists implements hypervisor.Snapshotter.
+func (f *Fake) SnapshotExists(ctx context.Context, id hypervisor.SnapshotID) (bool, error) {
+	if err := f.at(ctx, BeforeSnapshotExists); err != nil {
+		return false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range f.vms {
+		if v.find(id) != nil {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // Snapshots implements hypervisor.Snapshotter.
 func (f *Fake) Snapshots(ctx context.Context, id hypervisor.VMID) ([]hypervisor.Snapshot, error) {
 	if err := f.at(ctx, BeforeSnapshots); err != nil {

@@ -16,9 +16,11 @@ type Point string
 const (
 	BeforeFindVM           Point = "FindVM:before"
 	BeforeVMByInstanceUUID Point = "VMByInstanceUUID:before"
+	BeforeVMExists         Point = "VMExists:before"
 	BeforeCreateSnapshot   Point = "CreateSnapshot:before"
 	AfterCreateSnapshot    Point = "CreateSnapshot:after" // the error comes with the ID
 	BeforeSnapshots        Point = "Snapshots:before"
+	BeforeSnapshotExists   Point = "SnapshotExists:before"
 	BeforeRenameSnapshot   Point = "RenameSnapshot:before"
 	BeforeRemoveSnapshot   Point = "RemoveSnapshot:before"
 	AfterRemoveSnapshot    Point = "RemoveSnapshot:after"

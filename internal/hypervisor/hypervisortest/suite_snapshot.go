@@ -57,6 +57,32 @@ var findTests = []suiteTest{
 		_, err := s.Hypervisor.VMByInstanceUUID(t.Context(), "11111111-2222-3333-4444-555555555555")
 		wantNotFound(t, "by instance UUID", err)
 	}},
+	{"find/existence", func(t *testing.T, s *suite) {
+		vm := s.vm(t, "vm1")
+		id := s.snapshot(t, vm, hypervisor.SnapshotSpec{Name: "a"}).ID
+		exists := func(want bool) {
+			t.Helper()
+			if got, err := s.Hypervisor.VMExists(t.Context(), vm.ID); err != nil || got != want {
+				t.Errorf("VM: got %t and %v, want %t", got, err, want)
+			}
+		}
+		snapshotExists := func(want bool) {
+			t.Helper()
+			if got, err := s.Hypervisor.SnapshotExists(t.Context(), id); err != nil || got != want {
+				t.Errorf("snapshot: got %t and %v, want %t", got, err, want)
+			}
+		}
+		exists(true)
+		snapshotExists(true)
+		if err := s.Hypervisor.RemoveSnapshot(t.Context(), vm.ID, id, hypervisor.RemoveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		snapshotExists(false)
+		id = s.snapshot(t, vm, hypervisor.SnapshotSpec{Name: "b"}).ID
+		s.destroy(t, vm.ID)
+		exists(false)
+		snapshotExists(false)
+	}},
 	{"find/several", func(t *testing.T, s *suite) {
 		if s.AddTwin == nil {
 			t.Skip("the server can't hold two VMs of one name")
