@@ -89,17 +89,17 @@ func (l *Lab) serveNFC(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	ctx, stop := lease.bind(w, r)
+	ctx, stop := lease.bind(w, r) // ends with the request, and with the lease
 	defer stop()
 	fault, ok := l.faults.next(method, faultTransfer)
-	if ok && !l.transferFault(ctx, w, &fault) {
+	if ok && !l.transferFault(ctx, w, &fault) { //nolint:contextcheck // see bind
 		return
 	}
 	var err error
 	if r.Method == http.MethodGet {
-		err = lease.download(ctx, newFaultyWriter(ctx, w, fault.Fault), item)
+		err = lease.download(ctx, newFaultyWriter(ctx, w, fault.Fault), item) //nolint:contextcheck // see bind
 	} else {
-		err = lease.upload(ctx, r, newFaultyReader(ctx, r.Body, fault.Fault), item)
+		err = lease.upload(ctx, r, newFaultyReader(ctx, r.Body, fault.Fault), item) //nolint:contextcheck // see bind
 	}
 	var refusal *httpError
 	switch {

@@ -45,11 +45,11 @@ func (e *env) query(ref *types.ManagedObjectReference, key int32, offset int64, 
 	return res.Returnval, nil
 }
 
-// changed walks through all answers.
-func (e *env) changed(ref *types.ManagedObjectReference, key int32, capacity int64, id string) (areas []types.DiskChangeExtent, calls int) {
+// changed walks through all answers for the first disk.
+func (e *env) changed(ref *types.ManagedObjectReference, capacity int64, id string) (areas []types.DiskChangeExtent, calls int) {
 	e.t.Helper()
 	for off := int64(0); off < capacity; calls++ {
-		info, err := e.query(ref, key, off, id)
+		info, err := e.query(ref, 2000, off, id)
 		e.must(err)
 		if info.StartOffset != off || info.Length <= 0 {
 			e.t.Fatalf("an answer for %d starts at %d and has length %d", off, info.StartOffset, info.Length)
@@ -101,9 +101,9 @@ func TestQueryChangedDiskAreas(t *testing.T) {
 	}
 	a := types.DiskChangeExtent{Start: 5 * block, Length: block}
 	z := types.DiskChangeExtent{Start: capacity - block, Length: block}
-	areas, _ := e.changed(&first, 2000, capacity, "*")
+	areas, _ := e.changed(&first, capacity, "*")
 	equalAreas(t, areas, a, z)
-	areas, _ = e.changed(&first, 2000, capacity, id)
+	areas, _ = e.changed(&first, capacity, id)
 	equalAreas(t, areas)
 
 	// What is written after the first snapshot is in the second, also when the first is gone.
@@ -111,14 +111,14 @@ func TestQueryChangedDiskAreas(t *testing.T) {
 	second := e.takeSnapshot("second")
 	e.must(e.WriteDisk("web01", 0, 7<<30, []byte("later")))
 	m := types.DiskChangeExtent{Start: 1 << 39, Length: block}
-	areas, _ = e.changed(&second, 2000, capacity, id)
+	areas, _ = e.changed(&second, capacity, id)
 	equalAreas(t, areas, m)
 	task, err := e.vm.RemoveSnapshot(e.ctx, first.Value, false, nil)
 	e.must(err)
 	e.must(task.Wait(e.ctx))
-	areas, _ = e.changed(&second, 2000, capacity, id)
+	areas, _ = e.changed(&second, capacity, id)
 	equalAreas(t, areas, m)
-	areas, _ = e.changed(&second, 2000, capacity, "*")
+	areas, _ = e.changed(&second, capacity, "*")
 	equalAreas(t, areas, a, m, z)
 
 	// An extent that the offset cuts begins there.
@@ -135,7 +135,7 @@ func TestQueryChangedDiskAreas_pages(t *testing.T) {
 		e.must(e.WriteDisk("web01", 0, i*2*block, []byte{1}))
 	}
 	ref := e.takeSnapshot("s")
-	areas, calls := e.changed(&ref, 2000, capacity, "*")
+	areas, calls := e.changed(&ref, capacity, "*")
 	if len(areas) != 4500 || calls != 3 {
 		t.Fatalf("%d areas in %d answers", len(areas), calls)
 	}
@@ -234,6 +234,6 @@ func TestQueryChangedDiskAreas_ofNow(t *testing.T) {
 	e := newEnv(t, lab.Options{VMs: []lab.VMSpec{{Name: "web01", Disks: []string{sparse(t, 4*mib)}, ChangeTracking: true, PoweredOff: true}}})
 	id := e.changeID(e.takeSnapshot("s"), 0)
 	e.must(e.WriteDisk("web01", 0, 3*block, []byte("x")))
-	areas, _ := e.changed(nil, 2000, 4*mib, id)
+	areas, _ := e.changed(nil, 4*mib, id)
 	equalAreas(t, areas, types.DiskChangeExtent{Start: 3 * block, Length: block})
 }

@@ -264,7 +264,7 @@ func (d *Decoder) checkEnd() error {
 		return fmt.Errorf("%w: %d grains of %d", ErrTruncated, d.grains, d.listed)
 	}
 	atEnd := d.header.directoryOffset == directoryAtEnd
-	if atEnd && !(d.directory && d.footer) {
+	if atEnd && (!d.directory || !d.footer) {
 		return fmt.Errorf("%w: no grain directory or no footer in front of the end", ErrFormat)
 	}
 	// qemu-img gives the last grain the room of an uncompressed one: its end-of-stream marker is the
