@@ -33,7 +33,7 @@ type Client struct {
 	hints   hints
 	listing coalesced[map[types.ManagedObjectReference]types.ObjectContent] // all VMs
 
-	restSession restSession
+	restSession *restSession
 
 	serverMu sync.Mutex
 	serverID string // of an ESXi host, once known
@@ -81,6 +81,8 @@ func Connect(ctx context.Context, config Config, log *slog.Logger) (*Client, err
 		limits: newLimits(config.MaxTransfersPerVM, config.MaxTransfersPerHost, config.MaxTransfersPerServer),
 		locks:  newLimits(1, 1, 1),
 		done:   make(chan struct{}),
+
+		restSession: newRESTSession(),
 	}
 	c.session = newSession(vim, config.User, config.Password, log)
 	if err := c.session.login(ctx); err != nil {
@@ -144,20 +146,32 @@ func (c *Client) keepAlive() {
 	}
 }
 
-// closeTimeout is how long Close may take to log out.
+// closeTimeout is how long Close may take to log out if its caller sets no deadline.
 const closeTimeout = 15 * time.Second
 
-// Close logs out and ends what runs in the background. A second call does nothing.
+// Close logs out and ends what runs in the background. It keeps the deadline of ctx, but not its
+// cancellation: who was cancelled logs out nevertheless. A session that can't be ended in time expires by
+// itself. A second call does nothing.
 func (c *Client) Close(ctx context.Context) error {
 	if c.life.Err() != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(closeTimeout)
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
-	c.watcher.close(c.stop)
+	// The watcher takes leave of the server first, but not all of the time.
+	c.watcher.close(min(closeWatcherTimeout, time.Until(deadline)/3), c.stop)
 	<-c.done
-	c.restSession.logout(ctx)
+	rest := make(chan struct{})
+	go func() {
+		defer close(rest)
+		c.restSession.logout(ctx)
+	}()
 	err := c.session.logout(ctx)
+	<-rest
 	c.vim.CloseIdleConnections()
 	if err != nil {
 		return fmt.Errorf("log out of %s: %w", c.addr, withoutURL(err))

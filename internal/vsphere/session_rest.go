@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/vmware/govmomi/vapi/rest"
@@ -19,10 +18,30 @@ const restCheckAfter = time.Minute
 
 // restSession is the session with the REST API, where tags live. It is made on first use.
 type restSession struct {
-	mu      sync.Mutex
+	// turn holds one token; who has it owns what follows. A channel rather than a mutex, so that waiting
+	// ends with the context.
+	turn    chan struct{}
 	client  *rest.Client
 	checked time.Time
 }
+
+func newRESTSession() *restSession {
+	s := &restSession{turn: make(chan struct{}, 1)}
+	s.turn <- struct{}{}
+	return s
+}
+
+// take waits for the turn. Give it back by release.
+func (s *restSession) take(ctx context.Context) error {
+	select {
+	case <-s.turn:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *restSession) release() { s.turn <- struct{}{} }
 
 // rest returns a client of the REST API with a live session.
 // Error: hypervisor.ErrNotSupported on an ESXi host, which has no such API.
@@ -30,9 +49,11 @@ func (c *Client) rest(ctx context.Context) (*rest.Client, error) {
 	if !c.vim.IsVC() {
 		return nil, fmt.Errorf("tags of an ESXi host: %w", hypervisor.ErrNotSupported)
 	}
-	s := &c.restSession
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s := c.restSession
+	if err := s.take(ctx); err != nil {
+		return nil, fmt.Errorf("log in to the REST API: %w", err)
+	}
+	defer s.release()
 	if s.client != nil && time.Since(s.checked) < restCheckAfter {
 		return s.client, nil
 	}
@@ -64,8 +85,10 @@ func (c *Client) rest(ctx context.Context) (*rest.Client, error) {
 
 // logout ends the session, if there is one. A session that can't be ended expires by itself.
 func (s *restSession) logout(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if s.take(ctx) != nil {
+		return // somebody is logging in
+	}
+	defer s.release()
 	if s.client != nil {
 		_ = s.client.Logout(ctx)
 		s.client = nil

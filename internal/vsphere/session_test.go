@@ -200,3 +200,67 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("got %s of %v", method, this)
 	}
 }
+
+// TestClient_Close_deadline has a server that answers nothing any more, and somebody who waits for it.
+func TestClient_Close_deadline(t *testing.T) {
+	t.Parallel()
+	l := labtest.Start(t, lab.Options{})
+	if err := l.AddVM(t.Context(), lab.VMSpec{Name: "web01", Disks: []string{labtest.RawDisk(t, 1<<20, 1)}}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Connect(t.Context(), labConfig(l), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := find(t, c, "web01")
+	asked := make(chan struct{})
+	var once sync.Once
+	l.OnCall("WaitForUpdatesEx", func(context.Context) { once.Do(func() { close(asked) }) })
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.watcher.watch(t.Context(), vmRef(vm.ID), []string{"name"}, func(string, any) bool { return false })
+	}()
+	<-asked
+	if err := c.restSession.take(t.Context()); err != nil { // as if somebody were logging in
+		t.Fatal(err)
+	}
+	for _, method := range []string{"CancelWaitForUpdates", "Logout"} {
+		l.Fault(lab.Fault{Method: method, Fault: "hang", Count: -1})
+	}
+	closed := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		closed <- c.Close(ctx)
+	}()
+	select {
+	case err := <-closed:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want context.DeadlineExceeded", err)
+		}
+	case <-time.After(closeWatcherTimeout - time.Second): // less than what it takes without a deadline
+		t.Fatal("Close goes on after its deadline")
+	}
+	if err := <-ended; !errors.Is(err, errClosed) {
+		t.Errorf("got %v for who waited, want %v", err, errClosed)
+	}
+}
+
+// TestClient_Close_cancelled closes for somebody who was cancelled before his deadline.
+func TestClient_Close_cancelled(t *testing.T) {
+	t.Parallel()
+	l := labtest.Start(t, lab.Options{})
+	before := len(l.Status().Sessions)
+	c, err := Connect(t.Context(), labConfig(l), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	cancel()
+	if err := c.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if after := l.Status().Sessions; len(after) != before {
+		t.Errorf("sessions are left behind: %+v", after)
+	}
+}

@@ -110,17 +110,17 @@ func (w *watcher) finish(one *watch, err error) {
 	}
 }
 
-// closeWatcherTimeout is how long taking leave of the server may take.
+// closeWatcherTimeout is how long taking leave of the server may take at most.
 const closeWatcherTimeout = 5 * time.Second
 
 // close ends all watches with errClosed, and leaves no question open at the server. stop ends the
-// watcher's context; it is called when the goroutines have ended, or take too long.
-func (w *watcher) close(stop context.CancelFunc) {
+// watcher's context; it is called when the goroutines have ended, or take longer than limit.
+func (w *watcher) close(limit time.Duration, stop context.CancelFunc) {
 	w.mu.Lock()
 	w.isClosed = true
 	w.mu.Unlock()
 	w.failAll(errClosed)
-	timer := time.AfterFunc(closeWatcherTimeout, stop)
+	timer := time.AfterFunc(limit, stop)
 	w.ended.Wait()
 	timer.Stop()
 	stop()
