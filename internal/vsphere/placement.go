@@ -146,10 +146,15 @@ func (c *Client) placeFolder(
 	})}
 }
 
-// findPath finds an object by its inventory path; nil: there is none.
+// findPath finds an object by its inventory path, whose names may be written as they are displayed or with
+// the API's escapes; nil: there is none.
 func (c *Client) findPath(ctx context.Context, path string) (*types.ManagedObjectReference, error) {
+	elements := strings.Split(strings.Trim(path, "/"), "/")
+	for i, e := range elements {
+		elements[i] = escapeName(unescapeName(e))
+	}
 	res, err := methods.FindByInventoryPath(ctx, c.vim, &types.FindByInventoryPath{
-		This: *c.vim.ServiceContent.SearchIndex, InventoryPath: strings.TrimPrefix(path, "/"),
+		This: *c.vim.ServiceContent.SearchIndex, InventoryPath: strings.Join(elements, "/"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look for %s: %w", path, classify(err))

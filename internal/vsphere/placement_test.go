@@ -333,3 +333,29 @@ func TestChooseNetwork(t *testing.T) {
 		}
 	}
 }
+
+func TestRestore_specialNames(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	root, err := b.client.findPath(t.Context(), "/DC0/vm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := object.NewFolder(b.client.vim, *root).CreateFolder(t.Context(), "50% off"); err != nil {
+		t.Fatal(err)
+	}
+	vm, warnings, err := b.restore(t.Context(), c, hypervisor.RestoreSpec{
+		Identity: hypervisor.IdentityCopy, Folder: "50% off", Name: "web/100%"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if vm.Name != "web/100%" || len(warnings) > 0 {
+		t.Errorf("got %+v, warnings %q", vm, warnings)
+	}
+	b.sameBytes(escapeName(vm.Name), 0, b.raw[0])
+	if err := b.client.DestroyVM(t.Context(), vm.ID); err != nil {
+		t.Error(err)
+	}
+	labtest.AssertClean(t, b.lab)
+}
