@@ -1,0 +1,65 @@
+package provider
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/terraform-plugin-framework/providerserver"
+	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
+	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
+	"github.com/hashicorp/terraform-plugin-testing/knownvalue"
+	"github.com/hashicorp/terraform-plugin-testing/statecheck"
+)
+
+// envLiveVM names the VM of a real vCenter that TestAccLive takes a snapshot and a backup of.
+const envLiveVM = "VM_TEST_VM"
+
+// TestAccLive runs the main job against the server of VSPHERE_SERVER. The VM of VM_TEST_VM keeps running
+// and ends as it was; a copy of it is made beside it, never started and never connected, and removed.
+func TestAccLive(t *testing.T) {
+	if os.Getenv(resource.EnvTfAcc) == "" || os.Getenv(envServer) == "" || os.Getenv(envLiveVM) == "" {
+		t.Skipf("needs a real server: make testacc, with %s, %s, VSPHERE_PASSWORD and %s set", envServer, envUser, envLiveVM)
+	}
+	t.Setenv(envRepositoryPath, filepath.Join(t.TempDir(), "backups"))
+	t.Setenv(envRepositoryPassword, repositoryPassword)
+	config := fmt.Sprintf(`
+provider "vm" {
+  vsphere    = {}
+  repository = {}
+}
+locals { vm = %q }
+resource "vm_snapshot" "s" {
+  vm          = local.vm
+  name        = "terraform-provider-vm-test"
+  description = "taken by a test, removed by it"
+}
+resource "vm_backup" "b" {
+  vm         = local.vm
+  depends_on = [vm_snapshot.s]
+}
+resource "vm_restore" "copy" {
+  backup_id = vm_backup.b.id
+  power_on  = false
+  new_vm    = { name = "terraform-provider-vm-test", identity = "copy", connect_networks = false }
+}
+data "vm_snapshots" "all" {
+  vm         = local.vm
+  depends_on = [vm_backup.b]
+}
+`, os.Getenv(envLiveVM))
+	resource.Test(t, resource.TestCase{
+		ProtoV6ProviderFactories: map[string]func() (tfprotov6.ProviderServer, error){
+			"vm": providerserver.NewProtocol6WithError(New("test")),
+		},
+		Steps: []resource.TestStep{{
+			Config: config,
+			ConfigStateChecks: []statecheck.StateCheck{
+				attribute("vm_snapshot.s", "name", knownvalue.StringExact("terraform-provider-vm-test")),
+				attribute("vm_backup.b", "transport", knownvalue.StringExact("export")),
+				attribute("vm_restore.copy", "power_state", knownvalue.StringExact("powered_off")),
+			},
+		}},
+	})
+}
