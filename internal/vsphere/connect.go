@@ -140,7 +140,7 @@ func (c *Client) keepAlive() {
 			return
 		case <-tick.C:
 			if err := c.session.touch(c.life, c.vim); err != nil {
-				c.log.Warn("keep the vSphere session alive", "server", c.addr, "error", err)
+				c.log.WarnContext(c.life, "keep the vSphere session alive", "server", c.addr, "error", err)
 			}
 		}
 	}

@@ -127,7 +127,7 @@ func (v *view) destroy(ctx context.Context, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), viewTimeout)
 	defer cancel()
 	if _, err := methods.DestroyView(ctx, v.vim, &types.DestroyView{This: v.ref}); err != nil {
-		log.Debug("destroy a view", "error", withoutURL(err))
+		log.DebugContext(ctx, "destroy a view", "error", withoutURL(err))
 	}
 }
 

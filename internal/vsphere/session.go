@@ -107,7 +107,7 @@ func (s *session) renew(ctx context.Context, seen uint64) error {
 		s.generation++
 		return nil
 	}
-	s.log.Info("the vSphere session has ended, logging in again", "user", s.user)
+	s.log.InfoContext(ctx, "the vSphere session has ended, logging in again", "user", s.user)
 	return s.loginLocked(ctx)
 }
 
@@ -189,7 +189,7 @@ func (r *roundTripper) RoundTrip(ctx context.Context, req, res soap.HasFault) er
 				return err // what the call was about ended with the session
 			}
 		case attempt < readAttempts && onlyReads(method) && isTransient(err):
-			r.log.Debug("repeating a read", "method", method, "attempt", attempt, "error", withoutURL(err))
+			r.log.DebugContext(ctx, "repeating a read", "method", method, "attempt", attempt, "error", withoutURL(err))
 			if pause(ctx, backoff(attempt)) != nil {
 				return err
 			}

@@ -171,7 +171,7 @@ func (c *Client) consolidate(
 		})
 		if err != nil {
 			last = err
-			c.log.Debug("consolidate disks", "vm", vm, "attempt", attempt, "error", withoutURL(err))
+			c.log.DebugContext(ctx, "consolidate disks", "vm", vm, "attempt", attempt, "error", withoutURL(err))
 		}
 		if ctx.Err() != nil {
 			break

@@ -59,7 +59,7 @@ func (c *Client) cancelTask(
 	_, err := methods.CancelTask(ctx, c.vim, &types.CancelTask{This: ref})
 	// NotSupported: it can't be cancelled. InvalidState: it has ended by itself.
 	if err != nil && !fault.Is(err, &types.NotSupported{}) && !fault.Is(err, &types.InvalidState{}) {
-		c.log.Warn("cancel a task", "task", ref.Value, "error", withoutURL(err))
+		c.log.WarnContext(ctx, "cancel a task", "task", ref.Value, "error", withoutURL(err))
 	}
 	return c.watchTask(ctx, ref)
 }
@@ -152,7 +152,7 @@ func inProgress(err error) (types.ManagedObjectReference, bool) {
 func (c *Client) waitForOther(ctx context.Context, busy types.ManagedObjectReference, attempt int) error {
 	if busy.Value != "" {
 		if _, err := c.watchTask(ctx, busy); err != nil && ctx.Err() == nil {
-			c.log.Debug("watch the task of others", "task", busy.Value, "error", withoutURL(err))
+			c.log.DebugContext(ctx, "watch the task of others", "task", busy.Value, "error", withoutURL(err))
 		}
 	}
 	return pause(ctx, backoff(attempt))

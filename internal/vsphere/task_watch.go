@@ -139,7 +139,7 @@ func (w *watcher) interrupt(q *question) {
 	for attempt := 1; ; attempt++ {
 		_, err := methods.CancelWaitForUpdates(w.ctx, w.vim, &types.CancelWaitForUpdates{This: q.collector})
 		if err != nil && w.ctx.Err() == nil {
-			w.log.Debug("cancel the wait for updates", "error", withoutURL(err))
+			w.log.DebugContext(w.ctx, "cancel the wait for updates", "error", withoutURL(err))
 		}
 		timer := time.NewTimer(backoff(attempt))
 		select {
@@ -182,7 +182,7 @@ func (w *watcher) run() {
 				w.failAll(err)
 				break
 			}
-			w.log.Debug("watching again with a new property collector", "error", withoutURL(err))
+			w.log.DebugContext(w.ctx, "watching again with a new property collector", "error", withoutURL(err))
 			_ = pause(w.ctx, backoff(attempt))
 			attempt++
 		}

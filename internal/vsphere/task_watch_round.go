@@ -231,7 +231,7 @@ func (r *watchRound) destroy() {
 	}
 	_, err := methods.DestroyPropertyCollector(r.w.ctx, r.w.vim, &types.DestroyPropertyCollector{This: r.collector})
 	if err != nil {
-		r.w.log.Debug("destroy a property collector", "error", withoutURL(err))
+		r.w.log.DebugContext(r.w.ctx, "destroy a property collector", "error", withoutURL(err))
 	}
 	r.collector = types.ManagedObjectReference{}
 }
