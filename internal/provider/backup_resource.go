@@ -76,7 +76,7 @@ func (r *backupResource) planCreate(ctx context.Context, plan backupModel, diags
 	if plan.ExcludeDisks.IsUnknown() || diags.HasError() {
 		return
 	}
-	check, err := m.Check(ctx, request.VM, request.ExcludeDisks)
+	check, err := m.Check(ctx, request)
 	if err != nil {
 		op.failPlan(ctx, diags, err)
 		return

@@ -176,7 +176,7 @@ func TestSnapshotThatExistsInSpiteOfAnError(t *testing.T) {
 				w.lab.Fault(lab.Fault{Method: "PowerOnVM_Task", Fault: "InsufficientResourcesFault"})
 			},
 			Config:      config,
-			ExpectError: regexp.MustCompile(`(?s)Unable to Take Snapshot.*exists and is in the\s+state, tainted`),
+			ExpectError: regexp.MustCompile(`(?s)Unable to Take Snapshot.*exists\s+and\s+is\s+in\s+the\s+state,\s+tainted`),
 		},
 		resource.TestStep{
 			Config: config,

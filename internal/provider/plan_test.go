@@ -169,6 +169,24 @@ func TestPlanWarnsOfAge(t *testing.T) {
 	}
 }
 
+// TestPlanRestoreOfUnknownBackup warns where the VM that is kept would be in the way.
+func TestPlanRestoreOfUnknownBackup(t *testing.T) {
+	t.Parallel()
+	r := newRPC(t, &fakeHypervisor{}, nil)
+	noErrors(t, r.configure(vsphereBlock()))
+	for onDestroy, want := range map[string]string{"keep": `[AttributeName("backup_id")] Restore May Be Refused`, "delete": ""} {
+		state := map[string]any{
+			"backup_id": "a", "on_destroy": onDestroy, "id": web01Instance, "vm_instance_uuid": web01Instance, "vm_path": "/DC0/vm/web01",
+		}
+		p := r.plan("vm_restore", state, map[string]any{"backup_id": unknown{}, "on_destroy": onDestroy}, "")
+		noErrors(t, p.diagnostics)
+		expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, want)
+		if !slices.Equal(p.replace, []string{`AttributeName("backup_id")`}) {
+			t.Errorf("replaces because of %v", p.replace)
+		}
+	}
+}
+
 // TestImportByIdentity imports as Terraform 1.12 does with an identity in an import block.
 func TestImportByIdentity(t *testing.T) {
 	t.Parallel()

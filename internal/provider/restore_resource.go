@@ -65,8 +65,32 @@ func (r *restoreResource) notePlanned(
 ) {
 	var state restoreModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	if !resp.Diagnostics.HasError() && state.OnDestroy.ValueString() == actionDelete {
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	if state.OnDestroy.ValueString() == actionDelete {
 		r.session.own(state.VMPath.ValueString())
+		return
+	}
+	r.warnOfRefusal(ctx, state, req, resp)
+}
+
+// warnOfRefusal warns where a VM with its original identity is kept although it is to be restored anew
+// from a backup that isn't known yet: a known one is checked.
+func (r *restoreResource) warnOfRefusal(
+	ctx context.Context, state restoreModel, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
+) {
+	if req.Plan.Raw.IsNull() {
+		return
+	}
+	var plan restoreModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	keeps := plan.defaultOnDestroy(ctx, &resp.Diagnostics).ValueString() == actionKeep
+	if plan.BackupID.IsUnknown() && keeps {
+		resp.Diagnostics.AddAttributeWarning(path.Root("backup_id"), "Restore May Be Refused", "The backup is not known yet. "+
+			"If it is one of the same virtual machine, the restore will be refused: "+state.VMPath.ValueString()+
+			" exists, and on_destroy = \"keep\" leaves it where it is.\n\nTo have it replaced, first apply on_destroy = "+
+			"\"delete\"; to keep it as it is, leave backup_id as it was.")
 	}
 }
 

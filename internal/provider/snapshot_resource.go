@@ -96,7 +96,7 @@ func snapshotArguments() map[string]schema.Attribute {
 		"name": schema.StringAttribute{
 			MarkdownDescription: "Name of the snapshot. It is changed in place. It needn't be unique.",
 			Required:            true,
-			Validators:          []validator.String{stringvalidator.LengthBetween(1, 80)},
+			Validators:          []validator.String{stringvalidator.LengthAtLeast(1)},
 		},
 		"description": schema.StringAttribute{
 			MarkdownDescription: "Description of the snapshot. It is changed in place.",
