@@ -25,8 +25,8 @@ var mayImport = map[string][]string{
 		"internal/vsphere", // the composition root wires implementations together
 	},
 	"internal/snapshot":                  {"internal/quiesce", "internal/hypervisor"},
-	"internal/backup":                    {"internal/quiesce", "internal/run", "internal/hypervisor", "internal/repository", "internal/disk"},
-	"internal/restore":                   {"internal/run", "internal/hypervisor", "internal/repository", "internal/disk"},
+	"internal/backup":                    {"internal/quiesce", "internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
+	"internal/restore":                   {"internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
 	"internal/quiesce":                   {"internal/hypervisor"},
 	"internal/hypervisor":                {"internal/disk"},
 	"internal/hypervisor/hypervisortest": {"internal/hypervisor", "internal/disk"},

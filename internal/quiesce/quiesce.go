@@ -54,6 +54,12 @@ func (p Policy) Spec() *hypervisor.Quiesce {
 	return &hypervisor.Quiesce{Timeout: p.Timeout, VSS: p.VSS}
 }
 
+// Possible reports whether there is anything in the guest that could be asked. Hypervisors ignore the
+// request silently where there isn't.
+func Possible(vm *hypervisor.VM) bool {
+	return vm.PowerState == hypervisor.PoweredOn && vm.GuestAgent
+}
+
 // Consistency says what a guest finds when it comes back from a snapshot or a backup.
 type Consistency string
 

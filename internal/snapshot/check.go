@@ -88,7 +88,7 @@ func guest(vm *hypervisor.VM, r Request) (warnings []string, err error) {
 	case r.Memory && !on:
 		warning := fmt.Sprintf("%s is %s: the snapshot will hold no memory.", vm.Name, spell(vm.PowerState))
 		return []string{warning}, nil
-	case !r.Quiesce.Wanted() || canQuiesce(vm):
+	case !r.Quiesce.Wanted() || quiesce.Possible(vm):
 		return nil, nil
 	}
 	cause, reason := hypervisor.ErrGuestAgent, "its guest agent is not running"
@@ -114,7 +114,7 @@ func (m *Manager) chain(ctx context.Context, vm *hypervisor.VM) (warnings []stri
 			depth = s.Depth + 1
 		}
 	}
-	if depth > MaxDepth {
+	if depth > hypervisor.MaxSnapshotDepth {
 		return nil, fmt.Errorf("the VM runs on a chain of %d snapshots: %w",
 			depth-1, hypervisor.ErrTooManySnapshots)
 	}

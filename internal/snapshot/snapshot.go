@@ -12,13 +12,8 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 )
 
-// Levels of a snapshot chain.
-const (
-	// WarnDepth is the depth of a chain beyond which every further snapshot brings a warning.
-	WarnDepth = 3
-	// MaxDepth is the deepest chain that a VM can have.
-	MaxDepth = 32
-)
+// WarnDepth is the depth of a chain beyond which every further snapshot brings a warning.
+const WarnDepth = 3
 
 // ErrRequest is what a request gives that contradicts itself.
 var ErrRequest = errors.New("invalid snapshot request")

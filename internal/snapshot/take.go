@@ -84,7 +84,7 @@ func (m *Manager) create(
 	ctx context.Context, vm *hypervisor.VM, r Request, shutDown bool,
 ) (id hypervisor.SnapshotID, asked bool, warning string, err error) {
 	spec := hypervisor.SnapshotSpec{Name: r.Name, Description: r.Description, Memory: r.Memory}
-	if !shutDown && canQuiesce(vm) {
+	if !shutDown && quiesce.Possible(vm) {
 		spec.Quiesce = r.Quiesce.Spec()
 	}
 	id, err = m.hv.CreateSnapshot(ctx, vm.ID, spec)
@@ -161,12 +161,6 @@ func (m *Manager) awaitOff(ctx context.Context, vm *hypervisor.VM) {
 	if err := m.hv.ShutDownGuest(ctx, vm.ID); err != nil {
 		m.log.WarnContext(ctx, "the guest doesn't shut down", "vm", vm.Path, "error", err)
 	}
-}
-
-// canQuiesce reports whether there is anything in the guest that could be asked. Hypervisors ignore
-// the request silently where there isn't.
-func canQuiesce(vm *hypervisor.VM) bool {
-	return vm.PowerState == hypervisor.PoweredOn && vm.GuestAgent
 }
 
 func quiesceFailed(err error) bool {

@@ -209,7 +209,7 @@ func TestTake_chain(t *testing.T) {
 	t.Parallel()
 	hv, vm := newVM(t)
 	m := newManager(hv)
-	for depth := 1; depth <= snapshot.MaxDepth; depth++ {
+	for depth := 1; depth <= hypervisor.MaxSnapshotDepth; depth++ {
 		taken, err := m.Take(t.Context(), snapshot.Request{VM: "web", Name: fmt.Sprint(depth)})
 		if err != nil {
 			t.Fatal(err)
@@ -226,7 +226,7 @@ func TestTake_chain(t *testing.T) {
 	if _, warnings, err := m.Check(t.Context(), snapshot.Request{VM: "web", Name: "x"}); !errors.Is(err, hypervisor.ErrTooManySnapshots) {
 		t.Errorf("check: %v, %v", warnings, err)
 	}
-	if n := len(snapshots(t, hv, vm)); n != snapshot.MaxDepth {
+	if n := len(snapshots(t, hv, vm)); n != hypervisor.MaxSnapshotDepth {
 		t.Errorf("%d snapshots", n)
 	}
 }
