@@ -12,9 +12,6 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
-// DefaultParallel is how many disks of one VM are copied at the same time.
-const DefaultParallel = 4
-
 // ErrRequest is what a request gives that can't be carried out as it is written.
 var ErrRequest = errors.New("invalid backup request")
 
@@ -35,22 +32,6 @@ type Request struct {
 	// ExcludeDisks names disks to leave out, each by its label ("Hard disk 2"), its address
 	// ("scsi0:1") or its UUID.
 	ExcludeDisks []string
-
-	// Parallel is how many disks are copied at the same time; zero means DefaultParallel.
-	Parallel int
-
-	// Progress, if set, is called from time to time while disks are copied, and once at the end.
-	Progress func(Progress)
-}
-
-// Progress is how far the copying has come.
-type Progress struct {
-	VM    string
-	Disks int
-	// Done counts the bytes that were read and the holes that were passed over; Total is the sum of
-	// the disks' capacities. Read counts the bytes that were read alone.
-	Done, Total, Read int64
-	Elapsed           time.Duration
 }
 
 // A Result is a backup that was taken.

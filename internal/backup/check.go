@@ -4,24 +4,19 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 )
 
-// maxDepth is the deepest chain of snapshots that a VM can have, the temporary one included.
-const maxDepth = 32
-
-// check is everything that Take does before it creates anything.
-func (m *Manager) check(ctx context.Context, r Request) (*Check, error) {
+// Check does at plan time what can be done without touching the VM: it resolves the reference and
+// the excluded disks, refuses what Take would refuse, and returns the warnings that Take would give.
+func (m *Manager) Check(ctx context.Context, r Request) (*Check, error) {
 	if r.VM == "" {
 		return nil, fmt.Errorf("%w: no VM is named", ErrRequest)
 	}
 	if err := r.Quiesce.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
-	}
-	if r.Parallel < 0 {
-		return nil, fmt.Errorf("%w: the number of disks to copy at the same time is negative", ErrRequest)
 	}
 	vm, err := m.hv.FindVM(ctx, r.VM)
 	if err != nil {
@@ -38,31 +33,59 @@ func (m *Manager) check(ctx context.Context, r Request) (*Check, error) {
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: list snapshots: %w", vm.Path, err)
 	}
-	for _, s := range snapshots {
-		if s.Current && s.Depth >= maxDepth {
-			return nil, fmt.Errorf("back up %s: it runs on a chain of %d snapshots, with no room for a temporary one: %w",
-				vm.Path, s.Depth, hypervisor.ErrTooManySnapshots)
-		}
+	if depth := m.depth(snapshots); depth >= hypervisor.MaxSnapshotDepth {
+		return nil, fmt.Errorf("back up %s: it runs on a chain of %d snapshots, with no room for a temporary one: %w",
+			vm.Path, depth, hypervisor.ErrTooManySnapshots)
 	}
 	c := &Check{VM: vm, Excluded: excluded, snapshots: snapshots}
 	for _, d := range excluded {
 		c.Warnings = append(c.Warnings, fmt.Sprintf(
 			"%s (%s, %d bytes) of %s is excluded: the backup doesn't hold it.", d.Label, d.Address, d.Capacity, vm.Name))
 	}
+	switch {
+	case !r.Quiesce.Wanted() || quiesce.Possible(vm):
+	case r.Quiesce.Mode == quiesce.Required:
+		return nil, fmt.Errorf("back up %s: %w", vm.Path, cannotQuiesce(vm))
+	default:
+		c.Warnings = append(c.Warnings, fmt.Sprintf("the backup is crash-consistent: %v.", cannotQuiesce(vm)))
+	}
 	return c, nil
+}
+
+func cannotQuiesce(vm *hypervisor.VM) error {
+	if vm.PowerState != hypervisor.PoweredOn {
+		return fmt.Errorf("%w: %s is not running", hypervisor.ErrQuiesce, vm.Name)
+	}
+	return fmt.Errorf("%s can't be quiesced: %w", vm.Name, hypervisor.ErrGuestAgent)
+}
+
+// depth is how many snapshots the VM runs on, without those that Take removes before it takes its own.
+func (m *Manager) depth(snapshots []hypervisor.Snapshot) int {
+	depth := 0
+	var next hypervisor.SnapshotID
+	for _, s := range slices.Backward(snapshots) { // children before their parents
+		if !s.Current && s.ID != next {
+			continue
+		}
+		next = s.Parent
+		if r, _, ours := temporary(s); !ours || !r.Dead(m.now()) {
+			depth++
+		}
+	}
+	return depth
 }
 
 // exclude resolves what people write to the VM's disks.
 func exclude(vm *hypervisor.VM, names []string) ([]hypervisor.Disk, error) {
 	for _, name := range names {
-		if !slices.ContainsFunc(vm.Disks, func(d hypervisor.Disk) bool { return named(d, name) }) {
+		if hypervisor.FindDisk(vm.Disks, name) < 0 {
 			return nil, fmt.Errorf("%w: %s has no disk %q to exclude; it has: %s",
-				ErrRequest, vm.Path, name, describe(vm.Disks))
+				ErrRequest, vm.Path, name, hypervisor.ListDisks(vm.Disks))
 		}
 	}
 	var excluded []hypervisor.Disk
 	for _, d := range vm.Disks {
-		if slices.ContainsFunc(names, func(name string) bool { return named(d, name) }) {
+		if slices.ContainsFunc(names, d.Answers) {
 			excluded = append(excluded, d)
 		}
 	}
@@ -70,22 +93,6 @@ func exclude(vm *hypervisor.VM, names []string) ([]hypervisor.Disk, error) {
 		return nil, fmt.Errorf("%w: every disk of %s is excluded", ErrRequest, vm.Path)
 	}
 	return excluded, nil
-}
-
-func named(d hypervisor.Disk, name string) bool {
-	return name != "" &&
-		(d.Label == name || strings.EqualFold(d.Address, name) || strings.EqualFold(d.UUID, name))
-}
-
-func describe(disks []hypervisor.Disk) string {
-	if len(disks) == 0 {
-		return "none"
-	}
-	lines := make([]string, len(disks))
-	for i, d := range disks {
-		lines[i] = fmt.Sprintf("%q (%s)", d.Label, d.Address)
-	}
-	return strings.Join(lines, ", ")
 }
 
 // obstacles refuses a VM that can't be captured as a whole. Leaving out a disk removes the obstacle

@@ -83,6 +83,22 @@ func TestTake_snapshotStays(t *testing.T) {
 	wantClean(t, hv, repo, 2)
 }
 
+// The snapshot is gone and only delta disks stay: no next backup removes them, so nobody may be told so.
+func TestTake_consolidationNeeded(t *testing.T) {
+	t.Parallel()
+	hv, _ := newVM(t)
+	repo := openRepository(t)
+	hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeClose, Err: hypervisor.ErrConsolidationNeeded})
+	result, err := newManager(hv, repo).Take(t.Context(), backup.Request{VM: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], "are consolidated") ||
+		strings.Contains(result.Warnings[0], "next backup") {
+		t.Errorf("warnings %q", result.Warnings)
+	}
+}
+
 // A failure of which something stays behind says so.
 func TestTake_failsAndSnapshotStays(t *testing.T) {
 	t.Parallel()
@@ -111,7 +127,7 @@ func TestTake_severalAtOnce(t *testing.T) {
 	names := []hypervisor.VMRef{"web", "db", "web"} // also one VM twice at the same time
 	for _, name := range names {
 		go func() {
-			_, err := m.Take(t.Context(), backup.Request{VM: name, Parallel: 1})
+			_, err := m.Take(t.Context(), backup.Request{VM: name})
 			errs <- err
 		}()
 	}

@@ -6,12 +6,8 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
-	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
-
-// progressInterval is how often the log says how far a backup is.
-const progressInterval = 15 * time.Second
 
 // A Repository is what this package needs of one; *repository.Repository is one.
 type Repository interface {
@@ -47,12 +43,6 @@ func New(
 	m := &Manager{hv: hv, repo: repo, log: log, now: now, version: providerVersion}
 	m.newWriter = func(ctx context.Context) (writer, error) { return repo.NewWriter(ctx) }
 	return m
-}
-
-// Check does at plan time what can be done without touching the VM: it resolves the reference and
-// the excluded disks, refuses what Take would refuse, and returns the warnings that Take would give.
-func (m *Manager) Check(ctx context.Context, ref hypervisor.VMRef, exclude []string) (*Check, error) {
-	return m.check(ctx, Request{VM: ref, ExcludeDisks: exclude})
 }
 
 // List returns restore points, newest first.

@@ -20,6 +20,7 @@ func diskFile(key hypervisor.DiskKey) string { return "disk-" + string(key) + ".
 func (b *backup) manifest(point hypervisor.PointInTime, disks []repository.Disk) *repository.Manifest {
 	config, snapshot := point.Config(), point.Snapshot()
 	vm := config.Summary
+	snapshot.Memory = false // of a suspended VM's snapshot: the backup holds the disks alone
 	m := &repository.Manifest{
 		SchemaVersion:   repository.SchemaVersion,
 		ProviderVersion: b.m.version,

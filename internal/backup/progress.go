@@ -3,12 +3,13 @@ package backup
 import (
 	"context"
 	"sync/atomic"
-	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
-// A meter counts what goes through the disks of one backup.
+// A meter counts what goes through the disks of one backup: done are the bytes that were read and the
+// holes that were passed over, read the bytes that were read alone.
 type meter struct {
 	done, read atomic.Int64
 }
@@ -35,38 +36,12 @@ func (s countedSource) Extents(ctx context.Context, yield func(offset int64, dat
 	return err
 }
 
-// watch reports progress until the returned function is called, and once more then.
-func (m *Manager) watch(ctx context.Context, r Request, p Progress, c *meter) (stop func()) {
-	start := m.now()
-	report := func() {
-		p.Done, p.Read, p.Elapsed = c.done.Load(), c.read.Load(), m.now().Sub(start)
-		rate := float64(0)
-		if s := p.Elapsed.Seconds(); s > 0 {
-			rate = float64(p.Read) / s / (1 << 20)
-		}
-		m.log.InfoContext(ctx, "backing up", "vm", p.VM, "done_bytes", p.Done, "total_bytes", p.Total,
-			"read_bytes", p.Read, "read_mib_per_second", int64(rate))
-		if r.Progress != nil {
-			r.Progress(p)
-		}
-	}
-	quit, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(progressInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				report()
-			case <-quit:
-				report()
-				return
-			}
-		}
-	}()
-	return func() {
-		close(quit)
-		<-stopped
-	}
+// watch logs how far the backup is until the returned function is called, and once more then.
+func (b *backup) watch(ctx context.Context, total int64, c *meter) (stop func()) {
+	start := b.m.now()
+	return progress.Watch(func() {
+		read := c.read.Load()
+		b.m.log.InfoContext(ctx, "backing up", "vm", b.vm.Path, "done_bytes", c.done.Load(), "total_bytes", total,
+			"read_bytes", read, "read_mib_per_second", progress.Rate(read, b.m.now().Sub(start)))
+	})
 }

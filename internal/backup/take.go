@@ -14,12 +14,6 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
-// Deadlines of what happens after the caller's context has ended.
-const (
-	removeTimeout  = 10 * time.Minute // of the temporary snapshot, which may have grown
-	abandonTimeout = time.Minute
-)
-
 // attempts is how often a backup is tried when the repository lost data that it re-uses: what is
 // gone is then written again.
 const attempts = 2
@@ -32,30 +26,28 @@ const attempts = 2
 // hypervisor.ErrGuestAgent, hypervisor.ErrLost, and those of the repository.
 func (m *Manager) Take(ctx context.Context, r Request) (*Result, error) {
 	start := m.now()
-	c, err := m.check(ctx, r)
+	c, err := m.Check(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if r.Quiesce.Mode == quiesce.Required && !canQuiesce(c.VM) {
-		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, cannotQuiesce(c.VM))
-	}
-	cleaned, err := m.cleanUp(ctx, c.VM, c.snapshots)
+	notes, err := m.cleanUp(ctx, c.VM, c.snapshots)
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
 	}
 	for attempt := 1; ; attempt++ {
 		b := &backup{m: m, Request: r, vm: c.VM, excluded: c.Excluded, start: start}
-		b.warnings = append(append(b.warnings, cleaned...), c.Warnings...)
+		b.warnings = append(b.warnings, c.Warnings...)
 		result, err := b.take(ctx)
 		switch {
 		case err == nil:
 			result.Duration = m.now().Sub(start)
+			result.Warnings = append(notes, result.Warnings...)
 			return result, nil
 		case !errors.Is(err, repository.ErrIncomplete) || attempt == attempts || ctx.Err() != nil:
 			return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
 		}
 		m.log.WarnContext(ctx, "taking the backup again", "vm", c.VM.Path, "error", err)
-		cleaned = append(cleaned, fmt.Sprintf("the backup was taken twice: %v.", err))
+		notes = append(notes, fmt.Sprintf("the backup was taken twice: %v.", err))
 	}
 }
 
@@ -77,9 +69,7 @@ func (b *backup) take(ctx context.Context) (result *Result, err error) {
 		return nil, err
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
-		defer cancel()
-		if closeErr := w.Close(ctx); closeErr != nil {
+		if closeErr := w.Close(context.WithoutCancel(ctx)); closeErr != nil {
 			b.m.log.WarnContext(ctx, "closing the repository's writer", "vm", b.vm.Path, "error", closeErr)
 		}
 	}()
@@ -92,17 +82,13 @@ func (b *backup) take(ctx context.Context) (result *Result, err error) {
 		return nil, fmt.Errorf("open a point in time: %w", err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
-		defer cancel()
 		closeErr := point.Close(ctx)
 		switch {
 		case closeErr == nil:
 		case err != nil:
-			closeErr = fmt.Errorf("the temporary snapshot %q stays behind: %w", snapshotName(this), closeErr)
-			err = errors.Join(err, closeErr)
+			err = errors.Join(err, b.left(this, point, closeErr))
 		default:
-			warning := fmt.Sprintf("the backup stands, but its temporary snapshot %q (%s) stays on %s: %v."+
-				" The next backup of this VM removes it.", snapshotName(this), point.Snapshot().ID, b.vm.Path, closeErr)
+			warning := fmt.Sprintf("the backup stands, but %v.", b.left(this, point, closeErr))
 			b.m.log.WarnContext(ctx, warning)
 			result.Warnings = append(result.Warnings, warning)
 		}
@@ -111,6 +97,16 @@ func (b *backup) take(ctx context.Context) (result *Result, err error) {
 		return nil, fmt.Errorf("the temporary snapshot came back not quiesced: %w", hypervisor.ErrQuiesce)
 	}
 	return b.store(ctx, w, point)
+}
+
+// left says what stays behind of a point in time that could not be closed, and what to do.
+func (b *backup) left(this run.Run, point hypervisor.PointInTime, err error) error {
+	if errors.Is(err, hypervisor.ErrConsolidationNeeded) {
+		return fmt.Errorf("%s still runs on delta disks of the temporary snapshot, which itself is gone; they grow "+
+			"until the disks of the VM are consolidated: %w", b.vm.Path, err)
+	}
+	return fmt.Errorf("the temporary snapshot %q (%s) stays on %s until the next backup of it removes it: %w",
+		snapshotName(this), point.Snapshot().ID, b.vm.Path, err)
 }
 
 // open opens the point in time, a second time without quiescing where quiescing failed and was
@@ -125,10 +121,8 @@ func (b *backup) open(ctx context.Context, this run.Run) (hypervisor.PointInTime
 		spec.Exclude = append(spec.Exclude, d.Key)
 	}
 	preferred := b.Quiesce.Mode == quiesce.Preferred
-	if canQuiesce(b.vm) {
+	if quiesce.Possible(b.vm) {
 		spec.Quiesce = b.Quiesce.Spec()
-	} else if preferred {
-		b.warn(ctx, fmt.Sprintf("the backup is crash-consistent: %v.", cannotQuiesce(b.vm)))
 	}
 	b.m.log.InfoContext(ctx, "taking a temporary snapshot", "vm", b.vm.Path, "snapshot", spec.Name)
 	point, err := b.m.hv.OpenPointInTime(ctx, b.vm.ID, spec)
@@ -172,21 +166,21 @@ func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTi
 	return &Result{ID: id, Manifest: manifest, Warnings: b.warnings}, nil
 }
 
-// copyDisks copies the disks, several at a time. The first that fails ends the others.
+// copyDisks copies the disks, as many at a time as the hypervisor lets read. The first that fails ends
+// the others.
 func (b *backup) copyDisks(
 	ctx context.Context, w writer, point hypervisor.PointInTime,
 ) (disks []repository.Disk, read, stored int64, err error) {
 	summary := point.Config().Summary
 	disks = make([]repository.Disk, len(summary.Disks))
 	results := make([]repository.DiskResult, len(summary.Disks))
-	progress := Progress{VM: b.vm.Path, Disks: len(disks)}
+	var total int64
 	for _, d := range summary.Disks {
-		progress.Total += d.Capacity
+		total += d.Capacity
 	}
 	var count meter
-	defer b.m.watch(ctx, b.Request, progress, &count)()
+	defer b.watch(ctx, total, &count)()
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(b.parallel())
 	for i, d := range summary.Disks {
 		group.Go(func() error {
 			if err := groupCtx.Err(); err != nil {
@@ -217,27 +211,7 @@ func (b *backup) copyDisks(
 	return disks, read, stored, nil
 }
 
-func (b *backup) parallel() int {
-	if b.Parallel == 0 {
-		return DefaultParallel
-	}
-	return b.Parallel
-}
-
 func (b *backup) warn(ctx context.Context, warning string) {
 	b.m.log.WarnContext(ctx, warning, "vm", b.vm.Path)
 	b.warnings = append(b.warnings, warning)
-}
-
-// canQuiesce reports whether there is anything in the guest that could be asked. Hypervisors ignore
-// the request silently where there isn't.
-func canQuiesce(vm *hypervisor.VM) bool {
-	return vm.PowerState == hypervisor.PoweredOn && vm.GuestAgent
-}
-
-func cannotQuiesce(vm *hypervisor.VM) error {
-	if vm.PowerState != hypervisor.PoweredOn {
-		return fmt.Errorf("%w: %s is not running", hypervisor.ErrQuiesce, vm.Name)
-	}
-	return fmt.Errorf("%s can't be quiesced: %w", vm.Name, hypervisor.ErrGuestAgent)
 }

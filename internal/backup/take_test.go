@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,6 +97,24 @@ func wantClean(t *testing.T, hv *hypervisortest.Fake, repo *repository.Repositor
 	}
 }
 
+// A lockedBuffer can be written by several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
 func TestTake(t *testing.T) {
 	t.Parallel()
 	hv, vm := newVM(t)
@@ -108,34 +128,36 @@ func TestTake(t *testing.T) {
 			}
 		}
 	}})
-	var last backup.Progress
-	result, err := newManager(hv, repo).Take(t.Context(), backup.Request{
+	var logged lockedBuffer
+	m := backup.New(hv, repo, slog.New(slog.NewJSONHandler(&logged, nil)), time.Now, "1.2.3")
+	result, err := m.Take(t.Context(), backup.Request{
 		VM: "web", Description: "before the change", Tags: map[string]string{"a": "b"},
-		Quiesce: quiesce.Policy{Mode: quiesce.Required}, Progress: func(p backup.Progress) { last = p },
+		Quiesce: quiesce.Policy{Mode: quiesce.Required},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantClean(t, hv, repo, 1)
-	m, err := repo.Get(t.Context(), result.ID)
+	manifest, err := repo.Get(t.Context(), result.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, d := range m.Disks {
+	for i, d := range manifest.Disks {
 		if got := stored(t, repo, result.ID, d); !bytes.Equal(got, want[i]) {
 			t.Errorf("%s: the repository has other bytes than the disk had", d.Label)
 		}
 	}
-	if m.VM.InstanceUUID != vm.InstanceUUID || m.VM.PowerState != "powered_on" || m.Consistency != "filesystem" ||
+	if m := manifest; m.VM.InstanceUUID != vm.InstanceUUID || m.VM.PowerState != "powered_on" || m.Consistency != "filesystem" ||
 		m.ProviderVersion != "1.2.3" || m.Description != "before the change" || m.Tags["a"] != "b" || m.Transport != "memory" {
 		t.Errorf("manifest %+v", m)
 	}
-	nvram, err := repo.ReadFile(t.Context(), result.ID, m.Config.NVRAM)
+	nvram, err := repo.ReadFile(t.Context(), result.ID, manifest.Config.NVRAM)
 	if err != nil || string(nvram) != "nvram of web" {
 		t.Errorf("NVRAM %q, %v", nvram, err)
 	}
-	if last.Done != capacity1+capacity2 || last.Total != last.Done || last.Read != m.ReadBytes || last.Disks != 2 {
-		t.Errorf("progress %+v, read %d", last, m.ReadBytes)
+	progress := fmt.Sprintf(`"done_bytes":%d,"total_bytes":%[1]d,"read_bytes":%d,`, capacity1+capacity2, manifest.ReadBytes)
+	if log := logged.String(); !strings.Contains(log, progress) {
+		t.Errorf("the log says %s, want %s", log, progress)
 	}
 	if len(result.Warnings) > 0 {
 		t.Errorf("warnings %q", result.Warnings)
@@ -177,7 +199,7 @@ func TestTake_exclude(t *testing.T) {
 		if !errors.Is(err, backup.ErrRequest) {
 			t.Errorf("excluding %q: %v", names, err)
 		}
-		if _, checkErr := m.Check(t.Context(), "web", names); checkErr == nil || checkErr.Error() != err.Error() {
+		if _, checkErr := m.Check(t.Context(), backup.Request{VM: "web", ExcludeDisks: names}); checkErr == nil || checkErr.Error() != err.Error() {
 			t.Errorf("excluding %q: check says %v, take %v", names, checkErr, err)
 		}
 	}
@@ -199,7 +221,6 @@ func TestTake_refused(t *testing.T) {
 		"template":                        {edit: block(hypervisor.ObstacleTemplate, "", false)},
 		"vTPM":                            {edit: block(hypervisor.ObstacleTPM, "", false)},
 		"blocks, though excluded":         {edit: block(hypervisor.ObstaclePhysicalRDM, "2000", true), request: backup.Request{ExcludeDisks: []string{"scsi0:0"}}},
-		"negative parallel":               {request: backup.Request{Parallel: -1}, is: backup.ErrRequest},
 		"unknown quiesce mode":            {request: backup.Request{Quiesce: quiesce.Policy{Mode: "x"}}, is: backup.ErrRequest},
 		"quiescing required, no agent":    {edit: func(vm *hypervisor.VM) { vm.GuestAgent = false }, request: backup.Request{Quiesce: quiesce.Policy{Mode: quiesce.Required}}, is: hypervisor.ErrGuestAgent},
 		"quiescing required, powered off": {edit: func(vm *hypervisor.VM) { vm.PowerState = hypervisor.PoweredOff }, request: backup.Request{Quiesce: quiesce.Policy{Mode: quiesce.Required}}, is: hypervisor.ErrQuiesce},
@@ -215,6 +236,9 @@ func TestTake_refused(t *testing.T) {
 			var obstacle *hypervisor.ObstacleError
 			if c.is != nil && !errors.Is(err, c.is) || c.is == nil && !errors.As(err, &obstacle) {
 				t.Errorf("got error %v", err)
+			}
+			if _, checkErr := newManager(hv, nil).Check(t.Context(), c.request); checkErr == nil || checkErr.Error() != err.Error() {
+				t.Errorf("check says %v, take %v", checkErr, err)
 			}
 			if hv.Seen(hypervisortest.BeforeOpenPointInTime) > 0 {
 				t.Error("a point in time was opened nevertheless")
@@ -282,4 +306,58 @@ func TestTake_quiesce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The plan warns of what the backup will be, in the same words.
+func TestCheck_warns(t *testing.T) {
+	t.Parallel()
+	hv, vm := newVM(t)
+	hv.Edit(vm.ID, func(v *hypervisor.VM) { v.GuestAgent = false })
+	repo := openRepository(t)
+	m := newManager(hv, repo)
+	r := backup.Request{VM: "web", Quiesce: quiesce.Policy{Mode: quiesce.Preferred}, ExcludeDisks: []string{"scsi0:1"}}
+	check, err := m.Check(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := m.Take(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(check.Warnings) != 2 || !slices.Equal(check.Warnings, result.Warnings) {
+		t.Errorf("check warns %q, take %q", check.Warnings, result.Warnings)
+	}
+}
+
+// A hypervisor's snapshot of a suspended VM holds its memory. The backup doesn't.
+func TestTake_suspended(t *testing.T) {
+	t.Parallel()
+	fake, vm := newVM(t)
+	fake.Edit(vm.ID, func(v *hypervisor.VM) { v.PowerState = hypervisor.Suspended })
+	repo := openRepository(t)
+	result, err := newManager(memoryHypervisor{fake}, repo).Take(t.Context(), backup.Request{VM: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := result.Manifest.Consistency; got != string(quiesce.Crash) {
+		t.Errorf("consistency %q", got)
+	}
+}
+
+// A memoryHypervisor takes snapshots with memory unasked.
+type memoryHypervisor struct{ *hypervisortest.Fake }
+
+func (h memoryHypervisor) OpenPointInTime(
+	ctx context.Context, vm hypervisor.VMID, spec hypervisor.PointInTimeSpec,
+) (hypervisor.PointInTime, error) {
+	p, err := h.Fake.OpenPointInTime(ctx, vm, spec)
+	return memoryPoint{p}, err
+}
+
+type memoryPoint struct{ hypervisor.PointInTime }
+
+func (p memoryPoint) Snapshot() hypervisor.Snapshot {
+	s := p.PointInTime.Snapshot()
+	s.Memory = true
+	return s
 }

@@ -68,6 +68,7 @@ func TestCleanUp(t *testing.T) {
 	elsewhere := living
 	elsewhere.Space = run.Space{1}
 	expired := elsewhere
+	expired.ID = run.ID{1} // living is a run of this process
 	expired.Expires = time.Now().Add(-time.Second)
 	otherOwner := strings.Replace(describeRun(t, dead), owner, "somebody", 1)
 
@@ -106,8 +107,47 @@ func TestCleanUp(t *testing.T) {
 			if gone := len(left) == 0; gone != c.gone || !gone && (len(left) != 1 || left[0].ID != id) {
 				t.Errorf("left: %+v", left)
 			}
+			if kept := result.Manifest.Warnings; len(kept) > 0 {
+				t.Errorf("the backup itself keeps %q", kept)
+			}
 			if warned := len(result.Warnings) == 1 && strings.Contains(result.Warnings[0], c.name); warned != c.gone {
 				t.Errorf("warnings %q", result.Warnings)
+			}
+		})
+	}
+}
+
+// A chain that is as deep as it may be has room again when what a killed backup left is removed: that
+// must not be counted. Other branches of the tree don't count either.
+func TestCheck_depth(t *testing.T) {
+	t.Parallel()
+	dead := killed(t)
+	for name, c := range map[string]struct {
+		ours bool
+		want error
+	}{
+		"with a dead run's snapshot": {true, nil},
+		"without":                    {false, hypervisor.ErrTooManySnapshots},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hv := hypervisortest.NewFake(t)
+			vm := hv.AddVM(hypervisortest.VMSpec{Name: "web", Disks: [][]byte{make([]byte, 1<<20)}})
+			for n := range hypervisor.MaxSnapshotDepth {
+				spec := hypervisor.SnapshotSpec{Name: "mine"}
+				if c.ours && n == 7 {
+					spec = hypervisor.SnapshotSpec{Name: snapshotName(dead), Description: describeRun(t, dead)}
+				}
+				if _, err := hv.CreateSnapshot(t.Context(), vm.ID, spec); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m := New(hv, openRepository(t), slog.New(slog.DiscardHandler), time.Now, "1")
+			if _, err := m.Check(t.Context(), Request{VM: "web"}); !errors.Is(err, c.want) {
+				t.Errorf("check: %v, want %v", err, c.want)
+			}
+			if _, err := m.Take(t.Context(), Request{VM: "web"}); !errors.Is(err, c.want) {
+				t.Errorf("take: %v, want %v", err, c.want)
 			}
 		})
 	}
