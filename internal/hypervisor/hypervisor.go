@@ -285,22 +285,28 @@ type RestoreSpec struct {
 
 	// RunID names this run; what it creates can be recognised by it until it is complete.
 	RunID string
+
+	// Abandoned reports whether the run of an ID is over. What such a run left behind doesn't count as a
+	// VM that has the identity or the name. Nil: no run is.
+	Abandoned func(runID string) bool
 }
 
 // A Restorer builds VMs from captured configurations.
 type Restorer interface {
 	// CheckRestore does everything that can be checked without creating anything. It returns
-	// warnings that name what will not be restored as captured.
+	// warnings that name what will not be restored as captured, and what StartRestore will remove first.
 	// Errors: an *IdentityInUseError, a *NameInUseError, a *NotAvailableError, an *InsufficientSpaceError,
 	// a *HardwareVersionError, ErrConfigFormat.
 	CheckRestore(ctx context.Context, spec RestoreSpec) (warnings []string, err error)
 
-	// StartRestore creates the VM with empty disks, in a state in which it can't be started. On error
-	// nothing is left behind. Errors: as CheckRestore.
+	// StartRestore creates the VM with empty disks, in a state in which it can't be started. What an
+	// abandoned run left behind in its place is removed first, and waited for as long as the server
+	// holds it. On error nothing is left behind. Errors: as CheckRestore.
 	StartRestore(ctx context.Context, spec RestoreSpec) (Restore, error)
 
 	// CleanUpRestores removes what runs left behind that were killed in the middle, if abandoned says so
-	// of a run's ID. It returns the names of what it removed.
+	// of a run's ID. It returns the names of what it removed. It doesn't wait for what the server still
+	// holds, which is no error: that is in nobody's way, or StartRestore waits for it.
 	CleanUpRestores(ctx context.Context, abandoned func(runID string) bool) (removed []string, err error)
 
 	// DestroyVM powers a VM off and removes it with its disks. A VM that is gone is no error.

@@ -23,7 +23,21 @@ func (f *Fake) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) ([
 	if err != nil {
 		return nil, err
 	}
-	return v.missing(spec.Config), nil
+	warnings := v.missing(spec.Config)
+	for _, r := range f.inTheWay(v, spec) {
+		warnings = append(warnings, r.vm.Path+" was left behind by a restore that was killed, and is removed first.")
+	}
+	return warnings, nil
+}
+
+// inTheWay are the VMs in the making of abandoned runs that have what the restore needs.
+func (f *Fake) inTheWay(v *fakeVM, spec hypervisor.RestoreSpec) (dead []*fakeRestore) {
+	for _, r := range f.making {
+		if spec.Abandoned != nil && spec.Abandoned(r.runID) && clash(v, r.vm) != nil {
+			dead = append(dead, r)
+		}
+	}
+	return dead
 }
 
 // missing says which disks of the captured VM are not in the backup.
@@ -79,11 +93,11 @@ func (f *Fake) plan(spec hypervisor.RestoreSpec) (*fakeVM, error) {
 		}
 		d.Path = fmt.Sprintf("[%s] %s/disk%d", d.Datastore, v.Name, i)
 	}
-	return v, f.identify(v, spec.Identity)
+	return v, f.identify(v, spec)
 }
 
-func (f *Fake) identify(v *fakeVM, identity hypervisor.Identity) error {
-	if identity == hypervisor.IdentityCopy {
+func (f *Fake) identify(v *fakeVM, spec hypervisor.RestoreSpec) error {
+	if spec.Identity == hypervisor.IdentityCopy {
 		v.BIOSUUID, v.InstanceUUID = newUUID(), newUUID()
 		for i := range v.Disks {
 			v.Disks[i].UUID = newUUID()
@@ -94,17 +108,27 @@ func (f *Fake) identify(v *fakeVM, identity hypervisor.Identity) error {
 		all = append(all, o)
 	}
 	for _, r := range f.making {
-		all = append(all, r.vm)
+		if spec.Abandoned == nil || !spec.Abandoned(r.runID) {
+			all = append(all, r.vm)
+		}
 	}
 	for _, o := range all {
-		switch {
-		case o.InstanceUUID == v.InstanceUUID:
-			return &hypervisor.IdentityInUseError{Kind: "instance UUID", Value: o.InstanceUUID, VM: o.Path}
-		case o.BIOSUUID == v.BIOSUUID:
-			return &hypervisor.IdentityInUseError{Kind: "BIOS UUID", Value: o.BIOSUUID, VM: o.Path}
-		case o.Path == v.Path:
-			return &hypervisor.NameInUseError{Name: v.Name, Folder: FakeFolder}
+		if err := clash(v, o); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// clash says what two VMs have that only one may have.
+func clash(v, o *fakeVM) error {
+	switch {
+	case o.InstanceUUID == v.InstanceUUID:
+		return &hypervisor.IdentityInUseError{Kind: "instance UUID", Value: o.InstanceUUID, VM: o.Path}
+	case o.BIOSUUID == v.BIOSUUID:
+		return &hypervisor.IdentityInUseError{Kind: "BIOS UUID", Value: o.BIOSUUID, VM: o.Path}
+	case o.Path == v.Path:
+		return &hypervisor.NameInUseError{Name: v.Name, Folder: FakeFolder}
 	}
 	return nil
 }
@@ -119,6 +143,9 @@ func (f *Fake) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) (h
 	if err != nil {
 		f.mu.Unlock()
 		return nil, err
+	}
+	for _, r := range f.inTheWay(v, spec) {
+		delete(f.making, r.vm.ID)
 	}
 	v.ID = hypervisor.VMID(f.next("vm"))
 	for _, d := range v.Disks {
