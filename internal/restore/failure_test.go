@@ -214,6 +214,62 @@ func TestRestore_cleansUp(t *testing.T) {
 	}
 }
 
+// What a killed restore left behind has the identity that the plan of the next one asks for.
+func TestRestore_deadInTheWay(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "true")
+	if err := cmd.Run(); err != nil {
+		t.Skip("needs the command true of the package coreutils")
+	}
+	living := run.Start(time.Now(), time.Time{})
+	t.Cleanup(living.End)
+	dead := living
+	dead.ID, dead.PID = run.ID{1}, cmd.ProcessState.Pid()
+	for name, c := range map[string]struct {
+		run    run.Run
+		refuse bool
+	}{"dead": {dead, false}, "living": {living, true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			s.hv.Lose(s.vm.ID)
+			m, err := s.repo.Get(t.Context(), s.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := s.repo.ReadFile(t.Context(), s.id, m.Config.File)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.hv.StartRestore(t.Context(), hypervisor.RestoreSpec{
+				Config:   hypervisor.Config{Format: m.Config.Format, Data: data},
+				Identity: hypervisor.IdentityOriginal, RunID: c.run.Token(),
+			}); err != nil {
+				t.Fatal(err)
+			}
+			// The server holds it still.
+			s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeCleanUpRestores, Err: errBroken})
+			warnings, checkErr := s.m.Check(t.Context(), restore.Request{BackupID: s.id})
+			result, err := s.m.Restore(t.Context(), restore.Request{BackupID: s.id})
+			if c.refuse {
+				var inUse *hypervisor.IdentityInUseError
+				if !errors.As(checkErr, &inUse) || !errors.As(err, &inUse) {
+					t.Errorf("check: %v; restore: %v", checkErr, err)
+				}
+				return
+			}
+			if checkErr != nil || len(warnings) != 1 || !strings.Contains(warnings[0], s.vm.Path) {
+				t.Errorf("check: %q, %v", warnings, checkErr)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.wantDisks(t, result.VM.ID)
+			s.wantClean(t, 1)
+		})
+	}
+}
+
 func TestRestore_cleanUpFails(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)

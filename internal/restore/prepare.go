@@ -3,8 +3,6 @@ package restore
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
@@ -29,6 +27,10 @@ func (m *Manager) prepare(ctx context.Context, r Request) (*job, error) {
 		return nil, fmt.Errorf("restore from %s: %w", r.BackupID, err)
 	}
 	j := &job{Request: r, manifest: manifest}
+	for _, warning := range manifest.Warnings {
+		j.warnings = append(j.warnings, "when the backup was taken: "+warning)
+	}
+	j.spec.Abandoned = m.abandoned
 	j.spec.Config = hypervisor.Config{Format: manifest.Config.Format, Summary: summary(manifest)}
 	if j.spec.Config.Data, err = m.repo.ReadFile(ctx, r.BackupID, manifest.Config.File); err != nil {
 		return nil, fmt.Errorf("restore from %s: read the configuration: %w", r.BackupID, err)
@@ -53,9 +55,6 @@ func (r Request) validate() error {
 	case "", PowerAsCaptured, PowerOn, PowerOff:
 	default:
 		return fmt.Errorf("%w: power %q is none of as_captured, on, off", ErrRequest, r.Power)
-	}
-	if r.Parallel < 0 {
-		return fmt.Errorf("%w: the number of disks to write at the same time is negative", ErrRequest)
 	}
 	if r.NewVM == nil {
 		return nil
@@ -87,35 +86,20 @@ func (j *job) place() error {
 	}
 	j.spec.DiskDatastores = map[hypervisor.DiskKey]string{}
 	for name, datastore := range n.DiskDatastores {
-		i := slices.IndexFunc(j.manifest.Disks, func(d repository.Disk) bool { return named(d, name) })
+		disks := j.spec.Config.Summary.Disks
+		i := hypervisor.FindDisk(disks, name)
 		if i < 0 {
 			return fmt.Errorf("%w: the backup holds no disk %q; it holds: %s",
-				ErrRequest, name, describe(j.manifest.Disks))
+				ErrRequest, name, hypervisor.ListDisks(disks))
 		}
-		key := hypervisor.DiskKey(j.manifest.Disks[i].Key)
+		key := disks[i].Key
 		if other, ok := j.spec.DiskDatastores[key]; ok && other != datastore {
 			return fmt.Errorf("%w: %s is to go to both %q and %q",
-				ErrRequest, j.manifest.Disks[i].Label, other, datastore)
+				ErrRequest, disks[i].Label, other, datastore)
 		}
 		j.spec.DiskDatastores[key] = datastore
 	}
 	return nil
-}
-
-func named(d repository.Disk, name string) bool {
-	return name != "" &&
-		(d.Label == name || strings.EqualFold(d.Address, name) || strings.EqualFold(d.UUID, name))
-}
-
-func describe(disks []repository.Disk) string {
-	if len(disks) == 0 {
-		return "none"
-	}
-	lines := make([]string, len(disks))
-	for i, d := range disks {
-		lines[i] = fmt.Sprintf("%q (%s)", d.Label, d.Address)
-	}
-	return strings.Join(lines, ", ")
 }
 
 // summary is the captured VM as the manifest describes it.

@@ -11,9 +11,6 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
-// DefaultParallel is how many disks of one VM are written at the same time.
-const DefaultParallel = 4
-
 // ErrRequest is what a request gives that can't be carried out as it is written.
 var ErrRequest = errors.New("invalid restore request")
 
@@ -42,12 +39,6 @@ type Request struct {
 	NewVM *NewVM
 
 	Power Power
-
-	// Parallel is how many disks are written at the same time; zero means DefaultParallel.
-	Parallel int
-
-	// Progress, if set, is called from time to time while disks are written, and once at the end.
-	Progress func(Progress)
 }
 
 // NewVM describes the VM to make. Names that are empty mean the captured ones.
@@ -65,15 +56,6 @@ type NewVM struct {
 	// ConnectNetworks says whether network adapters connect at power-on. Nil: those of an original
 	// do, those of a copy don't, because a copy has the addresses that its guest is configured with.
 	ConnectNetworks *bool
-}
-
-// Progress is how far the writing has come.
-type Progress struct {
-	VM      string
-	Disks   int
-	Written int64 // bytes given to the hypervisor
-	Total   int64 // bytes of data in the restore point
-	Elapsed time.Duration
 }
 
 // A Result is a VM that was restored.

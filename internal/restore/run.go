@@ -14,11 +14,8 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
-// Deadlines of what happens after the caller's context has ended.
-const (
-	abortTimeout    = 10 * time.Minute
-	readBackTimeout = 30 * time.Second
-)
+// readBackTimeout bounds looking at the VM after the caller's context has ended.
+const readBackTimeout = 30 * time.Second
 
 // Restore builds a VM from a restore point.
 //
@@ -55,13 +52,17 @@ func (m *Manager) Restore(ctx context.Context, r Request) (*Result, error) {
 	return result, nil
 }
 
-// cleanUp removes what killed restores left behind: the identity, the name and the space that this
-// one needs may be in use by it.
+// abandoned reports whether nobody is behind a run any more.
+func (m *Manager) abandoned(runID string) bool {
+	r, err := run.ParseToken(runID)
+	return err == nil && r.Dead(m.now())
+}
+
+// cleanUp removes what killed restores left behind: the space and the directory that this one needs may
+// be in use by it. What the server doesn't let go yet is waited for only if it is in the way, when the
+// VM is created.
 func (m *Manager) cleanUp(ctx context.Context, j *job) error {
-	removed, err := m.hv.CleanUpRestores(ctx, func(token string) bool {
-		r, err := run.ParseToken(token)
-		return err == nil && r.Dead(m.now())
-	})
+	removed, err := m.hv.CleanUpRestores(ctx, m.abandoned)
 	for _, name := range removed {
 		j.warnings = append(j.warnings, fmt.Sprintf(
 			"removed %q, which a restore left behind that was killed.", name))
@@ -91,8 +92,6 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 		if err == nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
-		defer cancel()
 		if abortErr := restore.Abort(ctx); abortErr != nil {
 			err = errors.Join(err, fmt.Errorf("the incomplete VM %s stays behind: %w", restore.VM(), abortErr))
 		}
@@ -116,17 +115,13 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 	return result, nil
 }
 
-// writeDisks writes all disks, several at a time. The first that fails ends the others.
+// writeDisks writes all disks, as many at a time as the hypervisor lets write. The first that fails ends
+// the others.
 func (m *Manager) writeDisks(ctx context.Context, j *job, restore hypervisor.Restore) ([]Disk, error) {
 	disks := make([]Disk, len(j.manifest.Disks))
 	var count meter
 	defer m.watch(ctx, j, &count)()
-	limit := j.Parallel
-	if limit == 0 {
-		limit = DefaultParallel
-	}
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(limit)
 	for i, d := range j.manifest.Disks {
 		group.Go(func() error {
 			if err := groupCtx.Err(); err != nil {

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
-
-// progressInterval is how often the log says how far a restore is.
-const progressInterval = 15 * time.Second
 
 // errUnread is what a hypervisor gets that took a disk for complete without reading it to its end.
 var errUnread = errors.New("the disk was not read to its end")
@@ -63,41 +60,12 @@ func (s *checkedSource) verdict(err error) (written int64, _ error) {
 	return s.written, err
 }
 
-// watch reports progress until the returned function is called, and once more then.
+// watch logs how far the restore is until the returned function is called, and once more then.
 func (m *Manager) watch(ctx context.Context, j *job, c *meter) (stop func()) {
 	start := m.now()
-	report := func() {
-		p := Progress{
-			VM: j.name(), Disks: len(j.manifest.Disks),
-			Written: c.written.Load(), Total: j.dataBytes(), Elapsed: m.now().Sub(start),
-		}
-		rate := float64(0)
-		if s := p.Elapsed.Seconds(); s > 0 {
-			rate = float64(p.Written) / s / (1 << 20)
-		}
-		m.log.InfoContext(ctx, "restoring", "vm", p.VM, "written_bytes", p.Written, "total_bytes", p.Total,
-			"written_mib_per_second", int64(rate))
-		if j.Progress != nil {
-			j.Progress(p)
-		}
-	}
-	quit, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(progressInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				report()
-			case <-quit:
-				report()
-				return
-			}
-		}
-	}()
-	return func() {
-		close(quit)
-		<-stopped
-	}
+	return progress.Watch(func() {
+		written := c.written.Load()
+		m.log.InfoContext(ctx, "restoring", "vm", j.name(), "written_bytes", written, "total_bytes", j.dataBytes(),
+			"written_mib_per_second", progress.Rate(written, m.now().Sub(start)))
+	})
 }
