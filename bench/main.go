@@ -54,7 +54,7 @@ var measurements = []struct {
 func run(ctx context.Context) (err error) {
 	bin := flag.String("bin", "../bin", "directory of terraform-provider-vm")
 	only := flag.String("only", "", "benchmarks to run, separated by commas (default: all)")
-	file := flag.String("json", "", "file to write the figures to")
+	file := flag.String("json", "../build/bench.json", "file to write the figures to")
 	data := flag.Int64("data", 4<<30, "bytes of data on the disk of the transfer, which is 2.5 times as large")
 	flag.Parse()
 	provider, err := filepath.Abs(filepath.Join(*bin, providerName))
@@ -79,9 +79,10 @@ func run(ctx context.Context) (err error) {
 		}
 	}
 	b.report.print(os.Stdout)
-	if *file != "" {
-		return b.report.write(*file)
+	if err := b.report.write(*file); err != nil {
+		return err
 	}
+	fmt.Printf("\nwritten to %s\n", *file)
 	return nil
 }
 
