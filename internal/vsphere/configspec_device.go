@@ -145,44 +145,6 @@ func diskCapacity(d *types.VirtualDisk) int64 {
 	return d.CapacityInKB * 1024
 }
 
-// A diskBacking is what the kinds of backings have in common.
-type diskBacking struct {
-	mode, uuid   string
-	fileName     string
-	thin, eager  *bool
-	writeThrough *bool
-	raw          bool
-}
-
-// describeBacking reads a backing. Of a disk in a chain of snapshots the base says how it is
-// provisioned, and the end of the chain has the mode.
-func describeBacking(backing types.BaseVirtualDeviceBackingInfo) diskBacking {
-	switch b := backing.(type) {
-	case *types.VirtualDiskFlatVer2BackingInfo:
-		base := b
-		for base.Parent != nil {
-			base = base.Parent
-		}
-		return diskBacking{mode: b.DiskMode, uuid: firstOf(b.Uuid, base.Uuid), fileName: b.FileName,
-			thin: base.ThinProvisioned, eager: base.EagerlyScrub, writeThrough: b.WriteThrough}
-	case *types.VirtualDiskSeSparseBackingInfo:
-		base := b
-		for base.Parent != nil {
-			base = base.Parent
-		}
-		return diskBacking{mode: b.DiskMode, uuid: firstOf(b.Uuid, base.Uuid), fileName: b.FileName,
-			thin: types.NewBool(true), writeThrough: b.WriteThrough}
-	case *types.VirtualDiskSparseVer2BackingInfo:
-		return diskBacking{mode: b.DiskMode, uuid: b.Uuid, fileName: b.FileName,
-			thin: types.NewBool(true), writeThrough: b.WriteThrough}
-	case *types.VirtualDiskRawDiskMappingVer1BackingInfo:
-		return diskBacking{mode: b.DiskMode, uuid: b.Uuid, fileName: b.FileName, raw: true}
-	case types.BaseVirtualDeviceFileBackingInfo:
-		return diskBacking{fileName: b.GetVirtualDeviceFileBackingInfo().FileName}
-	}
-	return diskBacking{}
-}
-
 func firstOf(values ...string) string {
 	for _, v := range values {
 		if v != "" {

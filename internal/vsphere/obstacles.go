@@ -94,30 +94,26 @@ func sharedBus(label, mode string) hypervisor.Obstacle {
 
 func diskObstacles(d *types.VirtualDisk) []hypervisor.Obstacle {
 	label, key := deviceLabel(d), diskKey(d)
-	if rdm, ok := d.Backing.(*types.VirtualDiskRawDiskMappingVer1BackingInfo); ok &&
-		rdm.CompatibilityMode == string(types.VirtualDiskCompatibilityModePhysicalMode) {
-		return []hypervisor.Obstacle{physicalRDM(label)}
-	}
-	if _, ok := d.Backing.(*types.VirtualDiskRawDiskVer2BackingInfo); ok {
+	backing := describeBacking(d.Backing)
+	if backing.physical {
 		return []hypervisor.Obstacle{physicalRDM(label)}
 	}
 	var out []hypervisor.Obstacle
-	mode, sharing, encrypted := diskTraits(d.Backing)
-	if sharing == string(types.VirtualDiskSharingSharingMultiWriter) {
+	if backing.sharing == string(types.VirtualDiskSharingSharingMultiWriter) {
 		out = append(out, hypervisor.Obstacle{
 			Kind: hypervisor.ObstacleMultiWriter, Device: label, BlocksSnapshot: true,
 			Reason: "The disk may be written by several VMs at a time (multi-writer), which snapshots don't allow.",
 			Remedy: "Set the disk's sharing to none.",
 		})
 	}
-	if isIndependent(mode) {
+	if backing.independent() {
 		out = append(out, hypervisor.Obstacle{
 			Kind: hypervisor.ObstacleIndependent, Device: label, Disk: key,
-			Reason: fmt.Sprintf("The disk is independent (%s), and snapshots leave such disks out.", mode),
+			Reason: fmt.Sprintf("The disk is independent (%s), and snapshots leave such disks out.", backing.mode),
 			Remedy: "Make the disk dependent, or exclude it.",
 		})
 	}
-	if encrypted {
+	if backing.encrypted {
 		out = append(out, hypervisor.Obstacle{
 			Kind: hypervisor.ObstacleEncryption, Device: label, Disk: key,
 			Reason: "The disk is encrypted, and what the server hands out of it could not be restored as it was.",
@@ -133,25 +129,4 @@ func physicalRDM(label string) hypervisor.Obstacle {
 		Reason: "The disk is a raw device in physical compatibility mode, of which there are no snapshots.",
 		Remedy: "Map the device in virtual compatibility mode, or detach it.",
 	}
-}
-
-// diskTraits reads what decides about snapshots of a disk.
-func diskTraits(backing types.BaseVirtualDeviceBackingInfo) (mode, sharing string, encrypted bool) {
-	switch b := backing.(type) {
-	case *types.VirtualDiskFlatVer2BackingInfo:
-		return b.DiskMode, b.Sharing, b.KeyId != nil
-	case *types.VirtualDiskSeSparseBackingInfo:
-		return b.DiskMode, "", b.KeyId != nil
-	case *types.VirtualDiskSparseVer2BackingInfo:
-		return b.DiskMode, "", b.KeyId != nil
-	case *types.VirtualDiskRawDiskMappingVer1BackingInfo:
-		return b.DiskMode, b.Sharing, false
-	case *types.VirtualDiskFlatVer1BackingInfo:
-		return b.DiskMode, "", false
-	case *types.VirtualDiskSparseVer1BackingInfo:
-		return b.DiskMode, "", false
-	case *types.VirtualDiskLocalPMemBackingInfo:
-		return b.DiskMode, "", false
-	}
-	return "", "", false
 }

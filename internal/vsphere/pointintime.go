@@ -145,7 +145,7 @@ func (c *Client) openSnapshot(
 func (p *pointInTime) addDisks(captured *capture) {
 	devices := captured.devices()
 	for _, d := range orderedDisks(devices) {
-		if isIndependent(describeBacking(d.Backing).mode) {
+		if describeBacking(d.Backing).independent() {
 			continue
 		}
 		e := &exportedDisk{point: p, key: diskKey(d), label: deviceLabel(d),
@@ -155,11 +155,6 @@ func (p *pointInTime) addDisks(captured *capture) {
 			p.total += e.capacity
 		}
 	}
-}
-
-func isIndependent(mode string) bool {
-	return mode == string(types.VirtualDiskModeIndependent_persistent) ||
-		mode == string(types.VirtualDiskModeIndependent_nonpersistent)
 }
 
 // Snapshot implements hypervisor.PointInTime.
