@@ -406,7 +406,7 @@ func TestCompareRestored(t *testing.T) {
 		{name: "annotation", change: func(c *types.VirtualMachineConfigInfo) { c.Annotation = "" }, want: "annotation is unset instead of note."},
 		{name: "CPUs", change: func(c *types.VirtualMachineConfigInfo) { c.Hardware.NumCPU = 2 }, want: "hardware.numCPU is 2 instead of 4."},
 		{name: "option", change: func(c *types.VirtualMachineConfigInfo) { c.ExtraConfig = c.ExtraConfig[1:] },
-			want: "extraConfig[guestinfo.role] is unset instead of web."},
+			want: "extraConfig[guestinfo.role] differs."},
 		{name: "transient option", change: func(c *types.VirtualMachineConfigInfo) { c.ExtraConfig = c.ExtraConfig[:3] }},
 		{name: "boot order", change: func(c *types.VirtualMachineConfigInfo) { slices.Reverse(c.BootOptions.BootOrder[:2]) },
 			want: "bootOptions.bootOrder[0] is disk VirtualDisk@ParaVirtualSCSIController1:0"},

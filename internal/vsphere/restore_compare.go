@@ -125,6 +125,23 @@ var copyMayDiffer = map[string]string{
 	"hardware.device[].backing.useAutoDetect": "is how a client's drive is chosen",
 }
 
+// untold are the properties whose values no warning repeats: options and those of a vApp hand passwords
+// and keys to the guest (guestinfo.userdata, OVF properties), addresses of ports may hold some.
+var untold = map[string]bool{
+	"extraConfig":                          true,
+	"vAppConfig":                           true,
+	"hardware.device[].backing.serviceURI": true,
+	"hardware.device[].backing.proxyURI":   true,
+}
+
+// anyCase are the properties that servers write in capital or small letters as they like.
+var anyCase = map[string]bool{
+	"uuid":                           true,
+	"instanceUuid":                   true,
+	"hardware.device[].backing.uuid": true,
+	"hardware.device[].macAddress":   true,
+}
+
 // compareRestored compares a restored VM with the captured one, property by property, and returns a
 // warning for each that differs though it should not. Properties that only the restored VM has are
 // defaults of its server.
@@ -144,7 +161,11 @@ func compareRestored(captured, restored *types.VirtualMachineConfigInfo, r rebui
 	}
 	var warnings []string
 	for _, path := range slices.Sorted(maps.Keys(want)) {
-		if have[path] == want[path] || excused(path, r) {
+		if same(path, have[path], want[path]) || excused(path, r) {
+			continue
+		}
+		if isUntold(path) {
+			warnings = append(warnings, path+" differs.")
 			continue
 		}
 		now, ok := have[path]
@@ -154,6 +175,27 @@ func compareRestored(captured, restored *types.VirtualMachineConfigInfo, r rebui
 		warnings = append(warnings, fmt.Sprintf("%s is %s instead of %s.", path, now, want[path]))
 	}
 	return warnings, nil
+}
+
+// same reports whether two values of a property are.
+func same(path, have, want string) bool {
+	_, bare := withoutElements(path)
+	return have == want || anyCase[bare] && strings.EqualFold(have, want)
+}
+
+// isUntold reports whether the value of a property may be a secret.
+func isUntold(path string) bool {
+	// The key of an option may itself hold brackets and dots.
+	if root := path[:strings.IndexAny(path+".", ".[")]; untold[root] {
+		return true
+	}
+	_, bare := withoutElements(path)
+	for p := bare; p != ""; p = parentPath(p) {
+		if untold[p] {
+			return true
+		}
+	}
+	return false
 }
 
 // leftOut are the devices that the specification doesn't ask for as captured, by key: those without a place
