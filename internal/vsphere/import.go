@@ -102,7 +102,7 @@ func (r *restore) compare(d *importedDisk, entry *types.HttpNfcLeaseManifestEntr
 	if entry == nil {
 		return fmt.Errorf("%w: the server has no checksum of it", errChecksum)
 	}
-	if entry.Capacity != 0 && entry.Capacity != d.capacity {
+	if (entry.Capacity != 0 || d.item.guessed) && entry.Capacity != d.capacity {
 		return fmt.Errorf("%w: the server has a disk of %d bytes instead of %d", errChecksum, entry.Capacity, d.capacity)
 	}
 	return compareManifest(entry, d.size, r.sha256, d.sum)

@@ -53,7 +53,9 @@ type leaseItem struct {
 	key  string // the server's name of the item in manifests
 	slot string // where the disk sits, as deviceSlot has it; empty when the key doesn't say
 	disk bool
-	url  *url.URL // a ticket: whoever has it may read the disk. Never put it into an error.
+	// guessed is set when it was matched with its disk by order: the capacity has to confirm it.
+	guessed bool
+	url     *url.URL // a ticket: whoever has it may read the disk. Never put it into an error.
 }
 
 // errLeaseEnded is the cause of a lease's context after complete or abort.
@@ -135,37 +137,61 @@ func (c *Client) leaseItems(urls []types.HttpNfcLeaseDeviceUrl) ([]leaseItem, er
 	return items, nil
 }
 
-// diskItems finds the item of every disk, given the slots of the disks in the order of their keys.
-// Where a server's keys don't name slots, disks and items are matched in order, which needs as many of
-// one as of the other.
-func (l *lease) diskItems(slots []string) (map[string]leaseItem, error) {
+// A leaseDisk is a disk that a lease is expected to have an item for.
+type leaseDisk struct {
+	slot     string
+	capacity int64 // bytes
+}
+
+// diskItems finds the item of every disk, given the disks in the order of their keys. Where a server's
+// keys don't name slots, disks and items are matched in order, which needs as many of one as of the
+// other. That order is the server's habit and promised nowhere: it is relied on only among disks of
+// different capacities, which tell during the transfer that a guess was wrong.
+func (l *lease) diskItems(disks []leaseDisk) (map[string]leaseItem, error) {
 	bySlot := map[string]leaseItem{}
 	var unnamed []leaseItem
 	for _, item := range l.items {
 		switch {
 		case !item.disk:
-		case slices.Contains(slots, item.slot):
+		case slices.ContainsFunc(disks, func(d leaseDisk) bool { return d.slot == item.slot }):
 			bySlot[item.slot] = item
 		default:
 			unnamed = append(unnamed, item)
 		}
 	}
-	var missing []string
-	for _, slot := range slots {
-		if _, ok := bySlot[slot]; !ok {
-			missing = append(missing, slot)
+	if len(bySlot) > 0 { // the keys name slots after all; what names another one is another disk
+		unnamed = slices.DeleteFunc(unnamed, func(i leaseItem) bool { return i.slot != "" })
+	}
+	var missing []leaseDisk
+	for _, d := range disks {
+		if _, ok := bySlot[d.slot]; !ok {
+			missing = append(missing, d)
 		}
 	}
 	if len(missing) == 0 {
 		return bySlot, nil
 	}
 	if len(missing) != len(unnamed) {
-		return nil, fmt.Errorf("lease of %s has no item for the disks at %s", l.entity.Value, strings.Join(missing, ", "))
+		return nil, fmt.Errorf("lease of %s has no item for the disks at %s", l.entity.Value, slotsOf(missing))
 	}
-	for i, slot := range missing {
-		bySlot[slot] = unnamed[i]
+	for i, d := range missing {
+		if slices.ContainsFunc(missing[:i], func(other leaseDisk) bool { return other.capacity == d.capacity }) {
+			return nil, fmt.Errorf("lease of %s doesn't tell which of its items are the disks at %s, some of which have "+
+				"the same capacity", l.entity.Value, slotsOf(missing))
+		}
+		item := unnamed[i]
+		item.guessed = true
+		bySlot[d.slot] = item
 	}
 	return bySlot, nil
+}
+
+func slotsOf(disks []leaseDisk) string {
+	slots := make([]string, len(disks))
+	for i, d := range disks {
+		slots[i] = d.slot
+	}
+	return strings.Join(slots, ", ")
 }
 
 // renew reports progress until the lease ends. A renewal that the server refuses, and none that gets

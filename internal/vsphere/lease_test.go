@@ -23,27 +23,43 @@ func TestDiskItems(t *testing.T) {
 	item := func(slot, path string, disk bool) leaseItem {
 		return leaseItem{slot: slot, disk: disk, url: &url.URL{Path: path}}
 	}
+	disk := func(slot string, capacity int64) leaseDisk { return leaseDisk{slot: slot, capacity: capacity} }
 	for _, test := range []struct {
 		name  string
 		items []leaseItem
-		slots []string
-		want  string
+		disks []leaseDisk
+		want  string // a question mark: it was guessed
 	}{
-		{"by slot", []leaseItem{item("B0:1", "b", true), item("", "nvram", false), item("A0:0", "a", true)}, []string{"A0:0", "B0:1"}, "a b"},
-		{"in order", []leaseItem{item("", "0", true), item("", "iso", false), item("", "1", true)}, []string{"A0:0", "A0:1"}, "0 1"},
-		{"one by slot, the other left over", []leaseItem{item("", "x", true), item("A0:0", "a", true)}, []string{"A0:0", "B0:0"}, "a x"},
-		{"other disks as well", []leaseItem{item("A0:0", "a", true), item("A0:1", "excluded", true)}, []string{"A0:0"}, "a"},
-		{"too few", []leaseItem{item("", "0", true)}, []string{"A0:0", "A0:1"}, ""},
-		{"too many to tell", []leaseItem{item("", "0", true), item("", "1", true)}, []string{"A0:0"}, ""},
+		{"by slot", []leaseItem{item("B0:1", "b", true), item("", "nvram", false), item("A0:0", "a", true)},
+			[]leaseDisk{disk("A0:0", 1), disk("B0:1", 1)}, "a b"},
+		{"in order", []leaseItem{item("", "0", true), item("", "iso", false), item("", "1", true)},
+			[]leaseDisk{disk("A0:0", 1), disk("A0:1", 2)}, "0? 1?"},
+		{"in order, but of the same capacity", []leaseItem{item("", "0", true), item("", "1", true), item("", "2", true)},
+			[]leaseDisk{disk("A0:0", 1), disk("A0:1", 2), disk("A0:2", 1)}, ""},
+		{"one by slot, the other left over", []leaseItem{item("", "x", true), item("A0:0", "a", true)},
+			[]leaseDisk{disk("A0:0", 1), disk("B0:0", 1)}, "a x?"},
+		{"other disks as well", []leaseItem{item("A0:0", "a", true), item("A0:1", "excluded", true)},
+			[]leaseDisk{disk("A0:0", 1)}, "a"},
+		{"another disk instead", []leaseItem{item("A0:0", "a", true), item("C0:0", "c", true)},
+			[]leaseDisk{disk("A0:0", 1), disk("B0:0", 2)}, ""},
+		{"other names for all", []leaseItem{item("X0:0", "0", true), item("X0:1", "1", true)},
+			[]leaseDisk{disk("A0:0", 1), disk("A0:1", 2)}, "0? 1?"},
+		{"too few", []leaseItem{item("", "0", true)}, []leaseDisk{disk("A0:0", 1), disk("A0:1", 2)}, ""},
+		{"too many to tell", []leaseItem{item("", "0", true), item("", "1", true)}, []leaseDisk{disk("A0:0", 1)}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			found, err := (&lease{items: test.items}).diskItems(test.slots)
+			found, err := (&lease{items: test.items}).diskItems(test.disks)
 			var got []string
-			for _, slot := range test.slots {
-				if err == nil {
-					got = append(got, found[slot].url.Path)
+			for _, d := range test.disks {
+				if err != nil {
+					break
 				}
+				name := found[d.slot].url.Path
+				if found[d.slot].guessed {
+					name += "?"
+				}
+				got = append(got, name)
 			}
 			if strings.Join(got, " ") != test.want || (err != nil) != (test.want == "") {
 				t.Errorf("got %q, %v, want %q", got, err, test.want)

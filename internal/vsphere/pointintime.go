@@ -209,11 +209,11 @@ func (p *pointInTime) openLease(ctx context.Context) (*lease, map[string]leaseIt
 	if err != nil {
 		return nil, nil, err
 	}
-	slots := make([]string, len(p.disks))
+	disks := make([]leaseDisk, len(p.disks))
 	for i, d := range p.disks {
-		slots[i] = d.slot
+		disks[i] = leaseDisk{slot: d.slot, capacity: d.capacity}
 	}
-	items, err := l.diskItems(slots)
+	items, err := l.diskItems(disks)
 	if err != nil {
 		abortCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseCleanup)
 		defer cancel()

@@ -143,7 +143,7 @@ func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfig
 // findDisks finds where each disk is uploaded to.
 func (r *restore) findDisks() error {
 	devices := r.captured.devices()
-	var slots []string
+	var wanted []leaseDisk
 	var disks []*importedDisk
 	for _, d := range orderedDisks(devices) {
 		if _, ok := r.place.disks[d.Key]; !ok {
@@ -153,14 +153,14 @@ func (r *restore) findDisks() error {
 		r.disks[diskKey(d)] = i
 		r.total += i.capacity
 		disks = append(disks, i)
-		slots = append(slots, deviceSlot(devices, d))
+		wanted = append(wanted, leaseDisk{slot: deviceSlot(devices, d), capacity: i.capacity})
 	}
-	items, err := r.lease.diskItems(slots)
+	items, err := r.lease.diskItems(wanted)
 	if err != nil {
 		return err
 	}
 	for i, d := range disks {
-		d.item = items[slots[i]]
+		d.item = items[wanted[i].slot]
 	}
 	return nil
 }
