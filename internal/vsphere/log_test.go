@@ -2,7 +2,13 @@ package vsphere
 
 import (
 	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -68,5 +74,35 @@ func TestLog_context(t *testing.T) {
 	}
 	if len(h.lost) > 0 {
 		t.Errorf("logged without the context: %q", h.lost)
+	}
+}
+
+// TestLog_everywhere reads the sources, since most messages are about what seldom happens.
+func TestLog_everywhere(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := token.NewFileSet()
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(set, name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			method, ok := call.Fun.(*ast.SelectorExpr)
+			if ok && slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, method.Sel.Name) && len(call.Args) > 0 {
+				t.Errorf("%s: %s without a context", set.Position(call.Pos()), method.Sel.Name)
+			}
+			return true
+		})
 	}
 }

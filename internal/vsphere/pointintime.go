@@ -291,7 +291,7 @@ func (p *pointInTime) Close(ctx context.Context) error {
 		cancel()
 		// Nothing depends on the end of an export any more: a lease that could not be ended expires.
 		if leaseErr != nil {
-			p.client.log.Warn("end the lease of an export", "vm", p.vm, "error", leaseErr)
+			p.client.log.WarnContext(ctx, "end the lease of an export", "vm", p.vm, "error", leaseErr)
 		}
 	}
 	err := p.client.RemoveSnapshot(ctx, p.vm, p.snapshot.ID, hypervisor.RemoveOptions{})

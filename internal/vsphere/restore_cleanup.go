@@ -22,7 +22,7 @@ import (
 func (r *restore) remove(ctx context.Context) error {
 	if r.lease != nil {
 		if err := r.lease.abort(ctx); err != nil && !errors.Is(err, errLeaseEnded) {
-			r.client.log.Warn("end the lease of an import", "vm", r.rebuild.name, "error", err)
+			r.client.log.WarnContext(ctx, "end the lease of an import", "vm", r.rebuild.name, "error", err)
 		}
 	}
 	ref := r.vm
