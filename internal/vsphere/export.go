@@ -2,18 +2,11 @@ package vsphere
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // the only checksum of servers before 6.7
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net/http"
-	"strings"
 	"sync/atomic"
-
-	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/vmdk"
@@ -94,12 +87,40 @@ func (d *exportedDisk) read(ctx context.Context, yield func(offset int64, data [
 	if err := stream.drain(); err != nil {
 		return lostCause(ctx, lease, stream.explain(err))
 	}
-	entry, err := lease.manifest(ctx, item.key)
-	if err != nil {
+	if err := d.confirm(ctx, lease, item.key, stream.sums()); err != nil {
 		return lostCause(ctx, lease, err)
 	}
-	return stream.compare(entry)
+	return nil
 }
+
+// confirm compares what was read with what the server has sent. Without a checksum of the server there
+// is nothing to check but the format, which has its own marker for the end; that gets a warning. A server
+// that has checksums of other disks must have one of this, maybe in a moment.
+func (d *exportedDisk) confirm(ctx context.Context, l *lease, key string, read checksums) error {
+	for attempt := 1; ; attempt++ {
+		entry, others, err := l.manifest(ctx, key)
+		if err != nil {
+			return err
+		}
+		confirmed, err := read.compare(entry)
+		switch {
+		case confirmed || err != nil:
+			return err
+		case entry != nil || !others:
+			d.point.warn(ctx, fmt.Sprintf("The server gives no checksum of what it sent of %s: that nothing was altered "+
+				"on the way is not proven.", d.label))
+			return nil
+		case attempt == manifestAttempts:
+			return fmt.Errorf("%w: it has one of other disks, but none of this", errChecksum)
+		}
+		if err := pause(ctx, backoff(attempt)); err != nil {
+			return err
+		}
+	}
+}
+
+// manifestAttempts is how often a server is asked for the checksum of a disk that it has just sent.
+const manifestAttempts = 4
 
 // lostCause replaces an error by the reason why the lease was lost, if it was: a broken stream is
 // only its symptom.
@@ -148,28 +169,18 @@ func statusError(res *http.Response) error {
 
 // A measuredReader hashes and counts what is read through it, and remembers how it ended.
 type measuredReader struct {
-	r      io.Reader
-	hash   hash.Hash
-	sha256 bool
-	n      int64
-	err    error
+	*checksummer
+	r   io.Reader
+	err error
 }
 
 func newMeasuredReader(r io.Reader, useSHA256 bool) *measuredReader {
-	return &measuredReader{r: r, hash: newChecksum(useSHA256), sha256: useSHA256}
-}
-
-func newChecksum(useSHA256 bool) hash.Hash {
-	if useSHA256 {
-		return sha256.New()
-	}
-	return sha1.New() //nolint:gosec // see the import
+	return &measuredReader{r: r, checksummer: newChecksummer(useSHA256)}
 }
 
 func (m *measuredReader) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
-	_, _ = m.hash.Write(p[:n]) // a hash never fails
-	m.n += int64(n)
+	m.add(p[:n])
 	if err != nil && !errors.Is(err, io.EOF) {
 		m.err = err
 	}
@@ -180,9 +191,9 @@ func (m *measuredReader) Read(p []byte) (int, error) {
 func (m *measuredReader) explain(err error) error {
 	switch {
 	case m.err != nil:
-		return fmt.Errorf("%w after %d bytes: %w", hypervisor.ErrLost, m.n, withoutURL(m.err))
+		return fmt.Errorf("%w after %d bytes: %w", hypervisor.ErrLost, m.size, withoutURL(m.err))
 	case errors.Is(err, vmdk.ErrTruncated):
-		return fmt.Errorf("%w after %d bytes: %w", hypervisor.ErrLost, m.n, err)
+		return fmt.Errorf("%w after %d bytes: %w", hypervisor.ErrLost, m.size, err)
 	}
 	return err
 }
@@ -198,32 +209,3 @@ func (m *measuredReader) drain() error {
 	}
 	return err
 }
-
-// compare checks what was read against what the server knows about the stream. Without an entry there
-// is nothing to check but the format, which has its own marker for the end.
-func (m *measuredReader) compare(entry *types.HttpNfcLeaseManifestEntry) error {
-	return compareManifest(entry, m.n, m.sha256, hex.EncodeToString(m.hash.Sum(nil)))
-}
-
-func compareManifest(entry *types.HttpNfcLeaseManifestEntry, size int64, useSHA256 bool, sum string) error {
-	if entry == nil {
-		return nil
-	}
-	theirs := entry.Sha1
-	if useSHA256 {
-		theirs = ""
-		if strings.EqualFold(entry.ChecksumType, string(types.HttpNfcLeaseManifestEntryChecksumTypeSha256)) {
-			theirs = entry.Checksum
-		}
-	}
-	switch {
-	case entry.Size != 0 && entry.Size != size:
-		return fmt.Errorf("%w: %d bytes passed, the server counted %d", errChecksum, size, entry.Size)
-	case theirs != "" && !strings.EqualFold(theirs, sum):
-		return fmt.Errorf("%w: %s passed, the server has %s", errChecksum, sum, theirs)
-	}
-	return nil
-}
-
-// errChecksum: what arrived is not what was sent.
-var errChecksum = errors.New("checksum of the stream differs")

@@ -2,10 +2,8 @@ package vsphere
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -26,8 +24,7 @@ type importedDisk struct {
 	done     atomic.Bool
 
 	// What was sent, for the comparison with the server's manifest. Written before done is set.
-	size int64
-	sum  string
+	sent checksums
 }
 
 // streamVMDK is the content type of an upload (VMware's Web Services SDK samples; what ESXi accepts).
@@ -69,7 +66,7 @@ func (r *restore) upload(ctx context.Context, d *importedDisk, src disk.Source) 
 	defer stop()
 
 	reader, writer := io.Pipe()
-	sent := &measuredWriter{w: writer, hash: newChecksum(r.sha256)}
+	sent := &measuredWriter{w: writer, checksummer: newChecksummer(r.sha256)}
 	encoded := make(chan error, 1)
 	go func() {
 		_, err := vmdk.Encode(ctx, sent, &progressSource{src, r}, vmdk.EncodeOptions{})
@@ -87,25 +84,29 @@ func (r *restore) upload(ctx context.Context, d *importedDisk, src disk.Source) 
 	case postErr != nil:
 		return postErr
 	case encodeErr != nil: // the server said that all is well without having read all
-		return fmt.Errorf("%w: the server stopped reading after %d bytes", hypervisor.ErrLost, sent.n)
+		return fmt.Errorf("%w: the server stopped reading after %d bytes", hypervisor.ErrLost, sent.size)
 	}
-	d.size, d.sum = sent.n, hex.EncodeToString(sent.hash.Sum(nil))
-	entry, err := r.lease.manifest(ctx, d.item.key)
+	d.sent = sent.sums()
+	entry, _, err := r.lease.manifest(ctx, d.item.key)
 	if err != nil {
 		return err
 	}
 	return r.compare(d, entry)
 }
 
-// compare checks that the server has what was sent.
+// compare checks that the server has what was sent. Error: errChecksum, also where it can't be told.
 func (r *restore) compare(d *importedDisk, entry *types.HttpNfcLeaseManifestEntry) error {
 	if entry == nil {
-		return fmt.Errorf("%w: the server has no checksum of it", errChecksum)
+		return fmt.Errorf("%w: it has none", errChecksum)
 	}
 	if (entry.Capacity != 0 || d.item.guessed) && entry.Capacity != d.capacity {
 		return fmt.Errorf("%w: the server has a disk of %d bytes instead of %d", errChecksum, entry.Capacity, d.capacity)
 	}
-	return compareManifest(entry, d.size, r.sha256, d.sum)
+	confirmed, err := d.sent.compare(entry)
+	if err == nil && !confirmed {
+		return fmt.Errorf("%w: it has none", errChecksum)
+	}
+	return err
 }
 
 // post uploads a stream whose length isn't known beforehand. It returns when the server has taken all
@@ -130,15 +131,13 @@ func (c *Client) post(ctx context.Context, item leaseItem, body io.Reader) error
 
 // A measuredWriter hashes and counts what is written through it.
 type measuredWriter struct {
-	w    io.Writer
-	hash hash.Hash
-	n    int64
+	*checksummer
+	w io.Writer
 }
 
 func (m *measuredWriter) Write(p []byte) (int, error) {
 	n, err := m.w.Write(p)
-	_, _ = m.hash.Write(p[:n]) // a hash never fails
-	m.n += int64(n)
+	m.add(p[:n])
 	return n, err
 }
 

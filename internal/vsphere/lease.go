@@ -249,18 +249,23 @@ func (l *lease) during(ctx context.Context) (context.Context, context.CancelFunc
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 
-// manifest returns what the server knows about the stream of an item, or nil if it knows nothing.
-func (l *lease) manifest(ctx context.Context, key string) (*types.HttpNfcLeaseManifestEntry, error) {
+// manifest returns what the server knows about the stream of an item, or nil if it knows nothing, and
+// whether it knows something about other disks.
+func (l *lease) manifest(
+	ctx context.Context, key string,
+) (entry *types.HttpNfcLeaseManifestEntry, others bool, err error) {
 	res, err := methods.HttpNfcLeaseGetManifest(ctx, l.client.vim, &types.HttpNfcLeaseGetManifest{This: l.ref})
 	if err != nil {
-		return nil, fmt.Errorf("get manifest of lease: %w", classify(err))
+		return nil, false, fmt.Errorf("get manifest of lease: %w", classify(err))
 	}
 	for i := range res.Returnval {
 		if res.Returnval[i].Key == key {
-			return &res.Returnval[i], nil
+			entry = &res.Returnval[i]
+		} else if res.Returnval[i].Disk {
+			others = true
 		}
 	}
-	return nil, nil
+	return entry, others, nil
 }
 
 // useSHA256 asks for manifests with SHA-256 and reports whether the server can do that (API 6.7 and

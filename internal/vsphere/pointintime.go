@@ -27,8 +27,8 @@ type pointInTime struct {
 	vm       hypervisor.VMID
 	host     string // for the limits on transfers
 	snapshot hypervisor.Snapshot
-	config   hypervisor.Config
-	disks    []*exportedDisk // of the whole VM, in the order of the lease
+	config   hypervisor.Config // mu guards its warnings
+	disks    []*exportedDisk   // of the whole VM, in the order of the lease
 	exclude  []hypervisor.DiskKey
 	total    int64 // capacity of all disks that may be read
 	read     atomic.Int64
@@ -161,7 +161,21 @@ func (p *pointInTime) addDisks(captured *capture) {
 func (p *pointInTime) Snapshot() hypervisor.Snapshot { return p.snapshot }
 
 // Config implements hypervisor.PointInTime.
-func (p *pointInTime) Config() hypervisor.Config { return p.config }
+func (p *pointInTime) Config() hypervisor.Config {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	config := p.config
+	config.Warnings = slices.Clone(config.Warnings)
+	return config
+}
+
+// warn adds a warning to the configuration.
+func (p *pointInTime) warn(ctx context.Context, text string) {
+	p.client.log.WarnContext(ctx, text)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.config.Warnings = append(p.config.Warnings, text)
+}
 
 // Transport implements hypervisor.PointInTime.
 func (p *pointInTime) Transport() string { return "export" }

@@ -87,7 +87,7 @@ func (r *restore) verifyDisks(ctx context.Context) error {
 		if !d.done.Load() {
 			return fmt.Errorf("%s was not written", d.label)
 		}
-		entry, err := r.lease.manifest(ctx, d.item.key)
+		entry, _, err := r.lease.manifest(ctx, d.item.key)
 		if err != nil {
 			return err
 		}
