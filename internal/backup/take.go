@@ -143,13 +143,13 @@ func (b *backup) open(ctx context.Context, this run.Run) (hypervisor.PointInTime
 
 // store copies disks and configuration to the repository and commits.
 func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTime) (*Result, error) {
-	config := point.Config()
-	for _, warning := range config.Warnings {
-		b.warn(ctx, warning)
-	}
 	disks, read, stored, err := b.copyDisks(ctx, w, point)
 	if err != nil {
 		return nil, err
+	}
+	config := point.Config()
+	for _, warning := range config.Warnings {
+		b.warn(ctx, warning)
 	}
 	manifest := b.manifest(point, disks)
 	manifest.ReadBytes, manifest.StoredBytes = read, stored

@@ -243,7 +243,8 @@ type PointInTime interface {
 	// Snapshot is what was taken, with what really happened about quiescing.
 	Snapshot() Snapshot
 
-	// Config is the VM's configuration at the point in time.
+	// Config is the VM's configuration at the point in time. Its warnings are complete when all disks
+	// have been read.
 	Config() Config
 
 	// Transport names the way in which disks are read, "export".
