@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,5 +135,26 @@ func TestManyRestorePoints(t *testing.T) {
 	})
 	if err != nil || blobs > 20 {
 		t.Errorf("%d blobs of manifests, %v", blobs, err)
+	}
+}
+
+// Consistency is a word that a filter can ask for, or a backup could never be found by it.
+func TestCommit_unknownConsistency(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	for _, consistency := range []string{"", "memory"} {
+		w, err := r.NewWriter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := testManifest()
+		m.Consistency = consistency
+		writeDisk(t, w, m, "disk.raw", testSource(1))
+		if _, err := w.Commit(t.Context(), m, testFiles); err == nil || !strings.Contains(err.Error(), "consistency") {
+			t.Errorf("%q: got error %v", consistency, err)
+		}
+		if err := w.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -106,6 +106,8 @@ func (m *Manifest) Validate() error {
 			m.VM.Name, m.VM.Path, m.VM.Server)
 	case m.CreatedAt.IsZero():
 		return errors.New("manifest: the time is missing")
+	case consistencyRank(m.Consistency) == 0:
+		return fmt.Errorf("manifest: unknown consistency %q", m.Consistency)
 	case m.Parent != "" && !m.Parent.valid():
 		return fmt.Errorf("manifest: %q is not the ID of a restore point", string(m.Parent))
 	}
