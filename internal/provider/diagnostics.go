@@ -118,6 +118,10 @@ var advices = []advice{
 	{is: is(hypervisor.ErrConsolidationNeeded), todo: "Consolidate the virtual machine's disks, once whatever holds its " +
 		"files has let go of them: another backup, a clone, or a full datastore."},
 
+	{is: is(hypervisor.ErrOutOfReach), todo: "Give the user the right to see the virtual machine and its snapshots. If it is " +
+		"gone for good, remove the resource from the state with \"terraform state rm\"."},
+	{is: is(errInUse), todo: "To keep the virtual machine, run \"terraform untaint\" with the resource's address. To have it " +
+		"deleted and restored again, power it off first."},
 	{is: as[*hypervisor.IdentityInUseError](), about: argIdentity, todo: "Remove that virtual machine first, or restore " +
 		"beside it: new_vm = { name = \"…\", identity = \"copy\" }."},
 	{is: as[*hypervisor.NameInUseError](), about: argName, todo: "Choose another new_vm.name or new_vm.folder, or move the " +

@@ -2,13 +2,17 @@ package provider
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
-	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/types"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+	"github.com/terraform-vm/terraform-provider-vm/internal/snapshot"
 )
 
 // Outcomes of looking for something in another place than where it was made. They are errors and
@@ -18,45 +22,43 @@ var (
 	errOtherRepository = errors.New("the provider is configured for another repository")
 )
 
-// serverKey is the private state of the server on which an object was made.
-const serverKey = "server"
-
-// privateWriter is the part of a resource's private state that can be written.
-type privateWriter interface {
-	SetKey(ctx context.Context, key string, value []byte) diag.Diagnostics
+// serverAttribute is the server on which an object was made. It is an attribute, and no private state,
+// because Terraform withholds the private state of what is tainted.
+func serverAttribute() schema.StringAttribute {
+	return schema.StringAttribute{
+		MarkdownDescription: "ID of the server (or host) that it was made on. It is looked for, changed and removed there and " +
+			"nowhere else.",
+		Computed:      true,
+		PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
+	}
 }
 
-func recordServer(ctx context.Context, private privateWriter, server string) diag.Diagnostics {
-	value, err := json.Marshal(server)
-	if err != nil {
-		return diag.Diagnostics{diag.NewErrorDiagnostic("Unable to Record Server", sentence(err.Error()))}
-	}
-	return private.SetKey(ctx, serverKey, value)
-}
-
-// checkServer is asked when something is gone: it returns an error that wraps errOtherServer if the
-// thing was made on another server than the configured one.
-func (s *session) checkServer(ctx context.Context, private privateState) error {
-	value, _ := private.GetKey(ctx, serverKey)
-	if value == nil {
-		return nil
-	}
-	var made string
-	if err := json.Unmarshal(value, &made); err != nil {
-		return fmt.Errorf("read private state: %w", err)
-	}
+// hypervisorOf connects to the hypervisor on which an object was made; null: it isn't known yet, as in the
+// middle of an import. It comes before any question about the object: what another server answers
+// says nothing about it, even if it knows the same identity. Errors: errOtherServer, and those of
+// session.hypervisor.
+func (s *session) hypervisorOf(ctx context.Context, made types.String) (hypervisor.Hypervisor, error) {
 	hv, err := s.hypervisor(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	now, err := hv.Server(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if made != "" && made != now {
-		return fmt.Errorf("%w: it is %s, but the resource was made on %s", errOtherServer, now, made)
+	if !made.IsNull() && made.ValueString() != now {
+		return nil, fmt.Errorf("%w: it is %s, but the resource was made on %s", errOtherServer, now, made.ValueString())
 	}
-	return nil
+	return hv, nil
+}
+
+// snapshotsOf gives the manager of snapshots on the server on which one was made.
+func (s *session) snapshotsOf(ctx context.Context, made types.String) (*snapshot.Manager, error) {
+	hv, err := s.hypervisorOf(ctx, made)
+	if err != nil {
+		return nil, err
+	}
+	return snapshot.New(hv, s.log, s.now), nil
 }
 
 // checkRepository returns an error that wraps errOtherRepository unless a backup is to be looked for in

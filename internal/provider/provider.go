@@ -32,7 +32,7 @@ func New(version string) *Provider {
 
 // Close logs out and closes repositories. Errors are not reported: at the end of a process there is
 // nobody left to tell, and a server ends idle sessions by itself.
-func (p *Provider) Close(ctx context.Context) { p.sessions.close(ctx) }
+func (p *Provider) Close(ctx context.Context) { p.sessions.end(ctx) }
 
 // Metadata implements provider.Provider.
 func (p *Provider) Metadata(_ context.Context, _ provider.MetadataRequest, resp *provider.MetadataResponse) {

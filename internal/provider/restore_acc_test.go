@@ -138,7 +138,7 @@ func TestRestoreThatDoesNotStart(t *testing.T) {
 				w.lab.Fault(lab.Fault{Method: "PowerOnVM_Task", Fault: "InsufficientResourcesFault"})
 			},
 			Config:      restoreConfig,
-			ExpectError: regexp.MustCompile(`(?s)Unable to Restore Virtual Machine.*complete.*tainted`),
+			ExpectError: regexp.MustCompile(`(?s)Unable to Restore Virtual Machine.*complete.*tainted.*untaint`),
 		},
 		// Although its identity is the original, it makes way for the next attempt.
 		resource.TestStep{

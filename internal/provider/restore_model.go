@@ -33,6 +33,8 @@ type restoreModel struct {
 	PowerState     types.String `tfsdk:"power_state"`
 	GuestIPAddress types.String `tfsdk:"guest_ip_address"`
 	CompletedAt    types.String `tfsdk:"completed_at"`
+	Server         types.String `tfsdk:"server"`
+	StartFailed    types.Bool   `tfsdk:"start_failed"`
 }
 
 type newVMModel struct {
@@ -146,6 +148,7 @@ func (m *restoreModel) fillVM(vm *hypervisor.VM) {
 	m.VMUUID = types.StringValue(vm.BIOSUUID)
 	m.VMInstanceUUID = types.StringValue(vm.InstanceUUID)
 	m.VMPath = types.StringValue(vm.Path)
+	m.Server = types.StringValue(vm.Server)
 	m.PowerState = types.StringValue(string(vm.PowerState))
 	m.GuestIPAddress = types.StringNull()
 	if vm.GuestIPAddress != "" {

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
@@ -47,6 +48,10 @@ func (r *restoreResource) ModifyPlan(
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	if !req.State.Raw.IsNull() {
+		// What could not be started is planned as if it weren't there, until somebody untaints it.
+		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("start_failed"), false)...)
+	}
 	if config.OnDestroy.IsNull() {
 		plan.OnDestroy = plan.defaultOnDestroy(ctx, &resp.Diagnostics)
 		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("on_destroy"), plan.OnDestroy)...)
@@ -54,12 +59,12 @@ func (r *restoreResource) ModifyPlan(
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
 	if req.State.Raw.IsNull() {
-		r.planCreate(ctx, plan, config, &resp.Diagnostics)
+		r.planCreate(ctx, plan, config, req.Private, &resp.Diagnostics)
 	}
 }
 
-// notePlanned notes a VM that may make way for another in this run: a plan that replaces it must not
-// be refused because it is still there.
+// notePlanned notes the VM of a plan that changes a resource. If it is replaced, Terraform plans it once
+// more, as if there were no state, with this private state.
 func (r *restoreResource) notePlanned(
 	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
 ) {
@@ -69,7 +74,7 @@ func (r *restoreResource) notePlanned(
 		return
 	}
 	if state.OnDestroy.ValueString() == actionDelete {
-		r.session.own(state.VMPath.ValueString())
+		resp.Diagnostics.Append(noteOwn(ctx, resp.Private, state.VMPath.ValueString())...)
 		return
 	}
 	r.warnOfRefusal(ctx, state, req, resp)
@@ -94,7 +99,9 @@ func (r *restoreResource) warnOfRefusal(
 	}
 }
 
-func (r *restoreResource) planCreate(ctx context.Context, plan, config restoreModel, diags *diag.Diagnostics) {
+func (r *restoreResource) planCreate(
+	ctx context.Context, plan, config restoreModel, private privateState, diags *diag.Diagnostics,
+) {
 	if plan.BackupID.IsUnknown() || !fullyKnown(ctx, config.NewVM) {
 		return
 	}
@@ -106,22 +113,11 @@ func (r *restoreResource) planCreate(ctx context.Context, plan, config restoreMo
 	}
 	texts, err := m.Check(ctx, plan.request(ctx, diags))
 	warnings(diags, "Restore With Reservations", texts)
-	if err != nil && !r.makesWay(err) {
-		op.failPlan(ctx, diags, err)
+	if inTheWay := vmInTheWay(err); inTheWay != "" {
+		err = r.session.judge(plan, inTheWay, ownPath(ctx, private), err)
 	}
-}
-
-// makesWay reports whether an error is about a VM that this run may delete first.
-func (r *restoreResource) makesWay(err error) bool {
-	var identity *hypervisor.IdentityInUseError
-	var name *hypervisor.NameInUseError
-	switch {
-	case errors.As(err, &identity):
-		return r.session.owns(identity.VM)
-	case errors.As(err, &name):
-		return r.session.owns(name.Folder + "/" + name.Name)
-	default:
-		return false
+	if err != nil {
+		op.failPlan(ctx, diags, err)
 	}
 }
 
@@ -155,21 +151,67 @@ func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest
 	}
 	result, err := m.Restore(ctx, request)
 	if result != nil {
-		if err != nil {
+		var config restoreModel
+		resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
+		plan.StartFailed = types.BoolValue(err != nil)
+		next := "the next apply deletes it, unless it isn't powered off any more, and restores again"
+		switch {
+		case err != nil && config.OnDestroy.IsNull():
 			// Terraform replaces what ended with an error. With the original identity that can only
-			// succeed if the leftover makes way, whatever on_destroy says of a VM that was finished.
+			// succeed if the leftover makes way.
 			plan.OnDestroy = types.StringValue(actionDelete)
+		case plan.OnDestroy.ValueString() == actionKeep:
+			next = "as on_destroy says, no apply deletes it, but none can restore again beside it either"
 		}
 		warnings(&resp.Diagnostics, "Restored With Reservations", result.Warnings)
 		resp.Diagnostics.Append(plan.fill(result)...)
 		resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
-		resp.Diagnostics.Append(recordServer(ctx, resp.Private, result.VM.Server)...)
-		op = op.leaving("The virtual machine %s is complete, and in the state, tainted: the next apply deletes it and "+
-			"restores again. To keep it, start it and run \"terraform untaint\".", result.VM.Path)
+		op = op.leaving("The virtual machine %s is complete, and in the state, tainted: %s. To keep it, start it and run "+
+			"\"terraform untaint\".", result.VM.Path, next)
 	}
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 	}
+}
+
+// find finds the VM that was restored, on the server on which it was. Errors: errOtherServer; errAnotherVM and
+// a *hypervisor.VMNotFoundError, both only if it is gone for certain; hypervisor.ErrOutOfReach. With
+// errAnotherVM there is the other VM.
+func (r *restoreResource) find(
+	ctx context.Context, state restoreModel,
+) (hypervisor.Hypervisor, *hypervisor.VM, error) {
+	hv, err := r.session.hypervisorOf(ctx, state.Server)
+	if err != nil {
+		return nil, nil, err
+	}
+	restored := hypervisor.VMID(state.VMID.ValueString())
+	vm, err := hv.VMByInstanceUUID(ctx, state.VMInstanceUUID.ValueString())
+	var notFound *hypervisor.VMNotFoundError
+	if err == nil && vm.ID == restored || err != nil && !errors.As(err, &notFound) {
+		return hv, vm, err
+	}
+	exists, existsErr := hv.VMExists(ctx, restored)
+	switch {
+	case existsErr != nil:
+		return hv, nil, fmt.Errorf("whether %s is gone can't be told: %w", restored, existsErr)
+	case exists:
+		return hv, nil, fmt.Errorf("%s exists, but not with the instance UUID %s: %w", restored,
+			state.VMInstanceUUID.ValueString(), hypervisor.ErrOutOfReach)
+	case err == nil:
+		return hv, vm, fmt.Errorf("%s is gone, and %s, which is %s, has its identity: %w", restored, vm.Path, vm.ID, errAnotherVM)
+	default:
+		return hv, nil, err
+	}
+}
+
+// errAnotherVM: what has the identity of the VM that was restored is another VM. Somebody else restored
+// the same backup, or has registered the VM anew.
+var errAnotherVM = errors.New("it is not the virtual machine that was restored")
+
+// warnOfAnother says that a VM which has the identity of the restored one is left to whoever made it.
+func warnOfAnother(ctx context.Context, op operation, diags *diag.Diagnostics, err error) {
+	op.leaving("It is left as it is; the resource is no longer in the state.").
+		warn(ctx, diags, "Another Virtual Machine Has Its Identity", err)
 }
 
 func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
@@ -184,28 +226,24 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 	defer cancel()
 
 	op := restoreOperation("Read", "Virtual Machine", "read")
-	hv, err := r.session.hypervisor(ctx)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	vm, err := hv.VMByInstanceUUID(ctx, state.VMInstanceUUID.ValueString())
+	deletes := state.OnDestroy.ValueString() == actionDelete
+	_, vm, err := r.find(ctx, state)
 	var notFound *hypervisor.VMNotFoundError
 	switch {
 	case errors.As(err, &notFound):
-		if err := r.session.checkServer(ctx, req.Private); err != nil {
-			op.fail(ctx, &resp.Diagnostics, err)
-			return
-		}
 		resp.State.RemoveResource(ctx)
 		return
-	case err != nil:
+	case errors.Is(err, errAnotherVM) && deletes:
+		warnOfAnother(ctx, op, &resp.Diagnostics, err)
+		resp.State.RemoveResource(ctx)
+		return
+	case err != nil && !errors.Is(err, errAnotherVM): // one that is never deleted may have been registered anew
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	}
 	state.fillVM(vm)
-	if state.OnDestroy.ValueString() == actionDelete {
-		r.session.own(vm.Path)
+	if deletes && state.StartFailed.ValueBool() {
+		r.session.own(state)
 	}
 	resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
 }
@@ -225,12 +263,7 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 	defer cancel()
 
 	op := restoreOperation("Start", "Virtual Machine", "update").leaving("The virtual machine is as it was.")
-	hv, err := r.session.hypervisor(ctx)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	vm, err := hv.VMByInstanceUUID(ctx, state.VMInstanceUUID.ValueString())
+	hv, vm, err := r.find(ctx, state)
 	if err == nil && plan.PowerOn.ValueBool() && !state.PowerOn.ValueBool() {
 		if err = hv.PowerOn(ctx, vm.ID); err == nil {
 			vm, err = hv.VMByInstanceUUID(ctx, state.VMInstanceUUID.ValueString())
@@ -244,6 +277,8 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 	resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
 }
 
+// Delete deletes the VM that was restored, and no other that has its identity by now. One that could not be
+// started is deleted without anybody having asked for it: only while nobody can be using it.
 func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	var state restoreModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
@@ -256,9 +291,18 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 	defer cancel()
 
 	op := restoreOperation("Delete", "Virtual Machine", "delete").leaving("The virtual machine is still in the state.")
-	m, err := r.session.removals(ctx)
-	if err == nil {
-		err = m.Destroy(ctx, state.VMInstanceUUID.ValueString())
+	hv, vm, err := r.find(ctx, state)
+	var notFound *hypervisor.VMNotFoundError
+	switch {
+	case errors.As(err, &notFound):
+		return
+	case errors.Is(err, errAnotherVM):
+		warnOfAnother(ctx, op, &resp.Diagnostics, err)
+		return
+	case err == nil && inUse(state, vm.PowerState):
+		err = fmt.Errorf("delete %s: %w", vm.Path, errInUse)
+	case err == nil:
+		err = hv.DestroyVM(ctx, vm.ID)
 	}
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)

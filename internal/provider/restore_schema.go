@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/boolplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapplanmodifier"
@@ -38,7 +39,8 @@ func (r *restoreResource) Schema(ctx context.Context, _ resource.SchemaRequest, 
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "A virtual machine that is built from a backup. It can be started only when all of its disks " +
 			"are written and verified; a restore that fails leaves nothing. If the virtual machine is destroyed later, " +
-			"the next plan restores it again.",
+			"the next plan restores it again. To have it restored anew, use `terraform apply -replace`: `terraform taint` " +
+			"hides from the provider that its own virtual machine is in the way.",
 		Attributes: attributes,
 		Blocks: map[string]schema.Block{"timeouts": timeouts.Block(ctx, timeouts.Opts{
 			Create: true, Read: true, Update: true, Delete: true,
@@ -81,7 +83,8 @@ func restoreArguments() map[string]schema.Attribute {
 		"on_destroy": schema.StringAttribute{
 			MarkdownDescription: "What becomes of the virtual machine when this resource is destroyed: `keep` or `delete`. " +
 				"Default: `keep` for one with its original identity, which another resource may manage, and `delete` for " +
-				"a copy. It is changed in place. A virtual machine whose restore could not be finished is deleted in any case.",
+				"a copy. It is changed in place. Unless `keep` is written here, a virtual machine that could not be started " +
+				"makes way for the next attempt, as long as it is powered off.",
 			Optional: true, Computed: true,
 			Validators: []validator.String{stringvalidator.OneOf(actionKeep, actionDelete)},
 		},
@@ -158,6 +161,14 @@ func restoreComputed() map[string]schema.Attribute {
 		"power_state":      volatile("Power state: `powered_on`, `powered_off` or `suspended`."),
 		"guest_ip_address": volatile("IP address that the guest's agent reports, once there is one."),
 		"completed_at":     constant("When the restore was complete (RFC 3339)."),
+		"server":           serverAttribute(),
+		"start_failed": schema.BoolAttribute{
+			MarkdownDescription: "Whether the virtual machine is complete but could not be started, which made the apply fail. " +
+				"The next apply deletes it and restores again, unless it isn't powered off any more or `on_destroy` says " +
+				"`keep`. `terraform untaint` keeps it as it is.",
+			Computed:      true,
+			PlanModifiers: []planmodifier.Bool{boolplanmodifier.UseStateForUnknown()},
+		},
 		"restored_bytes": schema.Int64Attribute{
 			MarkdownDescription: "Bytes of data that were written.", Computed: true,
 			PlanModifiers: []planmodifier.Int64{int64planmodifier.UseStateForUnknown()},

@@ -43,17 +43,14 @@ type session struct {
 	hv   lazy[hypervisor.Hypervisor]
 	repo lazy[*repository.Repository]
 
-	mu sync.Mutex
-	// owned are the paths of VMs that this run may remove, because a vm_restore made them and
-	// would delete them.
-	owned map[string]bool
+	mu    sync.Mutex
+	owned []owned // VMs that resources of this run restored and would delete
 }
 
 func newSession(s settings, b backends, version string) *session {
 	return &session{
 		settings: s, backends: b, version: version, log: slog.New(logHandler{}), now: time.Now,
 		hv: newLazy[hypervisor.Hypervisor](), repo: newLazy[*repository.Repository](),
-		owned: map[string]bool{},
 	}
 }
 
@@ -127,15 +124,6 @@ func (s *session) restores(ctx context.Context) (*restore.Manager, error) {
 	return restore.New(hv, repo, s.log, s.now), nil
 }
 
-// removals gives a manager for Destroy alone, which needs no repository.
-func (s *session) removals(ctx context.Context) (*restore.Manager, error) {
-	hv, err := s.hypervisor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return restore.New(hv, nil, s.log, s.now), nil
-}
-
 // planTimeout limits what a plan may ask of the server for one resource.
 const planTimeout = 5 * time.Minute
 
@@ -151,30 +139,17 @@ func sessionOf(data any, diags *diag.Diagnostics) *session {
 	return s
 }
 
-// own notes that the VM at a path may be removed in this run.
-func (s *session) own(vmPath string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.owned[vmPath] = true
-}
-
-// owns reports whether the VM at a path may be removed in this run.
-func (s *session) owns(vmPath string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.owned[vmPath]
-}
-
-// close ends what was opened. It doesn't wait for a connection that is being made.
-func (s *session) close(ctx context.Context) {
-	if hv, ok := s.hv.peek(); ok {
-		if err := hv.Close(ctx); err != nil {
-			s.log.WarnContext(ctx, "log out", "error", err)
-		}
-	}
+// end closes what was opened: the repository first, whose locks hold up others, and then the connection,
+// which a server ends by itself in time. It doesn't wait for a connection that is being made.
+func (s *session) end(ctx context.Context) {
 	if repo, ok := s.repo.peek(); ok {
 		if err := repo.Close(ctx); err != nil {
 			s.log.WarnContext(ctx, "close repository", "error", err)
+		}
+	}
+	if hv, ok := s.hv.peek(); ok {
+		if err := hv.Close(ctx); err != nil {
+			s.log.WarnContext(ctx, "log out", "error", err)
 		}
 	}
 }
@@ -191,11 +166,11 @@ func (s *sessions) add(one *session) {
 	s.all = append(s.all, one)
 }
 
-func (s *sessions) close(ctx context.Context) {
+func (s *sessions) end(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.all {
-		one.close(ctx)
+		one.end(ctx)
 	}
 	s.all = nil
 }

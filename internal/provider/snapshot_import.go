@@ -54,9 +54,9 @@ func (r *snapshotResource) ImportState(
 	model := snapshotModel{ID: types.StringValue(key)}
 	resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root("id"), key)...)
 	resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root("vm"), one.ref)...)
+	resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root("server"), one.vm.Server)...)
 	resp.Diagnostics.Append(resp.Identity.Set(ctx, model.identity())...)
 	resp.Diagnostics.Append(resp.Private.SetKey(ctx, importedKey, []byte("true"))...)
-	resp.Diagnostics.Append(recordServer(ctx, resp.Private, one.vm.Server)...)
 }
 
 // foundSnapshot is one that an import ID may mean.

@@ -37,6 +37,7 @@ type snapshotModel struct {
 	SizeBytes      types.Int64  `tfsdk:"size_bytes"`
 	VMUUID         types.String `tfsdk:"vm_uuid"`
 	VMInstanceUUID types.String `tfsdk:"vm_instance_uuid"`
+	Server         types.String `tfsdk:"server"`
 }
 
 type snapshotIdentity struct {
@@ -128,6 +129,7 @@ func (m *snapshotModel) fill(t *snapshot.Taken) {
 	m.SizeBytes = sizeValue(s.SizeBytes)
 	m.VMUUID = types.StringValue(t.VM.BIOSUUID)
 	m.VMInstanceUUID = types.StringValue(t.VM.InstanceUUID)
+	m.Server = types.StringValue(t.VM.Server)
 }
 
 // fillAs is fill, with name and description as they were planned.

@@ -204,6 +204,7 @@ func snapshotComputed() map[string]schema.Attribute {
 			MarkdownDescription: "Instance UUID of the virtual machine: what it is found by from now on.",
 			Computed:            true, PlanModifiers: constant,
 		},
+		"server": serverAttribute(),
 	}
 }
 
@@ -246,11 +247,10 @@ func (r *snapshotResource) Create(ctx context.Context, req resource.CreateReques
 		plan.fillAs(taken)
 		resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
 		resp.Diagnostics.Append(resp.Identity.Set(ctx, plan.identity())...)
-		resp.Diagnostics.Append(recordServer(ctx, resp.Private, taken.VM.Server)...)
 		op = op.leaving("The snapshot %s of %s exists and is in the state, tainted: the next apply replaces it.",
 			taken.Snapshot.ID, taken.VM.Path)
 	} else {
-		op = op.leaving("No snapshot was left behind.")
+		op = op.leaving("No snapshot was left behind, unless the error says otherwise.")
 	}
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
@@ -272,7 +272,7 @@ func (r *snapshotResource) Read(ctx context.Context, req resource.ReadRequest, r
 	defer cancel()
 
 	op := snapshotOperation("Read", "read")
-	m, err := r.session.snapshots(ctx)
+	m, err := r.session.snapshotsOf(ctx, state.Server)
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
@@ -281,10 +281,6 @@ func (r *snapshotResource) Read(ctx context.Context, req resource.ReadRequest, r
 	taken, err := m.Read(ctx, instanceUUID, id)
 	switch {
 	case snapshotGone(err):
-		if err := r.session.checkServer(ctx, req.Private); err != nil {
-			op.fail(ctx, &resp.Diagnostics, err)
-			return
-		}
 		resp.State.RemoveResource(ctx)
 		return
 	case err != nil:
@@ -295,7 +291,8 @@ func (r *snapshotResource) Read(ctx context.Context, req resource.ReadRequest, r
 	resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
 }
 
-// snapshotGone reports whether there is no such snapshot any more, or no such VM.
+// snapshotGone reports whether there is no such snapshot any more, or no such VM. The manager says so only
+// when it is certain.
 func snapshotGone(err error) bool {
 	var noVM *hypervisor.VMNotFoundError
 	return errors.As(err, &noVM) || errors.Is(err, hypervisor.ErrSnapshotNotFound)
@@ -317,7 +314,7 @@ func (r *snapshotResource) Update(ctx context.Context, req resource.UpdateReques
 	defer cancel()
 
 	op := snapshotOperation("Rename", "update")
-	m, err := r.session.snapshots(ctx)
+	m, err := r.session.snapshotsOf(ctx, state.Server)
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
@@ -353,7 +350,7 @@ func (r *snapshotResource) Delete(ctx context.Context, req resource.DeleteReques
 	defer cancel()
 
 	op := snapshotOperation("Remove", "delete").leaving("The snapshot is still in the state.")
-	m, err := r.session.snapshots(ctx)
+	m, err := r.session.snapshotsOf(ctx, state.Server)
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 		return

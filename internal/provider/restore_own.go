@@ -1,0 +1,106 @@
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// A VM that a resource restored stands in the way of the plan that replaces it: name and identity are
+// free only when it is deleted, which the apply does first. This file tells that VM from all others.
+
+// errInUse: a VM that could not be started when it was restored is not powered off, so that somebody else
+// must have started it since.
+var errInUse = errors.New("it could not be started when it was restored, but it isn't powered off now: somebody may be using it")
+
+// inUse reports whether the VM of a state could not be started when it was restored, and is not off now.
+func inUse(state restoreModel, now hypervisor.PowerState) bool {
+	return state.StartFailed.ValueBool() && now != hypervisor.PoweredOff
+}
+
+// ownKey is, in the private state of a plan, the path of the VM that the resource has and would delete.
+const ownKey = "own"
+
+// privateWriter is the part of a resource's private state that can be written.
+type privateWriter interface {
+	SetKey(ctx context.Context, key string, value []byte) diag.Diagnostics
+}
+
+func noteOwn(ctx context.Context, private privateWriter, vmPath string) diag.Diagnostics {
+	value, err := json.Marshal(vmPath)
+	if err != nil {
+		return diag.Diagnostics{diag.NewErrorDiagnostic("Unable to Plan Restore", sentence(err.Error()))}
+	}
+	return private.SetKey(ctx, ownKey, value)
+}
+
+// ownPath is the path that noteOwn noted; empty: there is none.
+func ownPath(ctx context.Context, private privateState) string {
+	var vmPath string
+	if value, _ := private.GetKey(ctx, ownKey); json.Unmarshal(value, &vmPath) != nil {
+		return ""
+	}
+	return vmPath
+}
+
+// An owned VM is one that a resource restored and would delete.
+type owned struct {
+	made   string // what it was made from
+	vmPath string
+	inUse  bool
+}
+
+// made says what a VM is made from. Terraform plans what is tainted like a new resource, with neither
+// state nor private state: this is all by which the two can be told to be one.
+func (m *restoreModel) made() string {
+	return m.BackupID.String() + m.NewVM.String()
+}
+
+// own notes the VM of a resource that could not start it and would delete it. Without the first, it is
+// either not tainted, and noteOwn notes it, or a person has tainted it, of which a provider learns nothing.
+func (s *session) own(state restoreModel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owned = append(s.owned, owned{
+		made: state.made(), vmPath: state.VMPath.ValueString(),
+		inUse: inUse(state, hypervisor.PowerState(state.PowerState.ValueString())),
+	})
+}
+
+// judge judges a VM at a path that is in the way of a plan. It is no error if it is the resource's own,
+// noted in the plan's private state or when the state was read, and would be deleted.
+func (s *session) judge(plan restoreModel, vmPath, own string, err error) error {
+	if vmPath == own {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.owned {
+		switch {
+		case o.vmPath != vmPath || o.made != plan.made():
+		case o.inUse:
+			return errors.Join(err, errInUse)
+		default:
+			return nil
+		}
+	}
+	return err
+}
+
+// vmInTheWay is the path of the VM that an error is about because it is in the way; empty: it is about none.
+func vmInTheWay(err error) string {
+	var identity *hypervisor.IdentityInUseError
+	var name *hypervisor.NameInUseError
+	switch {
+	case errors.As(err, &identity):
+		return identity.VM
+	case errors.As(err, &name):
+		return name.Folder + "/" + name.Name
+	default:
+		return ""
+	}
+}
