@@ -55,29 +55,42 @@ func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) 
 	if err := r.checkRestoredIdentity(ctx); err != nil {
 		return nil, nil, err
 	}
+	vm, err := r.client.vmByID(ctx, r.VM())
+	if err != nil {
+		return nil, nil, err
+	}
 	if err := r.finish(ctx); err != nil {
-		return nil, nil, err
-	}
-	// The VM is whole. What is left only reports, and isn't worth losing the VM for when the caller has
-	// gone.
-	reportCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseCleanup)
-	defer cancel()
-	vm, err := r.client.vmByID(reportCtx, r.VM())
-	if err != nil {
-		return nil, nil, err
-	}
-	now, err := r.readConfig(reportCtx)
-	if err != nil {
-		return nil, nil, err
-	}
-	differences, err := compareRestored(r.captured.config, now, r.rebuild)
-	if err != nil {
 		return nil, nil, err
 	}
 	r.mu.Lock()
 	r.committed = true
 	r.mu.Unlock()
-	return vm, append(warnings, differences...), nil
+	vm, reported := r.report(ctx, vm)
+	return vm, append(warnings, reported...), nil
+}
+
+// report reads the finished VM back and compares it with what was captured. The VM is whole: that it
+// can't be read is a warning, and what was read of it before it was finished has to do.
+func (r *restore) report(ctx context.Context, before *hypervisor.VM) (*hypervisor.VM, []string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseCleanup)
+	defer cancel()
+	var differences []string
+	vm, err := r.client.vmByID(ctx, r.VM())
+	if err == nil {
+		var now *types.VirtualMachineConfigInfo
+		if now, err = r.readConfig(ctx); err == nil {
+			differences, err = compareRestored(r.captured.config, now, r.rebuild)
+		}
+	}
+	if err != nil {
+		differences = append(differences, fmt.Sprintf(
+			"%s is complete, but could not be compared with the backup: %v.", r.place.name, err))
+	}
+	if vm == nil {
+		vm = before
+		vm.Name, vm.Path = r.place.name, r.place.folderPath+"/"+r.place.name
+	}
+	return vm, differences
 }
 
 // verifyDisks makes sure that every disk was written and that the server still vouches for each.
