@@ -320,17 +320,22 @@ func (l *lease) stop() {
 	<-l.done
 }
 
-// abortCall tells the server that the lease is over. A lease that is gone is no error.
+// abortCall tells the server that the lease is over. A lease that is gone is no error. The call is
+// repeated: to end twice what has ended does nothing, and what isn't ended holds the VM.
 func (l *lease) abortCall(ctx context.Context) error {
-	_, err := methods.HttpNfcLeaseAbort(ctx, l.client.vim, &types.HttpNfcLeaseAbort{
-		This: l.ref,
-		Fault: &types.LocalizedMethodFault{
-			Fault:            &types.RequestCanceled{},
-			LocalizedMessage: "the transfer was given up",
-		},
-	})
-	if err != nil && !leaseGone(err) {
-		return classify(err)
+	for attempt := 1; ; attempt++ {
+		_, err := methods.HttpNfcLeaseAbort(ctx, l.client.vim, &types.HttpNfcLeaseAbort{
+			This: l.ref,
+			Fault: &types.LocalizedMethodFault{
+				Fault:            &types.RequestCanceled{},
+				LocalizedMessage: "the transfer was given up",
+			},
+		})
+		if err == nil || leaseGone(err) {
+			return nil
+		}
+		if attempt == readAttempts || pause(ctx, backoff(attempt)) != nil {
+			return classify(err)
+		}
 	}
-	return nil
 }
