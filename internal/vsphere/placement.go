@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,13 +31,17 @@ type placement struct {
 	networks  map[int32]types.BaseVirtualDeviceBackingInfo
 	images    map[int32]types.BaseVirtualDeviceBackingInfo
 
+	inTheWay []types.ManagedObjectReference // VMs in the making of abandoned runs that have the identity
+	space    *hypervisor.InsufficientSpaceError
+
 	tags       []string // IDs
 	attributes []customValue
 	warnings   []string
 }
 
 // place resolves where a VM goes and checks everything that can be checked beforehand. It creates
-// nothing.
+// nothing. Whether another VM stands in the way comes last: that one may make way, and whatever else is
+// wrong has to be known before it does. With such an error there is a placement, for its warnings.
 func (c *Client) place(
 	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture,
 ) (*placement, error) {
@@ -48,7 +53,7 @@ func (c *Client) place(
 		return nil, fmt.Errorf("identity %q is neither %q nor %q", spec.Identity, hypervisor.IdentityOriginal, hypervisor.IdentityCopy)
 	}
 	steps := []func(context.Context, hypervisor.RestoreSpec, *capture, *placement) error{
-		c.checkIdentity, c.placeFolder, c.checkName, c.placePool, c.placeHost, c.checkHardwareVersion,
+		c.placeFolder, c.placePool, c.placeHost, c.checkHardwareVersion,
 		c.placeDisks, c.placeNetworks, c.placeImages, c.placeLabels, c.placeDirectory,
 	}
 	for _, step := range steps {
@@ -56,13 +61,30 @@ func (c *Client) place(
 			return nil, err
 		}
 	}
+	err := c.checkIdentity(ctx, spec, captured, p)
+	if err == nil {
+		err = c.checkName(ctx, p)
+	}
+	var identity *hypervisor.IdentityInUseError
+	var name *hypervisor.NameInUseError
+	switch {
+	case errors.As(err, &identity), errors.As(err, &name):
+		if p.space != nil {
+			p.warnings = append(p.warnings, fmt.Sprintf("%v, unless the VM that is in the way frees some.", p.space))
+		}
+		return p, err
+	case err != nil:
+		return nil, err
+	case p.space != nil && len(p.inTheWay) == 0:
+		return nil, p.space
+	}
 	return p, nil
 }
 
 // checkIdentity refuses a second VM with the same identity: tools that know a VM by its UUID, Terraform
 // providers among them, would act on one of the two at random.
 func (c *Client) checkIdentity(
-	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, _ *placement,
+	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement,
 ) error {
 	if spec.Identity != hypervisor.IdentityOriginal {
 		return nil
@@ -81,16 +103,52 @@ func (c *Client) checkIdentity(
 		if err != nil {
 			return fmt.Errorf("look for %s %s: %w", id.kind, id.value, err)
 		}
-		if len(refs) == 0 {
-			continue
+		for _, ref := range refs {
+			if slices.Contains(p.inTheWay, ref) {
+				continue
+			}
+			line, err := c.ancestors(ctx, ref)
+			if err != nil {
+				return err
+			}
+			dead, err := c.leftover(ctx, ref, spec.Abandoned)
+			if err != nil {
+				return err
+			}
+			if !dead {
+				return &hypervisor.IdentityInUseError{Kind: id.kind, Value: strings.ToLower(id.value), VM: line.path()}
+			}
+			p.inTheWay = append(p.inTheWay, ref)
+			p.warnings = append(p.warnings, fmt.Sprintf(
+				"%s has the %s %s. A restore left it behind that was killed; it is removed first.", line.path(), id.kind, id.value))
 		}
-		line, err := c.ancestors(ctx, refs[0])
-		if err != nil {
-			return err
-		}
-		return &hypervisor.IdentityInUseError{Kind: id.kind, Value: strings.ToLower(id.value), VM: line.path()}
 	}
 	return nil
+}
+
+// leftover reports whether a VM is one in the making, by name and marker, whose run is over.
+func (c *Client) leftover(
+	ctx context.Context, ref types.ManagedObjectReference, abandoned func(runID string) bool,
+) (bool, error) {
+	if abandoned == nil {
+		return false, nil
+	}
+	var vm mo.VirtualMachine
+	if err := c.properties(ctx, ref, []string{"name"}, &vm); err != nil {
+		if vmGone(err) {
+			return true, nil
+		}
+		return false, err
+	}
+	runID, ok := strings.CutPrefix(unescapeName(vm.Name), makingPrefix)
+	if !ok {
+		return false, nil
+	}
+	marker, err := c.readMarker(ctx, ref)
+	if err != nil {
+		return false, err
+	}
+	return marker == runID && abandoned(runID), nil
 }
 
 // placeFolder finds the VM folder. A path that doesn't begin with a slash is relative to the VM folder of
@@ -163,7 +221,7 @@ func (c *Client) findPath(ctx context.Context, path string) (*types.ManagedObjec
 }
 
 // checkName refuses a name that the folder holds already.
-func (c *Client) checkName(ctx context.Context, _ hypervisor.RestoreSpec, _ *capture, p *placement) error {
+func (c *Client) checkName(ctx context.Context, p *placement) error {
 	child, err := c.findChild(ctx, p.folder, p.name)
 	if err != nil {
 		return err

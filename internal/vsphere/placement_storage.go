@@ -70,7 +70,8 @@ func (c *Client) placeDisks(
 	}
 	for _, store := range slices.Sorted(maps.Keys(need)) {
 		if free := p.stores[store].Summary.FreeSpace; need[store] > free {
-			return &hypervisor.InsufficientSpaceError{Datastore: store, Need: need[store], Free: free}
+			p.space = &hypervisor.InsufficientSpaceError{Datastore: store, Need: need[store], Free: free}
+			break
 		}
 	}
 	return nil

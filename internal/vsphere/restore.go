@@ -50,7 +50,11 @@ type restore struct {
 func (c *Client) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) ([]string, error) {
 	r, _, err := c.planRestore(ctx, spec)
 	if err != nil {
-		return nil, fmt.Errorf("check restore: %w", err)
+		var warnings []string
+		if r != nil && r.place != nil { // only another VM is in the way
+			warnings = r.place.warnings
+		}
+		return warnings, fmt.Errorf("check restore: %w", err)
 	}
 	return r.warnings, nil
 }
@@ -65,7 +69,7 @@ func (c *Client) planRestore(
 	}
 	r := &restore{client: c, spec: spec, captured: captured, disks: map[hypervisor.DiskKey]*importedDisk{}}
 	if r.place, err = c.place(ctx, spec, captured); err != nil {
-		return nil, types.VirtualMachineConfigSpec{}, err
+		return r, types.VirtualMachineConfigSpec{}, err
 	}
 	r.rebuild = r.place.rebuild(spec, captured)
 	creation, warnings, err := creationSpec(captured.config, r.rebuild)
@@ -86,6 +90,14 @@ func (c *Client) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) 
 		r, creation, err := c.planRestore(ctx, spec)
 		if err != nil {
 			return nil, fmt.Errorf("start restore: %w", err)
+		}
+		if dead := r.place.inTheWay; len(dead) > 0 && attempt < placeAttempts {
+			for _, ref := range dead {
+				if err := c.destroyMade(ctx, ref, c.destroyHeld); err != nil {
+					return nil, fmt.Errorf("start restore: remove %s of a restore that was killed: %w", ref.Value, err)
+				}
+			}
+			continue // what it held, its directory and its space, is free now
 		}
 		if err = r.start(ctx, creation); err == nil {
 			return r, nil

@@ -39,7 +39,7 @@ func (r *restore) remove(ctx context.Context) error {
 	if ref.Value == "" {
 		return nil // without a VM there is no directory of ours
 	}
-	if err := r.client.DestroyVM(ctx, hypervisor.VMID(ref.Value)); err != nil {
+	if err := r.client.destroyHeld(ctx, hypervisor.VMID(ref.Value)); err != nil {
 		return fmt.Errorf("%q was left behind in %s: %w", r.rebuild.name, r.place.folderPath, err)
 	}
 	if r.place.directory == "" {
@@ -136,7 +136,12 @@ func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID strin
 		if marker != runID || !abandoned(runID) {
 			continue
 		}
-		if err := c.destroyMade(ctx, ref); err != nil {
+		err = c.destroyMade(ctx, ref, c.DestroyVM)
+		if fault.Is(err, &types.InvalidState{}) { // held by a lease until that expires
+			c.log.InfoContext(ctx, "the server still holds what a killed restore left", "vm", unescapeName(name))
+			continue
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%q was left behind: %w", unescapeName(name), err))
 			continue
 		}
@@ -149,7 +154,9 @@ func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID strin
 }
 
 // destroyMade removes a VM in the making and its directory, which bears the name of the finished VM.
-func (c *Client) destroyMade(ctx context.Context, ref types.ManagedObjectReference) error {
+func (c *Client) destroyMade(
+	ctx context.Context, ref types.ManagedObjectReference, destroy func(context.Context, hypervisor.VMID) error,
+) error {
 	var vm mo.VirtualMachine
 	if err := c.properties(ctx, ref, []string{"config.files.vmPathName", "datastore"}, &vm); err != nil {
 		if vmGone(err) {
@@ -165,7 +172,7 @@ func (c *Client) destroyMade(ctx context.Context, ref types.ManagedObjectReferen
 	if err != nil {
 		return err
 	}
-	if err := c.destroyHeld(ctx, hypervisor.VMID(ref.Value)); err != nil {
+	if err := destroy(ctx, hypervisor.VMID(ref.Value)); err != nil {
 		return err
 	}
 	if vm.Config == nil {

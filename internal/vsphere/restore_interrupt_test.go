@@ -239,3 +239,73 @@ func TestPointInTime_hangs(t *testing.T) {
 	}
 	labtest.AssertClean(t, b.lab)
 }
+
+// Once a VM has its name nothing undoes it any more: that it can't be read back is a warning.
+func TestCommit_readBackFails(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	if err := b.client.DestroyVM(t.Context(), b.vm.ID); err != nil {
+		t.Fatal(err)
+	}
+	var reconfigured atomic.Int32
+	b.lab.OnCall("ReconfigVM_Task", func(context.Context) {
+		if reconfigured.Add(1) == 2 { // the last, which gives the VM its name
+			b.lab.Fault(lab.Fault{Method: "RetrievePropertiesEx", Fault: "call:NoPermission"})
+		}
+	})
+	vm, warnings, err := b.restore(t.Context(), c, hypervisor.RestoreSpec{Identity: hypervisor.IdentityOriginal})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if vm.Path != b.vm.Path || vm.InstanceUUID != b.vm.InstanceUUID || vm.BIOSUUID != b.vm.BIOSUUID {
+		t.Errorf("restored %+v, was %+v", vm, b.vm)
+	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "could not be compared") {
+		t.Errorf("warnings %q", warnings)
+	}
+	if vms := b.lab.Status().VMs; len(vms) != 1 || vms[0].Name != benchVM {
+		t.Errorf("VMs %+v", vms)
+	}
+}
+
+// An abort whose call fails is repeated, or a half VM stays.
+func TestAbort_callFails(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"drop", "503", "call:InvalidRequest"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 4<<20)
+			c := b.mustBackUp()
+			if err := b.client.DestroyVM(t.Context(), b.vm.ID); err != nil {
+				t.Fatal(err)
+			}
+			b.lab.Fault(lab.Fault{Method: "POST /nfc", Fault: "drop"})
+			b.lab.Fault(lab.Fault{Method: "HttpNfcLeaseAbort", Fault: name, Count: 2})
+			if _, _, err := b.restore(t.Context(), c, hypervisor.RestoreSpec{Identity: hypervisor.IdentityOriginal}); !errors.Is(err, hypervisor.ErrLost) {
+				t.Errorf("got %v", err)
+			}
+			if vms := b.lab.Status().VMs; len(vms) > 0 {
+				t.Errorf("VMs %+v", vms)
+			}
+			labtest.AssertClean(t, b.lab)
+		})
+	}
+}
+
+// Whatever else is wrong with a restore is told before a VM makes way for it.
+func TestPlace_conflictLast(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	spec := hypervisor.RestoreSpec{Config: c.config, Identity: hypervisor.IdentityOriginal, RunID: "run-1"}
+	var inUse *hypervisor.IdentityInUseError
+	if _, err := b.client.CheckRestore(t.Context(), spec); !errors.As(err, &inUse) {
+		t.Errorf("got %v", err)
+	}
+	spec.Networks = map[string]string{"VM Network": "no such network"}
+	var unavailable *hypervisor.NotAvailableError
+	if _, err := b.client.CheckRestore(t.Context(), spec); !errors.As(err, &unavailable) || unavailable.Kind != "network" {
+		t.Errorf("with a wrong network: %v", err)
+	}
+}
