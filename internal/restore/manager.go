@@ -39,10 +39,11 @@ func (m *Manager) Check(ctx context.Context, r Request) (warnings []string, err 
 		return nil, err
 	}
 	warnings, err = m.hv.CheckRestore(ctx, j.spec)
+	warnings = append(j.warnings, warnings...)
 	if err != nil {
-		return nil, fmt.Errorf("restore %q from %s: %w", j.name(), r.BackupID, err)
+		return warnings, fmt.Errorf("restore %q from %s: %w", j.name(), r.BackupID, err)
 	}
-	return append(j.warnings, warnings...), nil
+	return warnings, nil
 }
 
 // Destroy powers a VM off and removes it with its disks. A VM that is gone is no error.

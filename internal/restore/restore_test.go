@@ -21,6 +21,8 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
 
+const repositoryPassword = "correct horse"
+
 var errBroken = errors.New("broken on purpose")
 
 // content is a disk with data, holes, and zeros that were written.
@@ -65,7 +67,7 @@ func newScene(t *testing.T) *scene {
 
 func openRepository(t *testing.T, dir string) *repository.Repository {
 	t.Helper()
-	repo, err := repository.Open(t.Context(), repository.Config{Path: dir, Password: secret.New("correct horse"), Create: true})
+	repo, err := repository.Open(t.Context(), repository.Config{Path: dir, Password: secret.New(repositoryPassword), Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,118 @@
+package restore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+	"github.com/terraform-vm/terraform-provider-vm/internal/restore"
+	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
+	"github.com/terraform-vm/terraform-provider-vm/internal/vsphere"
+)
+
+// childVariable makes this test binary restore a VM and do nothing else.
+const childVariable = "TEST_RESTORE_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) == "" {
+		os.Exit(m.Run())
+	}
+	if err := restoreAsChild(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func restoreAsChild(ctx context.Context) error {
+	log := slog.New(slog.DiscardHandler)
+	client, err := vsphere.Connect(ctx, vsphere.Config{
+		Server: os.Getenv("TEST_SERVER"), User: os.Getenv("TEST_USER"),
+		Password: secret.New(os.Getenv("TEST_PASSWORD")), Thumbprint: os.Getenv("TEST_THUMBPRINT"),
+	}, log)
+	if err != nil {
+		return err
+	}
+	repo, err := repository.Open(ctx, repository.Config{
+		Path: os.Getenv("TEST_REPOSITORY"), Password: secret.New(repositoryPassword),
+	})
+	if err != nil {
+		return err
+	}
+	id := repository.ID(os.Getenv(childVariable))
+	_, err = restore.New(client, repo, log, time.Now).Restore(ctx, restore.Request{BackupID: id})
+	return errors.Join(err, repo.Close(ctx), client.Close(ctx))
+}
+
+// killInUpload restores in another process, and kills it as soon as it uploads a disk.
+func (s *site) killInUpload(t *testing.T, id repository.ID) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), childVariable+"="+string(id), "TEST_REPOSITORY="+s.dir,
+		"TEST_SERVER="+s.lab.URL().Host, "TEST_USER="+s.lab.User(), "TEST_PASSWORD="+s.lab.Password(),
+		"TEST_THUMBPRINT="+s.lab.Fingerprint())
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	uploads, killed := make(chan struct{}, 1), make(chan struct{})
+	s.lab.OnCall("POST /nfc", func(context.Context) {
+		select {
+		case uploads <- struct{}{}:
+		default:
+		}
+		<-killed
+	})
+	defer func() {
+		close(killed)
+		s.lab.OnCall("POST /nfc", nil)
+	}()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-uploads:
+	case err := <-ended:
+		t.Fatalf("the restore ended before it uploaded anything: %v: %s", err, stderr.String())
+	}
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+}
+
+// kill -9 in the middle of a restore with the original identity: the half VM has that identity, the
+// server holds it until its lease expires, and nobody cleans up. Neither the plan nor the restore that
+// come next may be refused because of it.
+func TestKilledRestore(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, lab.Options{LeaseTimeout: 8 * time.Second})
+	id := s.take(t)
+	s.lose(t)
+	s.killInUpload(t, id)
+	half := func() bool {
+		return slices.ContainsFunc(s.lab.Status().VMs, func(vm lab.VMStatus) bool {
+			return strings.HasPrefix(vm.Name, "tf-restore-") && vm.InstanceUUID == s.vm.InstanceUUID
+		})
+	}
+	if !half() {
+		t.Fatalf("no half VM: %+v", s.lab.Status().VMs)
+	}
+	warnings, err := s.m.Check(t.Context(), restore.Request{BackupID: id})
+	if err != nil {
+		t.Errorf("check: %v", err)
+	}
+	if half() && (len(warnings) != 1 || !strings.Contains(warnings[0], "tf-restore-")) {
+		t.Errorf("check: warnings %q don't name the half VM", warnings)
+	}
+	s.restoreAll(t, id, "tf-restore-")
+}
