@@ -59,9 +59,8 @@ func (r *backupResource) ModifyPlan(
 
 func (r *backupResource) planCreate(ctx context.Context, plan backupModel, diags *diag.Diagnostics) {
 	op := backupOperation("Plan", "")
-	// A repository that isn't there yet is made by the backup.
 	_, err := r.session.repository(ctx, false)
-	if err != nil && !errors.Is(err, repository.ErrNoRepository) {
+	if err != nil && !errors.Is(err, repository.ErrNotMade) { // the backup makes it
 		op.failPlan(ctx, diags, err)
 	}
 	if plan.VM.IsUnknown() {

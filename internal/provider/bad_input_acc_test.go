@@ -57,10 +57,20 @@ func TestBadRepository(t *testing.T) {
 	if err := os.WriteFile(file, []byte("no directory"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	foreign := t.TempDir()
+	if err := os.WriteFile(filepath.Join(foreign, "thesis.tex"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unplanned := func(path, want string) resource.TestStep {
+		step := refused(func() { w.setenv(envRepositoryPath, path) }, `(?s)Unable to Plan Backup.*`+want+`.*repository\.path`)
+		step.PlanOnly = true
+		return step
+	}
 	w.run(
-		refused(func() { w.setenv(envRepositoryPath, filepath.Join(w.repo, "nowhere", "deep")) },
-			`(?s)Unable to (Plan|Take) Backup.*nowhere.*repository\.path`),
-		refused(func() { w.setenv(envRepositoryPath, file) }, `(?s)Unable to (Plan|Take) Backup.*repository\.path`),
+		unplanned(filepath.Join(w.repo, "nowhere", "deep"), `parent\s+directory.*nowhere`),
+		unplanned(file, `not\s+a\s+directory`),
+		unplanned(filepath.Join(file, "below"), `not\s+a\s+directory`),
+		unplanned(foreign, `thesis\.tex`),
 		resource.TestStep{PreConfig: func() { w.setenv(envRepositoryPath, w.repo) }, Config: backupConfig},
 		refused(func() { w.setenv(envRepositoryPassword, "not the password") },
 			`(?s)wrong\s+repository\s+password.*VM_REPOSITORY_PASSWORD`),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
@@ -11,6 +12,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-testing/plancheck"
 	"github.com/hashicorp/terraform-plugin-testing/statecheck"
 	"github.com/hashicorp/terraform-plugin-testing/terraform"
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
@@ -123,6 +126,63 @@ resource "vm_restore" "r" {
 	if n := len(w.lab.Status().VMs); n != 2 {
 		t.Errorf("%d VMs, want 2", n)
 	}
+	labtest.AssertClean(t, w.lab)
+}
+
+// TestReplacementRefused has a slip of the pen in what replaces a copy: the plan fails, before the old copy is
+// deleted to make room.
+func TestReplacementRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.workspace()
+	s.write(w.provider() + copyConfig(""))
+	s.must("apply", "-auto-approve")
+	before := w.vm("web01-copy").ID
+	for slip, words := range map[string][]string{
+		`    network_map = { "VM Network" = "Nowhere" }`:    {"Unable to Plan Restore", `no network "Nowhere"`},
+		`    network_map = { "Nowhere" = "VM Network" }`:    {"Unable to Plan Restore", "Nowhere"},
+		`    datastore = "Nowhere"`:                         {"Unable to Plan Restore", `no datastore "Nowhere"`},
+		`    disk_datastores = { "scsi0:9" = "LocalDS_0" }`: {"Unable to Plan Restore", "scsi0:9"},
+	} {
+		s.write(w.provider() + copyConfig(slip))
+		s.refused(words, "apply", "-auto-approve")
+		if now := w.vm("web01-copy").ID; now != before {
+			t.Fatalf("%s: the copy was %s, now there is %s", slip, before, now)
+		}
+	}
+	labtest.AssertClean(t, w.lab)
+}
+
+// TestRestoreDoesNotFit has a target that is too small, or too old.
+func TestRestoreDoesNotFit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lab.VMSpec{Name: "new"})
+	sim := *w.lab.Model().Service.Context
+	vm, ok := sim.Map.Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: w.vm("new").ID}).(*simulator.VirtualMachine)
+	if !ok {
+		t.Fatal("the lab doesn't know the VM")
+	}
+	sim.WithLock(vm, func() { sim.Update(vm, []types.PropertyChange{{Name: "config.version", Val: "vmx-99"}}) })
+	w.run(
+		resource.TestStep{
+			PreConfig: func() { w.lab.Fault(lab.Fault{Method: "ImportVApp", Fault: "NoDiskSpace"}) },
+			Config:    copyConfig(""),
+			ExpectError: regexp.MustCompile(
+				`(?s)Unable to Restore Virtual Machine.*not\s+enough\s+space\s+on\s+datastore\s+"LocalDS_0".*Free\s+space`),
+		},
+		resource.TestStep{
+			PreConfig: func() { w.lab.Fault(lab.Fault{Method: "CreateSnapshot_Task", Fault: "NoDiskSpace"}) },
+			Config:    backupConfig + snapshotConfig,
+			ExpectError: regexp.MustCompile(
+				`(?s)Unable to Take Snapshot.*not\s+enough\s+space\s+on\s+datastore\s+"LocalDS_0".*Free\s+space`),
+		},
+		resource.TestStep{Config: strings.ReplaceAll(backupConfig, "web01", "new")},
+		resource.TestStep{
+			Config:      strings.ReplaceAll(copyConfig(""), `"web01"`, `"new"`),
+			PlanOnly:    true,
+			ExpectError: regexp.MustCompile(`(?s)Unable to Plan Restore.*hardware\s+version\s+vmx-99.*Restore\s+to\s+newer\s+hosts`),
+		},
+	)
 	labtest.AssertClean(t, w.lab)
 }
 

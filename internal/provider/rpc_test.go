@@ -95,7 +95,7 @@ func newRPC(t *testing.T, hv hypervisor.Hypervisor, connectError error) *rpc {
 			return hv, connectError
 		},
 		repository: func(_ context.Context, s repositorySettings, _ bool) (*repository.Repository, error) {
-			return nil, fmt.Errorf("open repository %s: %w", s.path, repository.ErrNoRepository)
+			return nil, fmt.Errorf("open repository %s: %w", s.path, repository.ErrNotMade)
 		},
 	}
 	t.Cleanup(func() { p.Close(context.Background()) })

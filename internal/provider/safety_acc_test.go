@@ -13,10 +13,11 @@ import (
 // says reports whether an output holds words in this order, whatever is between them: the CLI breaks lines
 // where it likes.
 func says(out string, words ...string) bool {
+	patterns := make([]string, len(words))
 	for i, w := range words {
-		words[i] = strings.Join(strings.Fields(regexp.QuoteMeta(w)), `[\s│]+`)
+		patterns[i] = strings.Join(strings.Fields(regexp.QuoteMeta(w)), `[\s│]+`)
 	}
-	return regexp.MustCompile(`(?s)` + strings.Join(words, ".*")).MatchString(out)
+	return regexp.MustCompile(`(?s)` + strings.Join(patterns, ".*")).MatchString(out)
 }
 
 // refused runs a command that must fail and say something.
@@ -25,6 +26,17 @@ func (s *workspace) refused(words []string, args ...string) {
 	if out, err := s.run(args...); err == nil || !says(out, words...) {
 		s.w.t.Errorf("%s: %v\n%s\nwant an error that says %q", strings.Join(args, " "), err, out, words)
 	}
+}
+
+// id is the ID of a resource in the state.
+func (s *workspace) id(address string) string {
+	s.w.t.Helper()
+	out := s.must("state", "show", address)
+	found := regexp.MustCompile(`\n    id\s+= "(.*)"`).FindStringSubmatch(out)
+	if found == nil {
+		s.w.t.Fatalf("no ID in:\n%s", out)
+	}
+	return found[1]
 }
 
 // failedStart is a world in which web01 was lost and restored, but could not be started.
@@ -103,8 +115,7 @@ func TestWrongServer(t *testing.T) {
 	s := w.workspace()
 	s.write(w.provider() + backupConfig)
 	s.must("apply", "-auto-approve")
-	id := s.must("state", "show", "vm_backup.b")
-	id = regexp.MustCompile(`\bid\s+= "(.*)"`).FindStringSubmatch(id)[1]
+	id := s.id("vm_backup.b")
 	w.destroyVM("web01")
 	s.write(w.provider() + config + named("before"))
 	s.must("apply", "-auto-approve")
@@ -156,7 +167,7 @@ func TestAnotherRestoreOfTheSame(t *testing.T) {
 	s := w.workspace()
 	s.write(w.provider() + backupConfig)
 	s.must("apply", "-auto-approve")
-	id := regexp.MustCompile(`\bid\s+= "(.*)"`).FindStringSubmatch(s.must("state", "show", "vm_backup.b"))[1]
+	id := s.id("vm_backup.b")
 	w.destroyVM("web01")
 	config := w.provider() + "resource \"vm_restore\" \"r\" {\n  backup_id = \"" + id + "\"\n  on_destroy = \"delete\"\n}\n"
 	first, second := w.workspace(), w.workspace()

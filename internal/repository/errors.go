@@ -22,7 +22,8 @@ var (
 	ErrPassword      = errors.New("wrong repository password") // or a damaged format blob, which looks the same
 	ErrReadOnly      = errors.New("repository can't be written")
 	ErrFull          = errors.New("no space left for the repository")
-	ErrDamaged       = errors.New("repository is damaged") // names the pack or index blob
+	ErrDamaged       = errors.New("repository is damaged")   // names the pack or index blob
+	ErrNotMade       = fmt.Errorf("%w yet", ErrNoRepository) // of Open without Create: with it, one would be made
 	ErrSchemaVersion = errors.New("restore point was written by a newer version")
 	ErrIncomplete    = errors.New("data that the restore point re-uses is gone") // of Commit: take the backup again
 )

@@ -29,7 +29,7 @@ const (
 
 // Open opens the repository at c.Path, or makes it if c.Create is set and there is none.
 //
-// Errors: ErrNoRepository, ErrPassword, ErrDamaged, and ErrReadOnly or ErrFull where the repository
+// Errors: ErrNoRepository (ErrNotMade where one could be made), ErrPassword, ErrDamaged, and ErrReadOnly or ErrFull where the repository
 // had to be made. A repository that can't be written opens, for reading.
 func Open(ctx context.Context, c Config) (*Repository, error) {
 	path, err := filepath.Abs(c.Path)
@@ -57,8 +57,8 @@ func Open(ctx context.Context, c Config) (*Repository, error) {
 func prepare(ctx context.Context, path string, c Config) error {
 	info, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && !c.Create:
-		return fmt.Errorf("%w: the directory doesn't exist", ErrNoRepository)
+	case errors.Is(err, fs.ErrNotExist) && !c.Create, errors.Is(err, syscall.ENOTDIR):
+		return missing(path)
 	case errors.Is(err, fs.ErrNotExist):
 		if err := makeDirectory(path); err != nil {
 			return err
@@ -73,9 +73,24 @@ func prepare(ctx context.Context, path string, c Config) error {
 	case err != nil || found:
 		return err
 	case !c.Create:
-		return fmt.Errorf("%w: the directory has no file %s", ErrNoRepository, formatFile)
+		if _, err := leftovers(path); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: the directory has no file %s", ErrNotMade, formatFile)
 	}
 	return initialize(ctx, path, c.Password.Reveal())
+}
+
+// missing says whether a directory that doesn't exist could be made.
+func missing(path string) error {
+	parent := filepath.Dir(path)
+	switch info, err := os.Stat(parent); {
+	case err != nil:
+		return fmt.Errorf("%w: its parent directory %s doesn't exist", ErrNoRepository, parent)
+	case !info.IsDir():
+		return fmt.Errorf("%w: %s is not a directory", ErrNoRepository, parent)
+	}
+	return fmt.Errorf("%w: the directory doesn't exist", ErrNotMade)
 }
 
 func makeDirectory(path string) error {
@@ -134,32 +149,41 @@ func initialize(ctx context.Context, path, password string) error {
 	return nil
 }
 
-// clearLeftovers removes what an initialization that was killed left behind, and refuses a
-// directory that somebody uses for something else.
+// clearLeftovers removes what an initialization that was killed left behind.
 func clearLeftovers(path string) error {
-	entries, err := os.ReadDir(path)
+	names, err := leftovers(path)
 	if err != nil {
 		return err
 	}
-	var leftovers []string
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(path, name)); err != nil {
+			return writeError(err)
+		}
+	}
+	return nil
+}
+
+// leftovers names what an initialization that was killed left behind in a directory, and refuses one that
+// somebody uses for something else.
+func leftovers(path string) ([]string, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
 	for _, e := range entries {
 		name := e.Name()
 		switch {
 		case name == lockFile, name == ".shards", name == "lost+found":
 		case name == configFile, strings.HasPrefix(name, ".shards.tmp."),
 			strings.HasPrefix(name, configFile+".tmp."), strings.HasPrefix(name, formatFile+".tmp."):
-			leftovers = append(leftovers, name)
+			names = append(names, name)
 		default:
-			return fmt.Errorf("%w: the directory is not empty (it has %q) and has no file %s",
+			return nil, fmt.Errorf("%w: the directory is not empty (it has %q) and has no file %s",
 				ErrNoRepository, name, formatFile)
 		}
 	}
-	for _, name := range leftovers {
-		if err := os.Remove(filepath.Join(path, name)); err != nil {
-			return writeError(err)
-		}
-	}
-	return nil
+	return names, nil
 }
 
 // connect opens an existing repository.

@@ -30,11 +30,13 @@ func TestOpenErrors(t *testing.T) {
 		"wrong password":       {func(c *Config) { c.Password = secret.New("wrong-secret") }, ErrPassword, made.Path},
 		"no password":          {func(c *Config) { c.Password = secret.String{} }, ErrPassword, made.Path},
 		"no path":              {func(c *Config) { c.Path = "" }, ErrNoRepository, "path"},
-		"no directory":         {func(c *Config) { c.Path, c.Create = "/no/such/directory", false }, ErrNoRepository, "/no/such/directory"},
+		"no directory":         {func(c *Config) { c.Path, c.Create = filepath.Join(t.TempDir(), "new"), false }, ErrNotMade, "new"},
+		"no parent, not made":  {func(c *Config) { c.Path, c.Create = "/no/such/directory", false }, ErrNoRepository, "/no/such"},
 		"no parent":            {func(c *Config) { c.Path = "/no/such/directory" }, ErrNoRepository, "/no/such"},
-		"below a file":         {func(c *Config) { c.Path = filepath.Join(c.Path, formatFile, "x") }, nil, formatFile},
+		"below a file":         {func(c *Config) { c.Path = filepath.Join(c.Path, formatFile, "x") }, ErrNoRepository, formatFile},
 		"a file":               {func(c *Config) { c.Path = filepath.Join(c.Path, formatFile) }, ErrNoRepository, formatFile},
-		"empty directory":      {func(c *Config) { c.Path, c.Create = t.TempDir(), false }, ErrNoRepository, formatFile},
+		"empty directory":      {func(c *Config) { c.Path, c.Create = t.TempDir(), false }, ErrNotMade, formatFile},
+		"leftovers":            {func(c *Config) { c.Path, c.Create = directoryWith(t, configFile), false }, ErrNotMade, formatFile},
 		"directory in use":     {func(c *Config) { c.Path = directoryWith(t, "thesis.tex") }, ErrNoRepository, "thesis.tex"},
 		"directory of another": {func(c *Config) { c.Path, c.Create = directoryWith(t, "x"), false }, ErrNoRepository, formatFile},
 	} {
@@ -44,7 +46,9 @@ func TestOpenErrors(t *testing.T) {
 			test.change(&c)
 			before := listFiles(t, c.Path)
 			_, err := Open(t.Context(), c)
-			if err == nil || (test.want != nil && !errors.Is(err, test.want)) || !strings.Contains(err.Error(), test.names) {
+			if err == nil || (test.want != nil && !errors.Is(err, test.want)) ||
+				errors.Is(err, ErrNotMade) != (test.want == ErrNotMade) || //nolint:errorlint // which of the two is expected
+				!strings.Contains(err.Error(), test.names) {
 				t.Errorf("error %v, want %v naming %q", err, test.want, test.names)
 			}
 			if err != nil && (strings.Contains(err.Error(), testPassword) || strings.Contains(err.Error(), "wrong-secret")) {
