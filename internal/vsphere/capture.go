@@ -3,6 +3,7 @@ package vsphere
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"reflect"
@@ -178,6 +179,9 @@ func (c *Client) capture(
 	}
 	if config.Firmware != string(types.GuestOsDescriptorFirmwareTypeEfi) {
 		err = nil // a BIOS VM has nothing in it that the firmware can't do without
+	}
+	if errors.Is(err, hypervisor.ErrLost) { // it is there, and the next attempt may get it
+		return nil, nil, nil, fmt.Errorf("capture NVRAM: %w", err)
 	}
 	if err := warn("NVRAM", err); err != nil {
 		return nil, nil, nil, err

@@ -125,7 +125,18 @@ func TestCapture_names(t *testing.T) {
 func TestCapture_withoutNVRAM(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 4<<20)
-	b.lab.Fault(lab.Fault{Method: "GET /folder", Fault: "drop"})
+	var vm mo.VirtualMachine
+	if err := b.client.properties(t.Context(), vmRef(b.vm.ID), []string{"layoutEx", "config"}, &vm); err != nil {
+		t.Fatal(err)
+	}
+	datacenter := object.NewDatacenter(b.client.vim, types.ManagedObjectReference{Type: "Datacenter", Value: "datacenter-2"})
+	deleted, err := object.NewFileManager(b.client.vim).DeleteDatastoreFile(t.Context(), nvramFile(&vm, vm.Config), datacenter)
+	if err == nil {
+		err = deleted.Wait(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := b.mustBackUp()
 	if len(c.config.Warnings) != 1 || !strings.Contains(c.config.Warnings[0], "NVRAM could not be captured") || c.config.NVRAM != nil {
 		t.Errorf("warnings %q: an EFI VM may not start without its NVRAM", c.config.Warnings)

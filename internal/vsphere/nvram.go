@@ -58,8 +58,18 @@ func (c *Client) folderURL(datacenter, file string) *url.URL {
 // errNoFile: the file isn't there.
 var errNoFile = errors.New("there is no such file")
 
-// readNVRAM fetches the firmware's variables.
+// readNVRAM fetches the firmware's variables. Errors: errNoFile; hypervisor.ErrLost when the server
+// could not be reached or was in trouble, again and again.
 func (c *Client) readNVRAM(ctx context.Context, datacenter, file string) ([]byte, error) {
+	for attempt := 1; ; attempt++ {
+		data, err := c.fetchNVRAM(ctx, datacenter, file)
+		if !errors.Is(err, hypervisor.ErrLost) || attempt == readAttempts || pause(ctx, backoff(attempt)) != nil {
+			return data, err
+		}
+	}
+}
+
+func (c *Client) fetchNVRAM(ctx context.Context, datacenter, file string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.folderURL(datacenter, file).String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
@@ -69,10 +79,12 @@ func (c *Client) readNVRAM(ctx context.Context, datacenter, file string) ([]byte
 		return nil, fmt.Errorf("read %s: %w", file, transferError(ctx, err))
 	}
 	defer func() { _ = res.Body.Close() }()
-	switch res.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound:
+	switch {
+	case res.StatusCode == http.StatusOK:
+	case res.StatusCode == http.StatusNotFound:
 		return nil, fmt.Errorf("read %s: %w", file, errNoFile)
+	case res.StatusCode >= http.StatusInternalServerError:
+		return nil, fmt.Errorf("read %s: %w", file, statusError(res))
 	default:
 		return nil, fmt.Errorf("read %s: the server answered %s", file, res.Status)
 	}

@@ -72,7 +72,8 @@ func TestPointInTime_interrupted(t *testing.T) {
 		{name: "snapshot fails", fault: lab.Fault{Method: "CreateSnapshot_Task", Fault: "NoDiskSpace"}},
 		{name: "snapshot refused", fault: lab.Fault{Method: "CreateSnapshot_Task", Fault: "call:NoPermission"}},
 		{name: "snapshot cancelled", cancelAt: "CreateSnapshotEx_Task"},
-		{name: "NVRAM unreachable", fault: lab.Fault{Method: "GET /folder", Fault: "drop"}, succeeds: true},
+		{name: "NVRAM dropped", fault: lab.Fault{Method: "GET /folder", Fault: "drop"}, succeeds: true},
+		{name: "NVRAM unavailable", fault: lab.Fault{Method: "GET /folder", Fault: "503", Count: readAttempts}, is: hypervisor.ErrLost},
 		{name: "capture cancelled", cancelAt: "GET /folder"},
 		{name: "lease refused", fault: lab.Fault{Method: "ExportSnapshot", Fault: "NoPermission"}},
 		{name: "lease busy", fault: lab.Fault{Method: "ExportSnapshot", Fault: "TaskInProgress"}, succeeds: true},
@@ -96,9 +97,12 @@ func TestPointInTime_interrupted(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, 4<<20, 6<<20)
 			ctx, happened := i.arm(b)
-			_, err := b.backUp(ctx)
+			taken, err := b.backUp(ctx)
 			happened()
 			i.check(b, err)
+			if i.succeeds && err == nil && len(taken.config.NVRAM) == 0 {
+				b.Errorf("the backup has no NVRAM: %q", taken.config.Warnings)
+			}
 			labtest.AssertClean(t, b.lab)
 			// Whatever happened, the next attempt works.
 			b.mustBackUp()
