@@ -33,6 +33,7 @@ type restore struct {
 	rebuild  rebuild
 	vm       types.ManagedObjectReference
 	host     string // for the limits on transfers
+	vmx      string // of the VM, once it is known
 	disks    map[hypervisor.DiskKey]*importedDisk
 	warnings []string
 
@@ -142,8 +143,11 @@ func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfig
 		return err
 	}
 	var vm mo.VirtualMachine
-	if err := r.client.properties(ctx, r.vm, []string{"runtime.host"}, &vm); err != nil {
+	if err := r.client.properties(ctx, r.vm, []string{"runtime.host", "config.files"}, &vm); err != nil {
 		return err
+	}
+	if vm.Config != nil {
+		r.vmx = vm.Config.Files.VmPathName
 	}
 	if vm.Runtime.Host != nil {
 		r.host = vm.Runtime.Host.Value

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,15 +40,16 @@ func (r *restore) remove(ctx context.Context) error {
 	if ref.Value == "" {
 		return nil // without a VM there is no directory of ours
 	}
-	if err := r.client.destroyHeld(ctx, hypervisor.VMID(ref.Value)); err != nil {
+	destroyed, err := r.client.destroyHeld(ctx, hypervisor.VMID(ref.Value))
+	if err != nil {
 		return fmt.Errorf("%q was left behind in %s: %w", r.rebuild.name, r.place.folderPath, err)
 	}
-	if r.place.directory == "" {
-		return nil
-	}
-	store := r.place.stores[r.place.home]
-	if err := r.client.deleteDirectory(ctx, r.place.datacenter, store, r.place.directory); err != nil {
-		return fmt.Errorf("the directory %s was left behind: %w", joinPath(r.place.home, r.place.directory), err)
+	// Where the server has undone the import, the directory may be somebody else's by now.
+	datastore, file := splitPath(r.vmx) // the server may have chosen another directory than was asked for
+	if store, ok := r.place.stores[datastore]; ok && destroyed && path.Dir(file) != "." && !keepsObjects(store) {
+		if err := r.client.deleteDirectory(ctx, r.place.datacenter, store, path.Dir(file)); err != nil {
+			return fmt.Errorf("the directory %s was left behind: %w", joinPath(datastore, path.Dir(file)), err)
+		}
 	}
 	return nil
 }
@@ -82,8 +84,11 @@ func (c *Client) readMarker(ctx context.Context, ref types.ManagedObjectReferenc
 	return optionValue(vm.Config.ExtraConfig, markerKey), nil
 }
 
+// debris are the extensions of files that a VM in the making may leave in its directory.
+var debris = []string{".nvram", ".log", ".hlog", ".vmsd", ".vmxf", ".vswp"}
+
 // deleteDirectory removes what a destroyed VM left in its directory. One that isn't there is no error. One
-// that holds a VM belongs to somebody who came since.
+// that holds anything else belongs to somebody who came since.
 func (c *Client) deleteDirectory(
 	ctx context.Context, datacenter lineage, store mo.Datastore, directory string,
 ) error {
@@ -91,12 +96,18 @@ func (c *Client) deleteDirectory(
 	if dc == nil || store.Browser.Value == "" {
 		return nil
 	}
-	files, err := c.searchDatastore(ctx, store, directory, "*.vmx")
-	if errors.Is(err, errNoFile) || len(files) > 0 {
+	files, err := c.searchDatastore(ctx, store, directory, "*")
+	if errors.Is(err, errNoFile) {
 		return nil
 	}
 	if err != nil {
 		return err
+	}
+	for _, file := range files {
+		if !slices.Contains(debris, path.Ext(file)) {
+			c.log.WarnContext(ctx, "leaving a directory that holds files of others", "directory", directory, "file", file)
+			return nil
+		}
 	}
 	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 		res, err := methods.DeleteDatastoreFile_Task(ctx, c.vim, &types.DeleteDatastoreFile_Task{
@@ -136,7 +147,7 @@ func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID strin
 		if marker != runID || !abandoned(runID) {
 			continue
 		}
-		err = c.destroyMade(ctx, ref, c.DestroyVM)
+		err = c.destroyMade(ctx, ref, c.destroy)
 		if fault.Is(err, &types.InvalidState{}) { // held by a lease until that expires
 			c.log.InfoContext(ctx, "the server still holds what a killed restore left", "vm", unescapeName(name))
 			continue
@@ -155,7 +166,7 @@ func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID strin
 
 // destroyMade removes a VM in the making and its directory, which bears the name of the finished VM.
 func (c *Client) destroyMade(
-	ctx context.Context, ref types.ManagedObjectReference, destroy func(context.Context, hypervisor.VMID) error,
+	ctx context.Context, ref types.ManagedObjectReference, destroy func(context.Context, hypervisor.VMID) (bool, error),
 ) error {
 	var vm mo.VirtualMachine
 	if err := c.properties(ctx, ref, []string{"config.files.vmPathName", "datastore"}, &vm); err != nil {
@@ -172,10 +183,11 @@ func (c *Client) destroyMade(
 	if err != nil {
 		return err
 	}
-	if err := destroy(ctx, hypervisor.VMID(ref.Value)); err != nil {
+	destroyed, err := destroy(ctx, hypervisor.VMID(ref.Value))
+	if err != nil {
 		return err
 	}
-	if vm.Config == nil {
+	if vm.Config == nil || !destroyed {
 		return nil
 	}
 	datastore, file := splitPath(vm.Config.Files.VmPathName)
@@ -191,28 +203,34 @@ const heldTimeout = 6 * time.Minute
 
 // destroyHeld destroys a VM that may be held by the lease of a client that was killed. Nobody but that
 // client can end the lease; when it expires, the server removes the VM by itself.
-func (c *Client) destroyHeld(ctx context.Context, id hypervisor.VMID) error {
+func (c *Client) destroyHeld(ctx context.Context, id hypervisor.VMID) (destroyed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, heldTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		err := c.DestroyVM(ctx, id)
+		destroyed, err = c.destroy(ctx, id)
 		if err == nil || !fault.Is(err, &types.InvalidState{}) || pause(ctx, backoff(attempt)) != nil {
-			return err
+			return destroyed, err
 		}
 	}
 }
 
 // DestroyVM implements hypervisor.Restorer.
 func (c *Client) DestroyVM(ctx context.Context, id hypervisor.VMID) error {
+	_, err := c.destroy(ctx, id)
+	return err
+}
+
+// destroy tells whether there was a VM to destroy, and it is certain that nobody else did.
+func (c *Client) destroy(ctx context.Context, id hypervisor.VMID) (destroyed bool, err error) {
 	if err := c.PowerOff(ctx, id); err != nil {
 		if vmGone(err) {
-			return nil
+			return false, nil
 		}
-		return fmt.Errorf("destroy %s: %w", id, err)
+		return false, fmt.Errorf("destroy %s: %w", id, err)
 	}
 	unlock, err := c.lockVM(ctx, id)
 	if err != nil {
-		return fmt.Errorf("destroy %s: %w", id, err)
+		return false, fmt.Errorf("destroy %s: %w", id, err)
 	}
 	defer unlock()
 	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
@@ -223,14 +241,14 @@ func (c *Client) DestroyVM(ctx context.Context, id hypervisor.VMID) error {
 		return object.NewTask(c.vim, res.Returnval), nil
 	})
 	if err == nil {
-		return nil
+		return true, nil
 	}
 	if isAmbiguous(err) {
 		var vm mo.VirtualMachine
 		err = errors.Join(withoutURL(err), c.properties(ctx, vmRef(id), []string{"name"}, &vm))
 	}
 	if vmGone(err) {
-		return nil
+		return false, nil
 	}
-	return fmt.Errorf("destroy %s: %w", id, err)
+	return false, fmt.Errorf("destroy %s: %w", id, err)
 }
