@@ -75,8 +75,12 @@ func (c *Client) OpenPointInTime(
 	return nil, fmt.Errorf("open point in time of %q: %w", vm.Name, err)
 }
 
-// leftSnapshot names a temporary snapshot that could not be removed.
+// leftSnapshot names what is left of a temporary snapshot that could not be removed.
 func leftSnapshot(name string, id hypervisor.SnapshotID, vm string, err error) error {
+	if errors.Is(err, hypervisor.ErrConsolidationNeeded) {
+		return fmt.Errorf("the temporary snapshot %q (%s) of %q was removed, its delta disks were left behind, "+
+			"consolidate the VM's disks: %w", name, id, vm, err)
+	}
 	return fmt.Errorf("the temporary snapshot %q (%s) of %q was left behind: %w", name, id, vm, err)
 }
 
