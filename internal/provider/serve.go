@@ -11,9 +11,9 @@ import (
 // Address is where the provider is in the registry.
 const Address = "registry.terraform.io/terraform-vm/vm"
 
-// logoutTimeout is short of the two seconds after which Terraform kills a provider that it has told
+// closeTimeout is short of the two seconds after which Terraform kills a provider that it has told
 // to end.
-const logoutTimeout = 1500 * time.Millisecond
+const closeTimeout = 1500 * time.Millisecond
 
 // Serve serves the provider to the Terraform that started the process, until Terraform ends it.
 func Serve(ctx context.Context, version string, debug bool) error {
@@ -22,7 +22,7 @@ func Serve(ctx context.Context, version string, debug bool) error {
 		Address: Address,
 		Debug:   debug,
 	})
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTimeout)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	p.Close(closing)
 	return err

@@ -139,7 +139,7 @@ func sessionOf(data any, diags *diag.Diagnostics) *session {
 	return s
 }
 
-// end closes what was opened: the repository first, whose locks hold up others, and then the connection,
+// end closes what was opened: the repository first, whose files would stay, and then the connection,
 // which a server ends by itself in time. It doesn't wait for a connection that is being made.
 func (s *session) end(ctx context.Context) {
 	if repo, ok := s.repo.peek(); ok {
@@ -169,9 +169,11 @@ func (s *sessions) add(one *session) {
 func (s *sessions) end(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var ending sync.WaitGroup // at the same time: they share one deadline
 	for _, one := range s.all {
-		one.end(ctx)
+		ending.Go(func() { one.end(ctx) })
 	}
+	ending.Wait()
 	s.all = nil
 }
 

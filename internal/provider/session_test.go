@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 	"github.com/hashicorp/terraform-plugin-log/tflogtest"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
@@ -181,5 +184,44 @@ func TestLogHandler(t *testing.T) {
 		if got := entries[0][name]; got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
+	}
+}
+
+// A lastHypervisor notes whether the repository was closed before it is.
+type lastHypervisor struct {
+	fakeHypervisor
+	temp         string // where an open repository has a directory
+	closed, late bool
+}
+
+func (h *lastHypervisor) Close(context.Context) error {
+	entries, err := os.ReadDir(h.temp)
+	h.closed, h.late = true, len(entries) == 0
+	return err
+}
+
+// The repository is closed first, and then the connection.
+func TestSessionEnd(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	repo, err := repository.Open(t.Context(), repository.Config{
+		Path: filepath.Join(t.TempDir(), "backups"), Password: secret.New(repositoryPassword), Create: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hv := &lastHypervisor{temp: temp}
+	s := newSession(settings{vsphere: &vsphereSettings{}, repository: &repositorySettings{}}, backends{
+		hypervisor: func(context.Context, settings, *slog.Logger) (hypervisor.Hypervisor, error) { return hv, nil },
+		repository: func(context.Context, repositorySettings, bool) (*repository.Repository, error) { return repo, nil },
+	}, "test")
+	var all sessions
+	all.add(s)
+	if _, err := s.backups(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all.end(t.Context())
+	if !hv.closed || !hv.late {
+		t.Errorf("connection closed: %v, after the repository: %v", hv.closed, hv.late)
 	}
 }

@@ -1,0 +1,272 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
+)
+
+// loseIt takes a backup of web01 and destroys the VM.
+func (s *workspace) loseIt() {
+	s.w.t.Helper()
+	s.write(s.w.provider() + backupConfig)
+	s.must("apply", "-auto-approve")
+	s.w.destroyVM("web01")
+}
+
+// committing is, in place of a method, the moment at which a repository's first data is written: with a disk
+// this small that is when the backup is committed.
+const committing = "commit"
+
+// TestInterrupt presses Ctrl-C in the middle of every phase: nothing is left behind, and the next
+// apply succeeds.
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		method string
+		config string
+		lose   bool // the VM is lost before
+		stays  bool // the VM is complete by then, and stays
+	}{
+		"snapshot":             {method: "CreateSnapshot_Task", config: snapshotConfig},
+		"backup's snapshot":    {method: "CreateSnapshot_Task", config: backupConfig},
+		"backup's transfer":    {method: "GET /nfc", config: backupConfig},
+		"backup's commit":      {method: committing, config: backupConfig},
+		"backup's clean-up":    {method: "RemoveSnapshot_Task", config: backupConfig},
+		"restore's lease":      {method: "ImportVApp", config: restoreConfig, lose: true},
+		"restore's transfer":   {method: "POST /nfc", config: restoreConfig, lose: true},
+		"restore's lease, end": {method: "HttpNfcLeaseComplete", config: restoreConfig, lose: true},
+		"restore's firmware":   {method: "PUT /folder", config: restoreConfig, lose: true},
+		"restore's completion": {method: "ReconfigVM_Task", config: restoreConfig, lose: true},
+		"restore's start":      {method: "PowerOnVM_Task", config: restoreConfig, lose: true, stays: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			s := w.workspace()
+			vms := 1
+			if c.lose {
+				s.loseIt()
+			}
+			if c.lose && !c.stays {
+				vms = 0
+			}
+			s.write(w.provider() + c.config)
+			if c.method != committing {
+				w.lab.Fault(lab.Fault{Method: c.method, Delay: time.Second}) // time for the signal to arrive
+			}
+			out := s.signal(c.method, func(cmd *exec.Cmd) error { return cmd.Process.Signal(os.Interrupt) })
+			if !strings.Contains(out, "nterrupt") {
+				t.Errorf("nothing was interrupted:\n%s", out)
+			}
+			s.consistent()
+			if c.config == snapshotConfig {
+				s.must("destroy", "-auto-approve") // what was taken is in the state
+			}
+			labtest.AssertClean(t, w.lab)
+			if n := len(w.lab.Status().VMs); n != vms && !strings.Contains(out, "Creation complete") {
+				t.Errorf("%d VMs, want %d:\n%s", n, vms, out)
+			}
+			s.recovers()
+		})
+	}
+}
+
+// consistent compares the backups in the repository with those in the state.
+func (s *workspace) consistent() {
+	t := s.w.t
+	t.Helper()
+	want := strings.Count(s.must("state", "list"), "vm_backup.")
+	repo, err := repository.Open(t.Context(), repository.Config{Path: s.w.repo, Password: secret.New(repositoryPassword)})
+	if errors.Is(err, repository.ErrNoRepository) && want == 0 {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	points, err := repo.List(t.Context(), repository.Filter{})
+	if err := errors.Join(err, repo.Close(t.Context())); err != nil || len(points) != want {
+		t.Errorf("the repository lists %d backups, %v; %d are in the state", len(points), err, want)
+	}
+}
+
+// recovers applies: that succeeds, and leaves nothing to do.
+func (s *workspace) recovers() {
+	t := s.w.t
+	t.Helper()
+	s.must("apply", "-auto-approve")
+	if out := s.must("plan"); !strings.Contains(out, "No changes") {
+		t.Errorf("the second plan isn't empty:\n%s", out)
+	}
+	s.consistent()
+}
+
+// reached returns a channel that holds a value as soon as a method of the lab is called, or a backup is
+// committed.
+func (s *workspace) reached(method string) <-chan struct{} {
+	t := s.w.t
+	t.Helper()
+	reached := make(chan struct{}, 1)
+	hit := func() {
+		select {
+		case reached <- struct{}{}:
+		default:
+		}
+	}
+	if method == committing {
+		done := make(chan struct{})
+		t.Cleanup(func() { close(done) })
+		go func() {
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for {
+				if packs, _ := filepath.Glob(filepath.Join(s.w.repo, "p*")); len(packs) > 0 { // the pattern is valid
+					hit()
+					return
+				}
+				select {
+				case <-tick.C:
+				case <-done:
+					return
+				}
+			}
+		}()
+		return reached
+	}
+	for _, m := range []string{method, strings.Replace(method, "Snapshot_Task", "SnapshotEx_Task", 1)} {
+		s.w.lab.OnCall(m, func(context.Context) { hit() })
+	}
+	return reached
+}
+
+// signal applies, and does something to the command when a method of the lab is called.
+func (s *workspace) signal(method string, send func(*exec.Cmd) error) string {
+	t := s.w.t
+	t.Helper()
+	cmd := s.command("apply", "-auto-approve")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	reached := s.reached(method)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	var err error
+	select {
+	case <-reached:
+		if err := send(cmd); err != nil {
+			t.Error(err)
+		}
+		err = <-ended
+	case err = <-ended:
+		t.Fatalf("it ended before %s: %v\n%s", method, err, out.String())
+	}
+	s.w.lab.OnCall(method, nil)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// TestKill kills the provider's process, which can't clean up then: the next apply does.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		method string
+		config string
+		lose   bool
+	}{
+		"backup":  {method: "GET /nfc", config: backupConfig},
+		"restore": {method: "POST /nfc", config: restoreConfig, lose: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorldWith(t, lab.Options{LeaseTimeout: 8 * time.Second})
+			s := w.workspace()
+			if c.lose {
+				s.loseIt()
+			}
+			s.write(w.provider() + c.config)
+			w.lab.Fault(lab.Fault{Method: c.method, Fault: "hang"})
+			out := s.signal(c.method, func(*exec.Cmd) error {
+				text, err := os.ReadFile(filepath.Join(s.dir, "pid"))
+				if err != nil {
+					return err
+				}
+				pid, err := strconv.Atoi(string(text))
+				if err != nil {
+					return err
+				}
+				return syscall.Kill(pid, syscall.SIGKILL)
+			})
+			if !says(out, "Error:", "plugin") {
+				t.Errorf("the provider wasn't killed:\n%s", out)
+			}
+			status := w.lab.Status()
+			if len(status.Leases) == 0 && len(status.VMs) == 1 && len(status.VMs[0].Snapshots) == 0 {
+				t.Error("nothing was left behind: it was killed too early or too late")
+			}
+			s.consistent()
+			s.recovers()
+			labtest.AssertClean(t, w.lab)
+			if vms := w.lab.Status().VMs; len(vms) != 1 || vms[0].Name != "web01" {
+				t.Errorf("%d VMs, the first is %s", len(vms), vms[0].Name)
+			}
+		})
+	}
+}
+
+// TestLostConnection breaks connections in the middle: nothing is left behind, and the next apply succeeds.
+func TestLostConnection(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault lab.Fault
+		lose  bool
+		words []string
+		held  bool // by the server, which alone knows of the lease, until that expires
+	}{
+		"export":        {lab.Fault{Method: "GET /nfc", Fault: "drop"}, false, []string{"Unable to Take Backup", "connection lost", "Apply again"}, false},
+		"export, cut":   {lab.Fault{Method: "GET /nfc", Fault: "truncate"}, false, []string{"Unable to Take Backup"}, false},
+		"export, lease": {lab.Fault{Method: "ExportSnapshot", Fault: "lost"}, false, []string{"Unable to Take Backup"}, false},
+		"import":        {lab.Fault{Method: "POST /nfc", Fault: "drop"}, true, []string{"Unable to Restore Virtual Machine", "connection lost", "Apply again"}, false},
+		"import, lease": {lab.Fault{Method: "ImportVApp", Fault: "lost"}, true, []string{"Unable to Restore Virtual Machine"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorldWith(t, lab.Options{LeaseTimeout: 8 * time.Second})
+			s := w.workspace()
+			config, vms := backupConfig, 1
+			if c.lose {
+				s.loseIt()
+				config, vms = restoreConfig, 0
+			}
+			s.write(w.provider() + config)
+			w.lab.Fault(c.fault)
+			s.refused(c.words, "apply", "-auto-approve")
+			s.consistent()
+			if !c.held {
+				labtest.AssertClean(t, w.lab)
+				if n := len(w.lab.Status().VMs); n != vms {
+					t.Errorf("%d VMs, want %d", n, vms)
+				}
+			}
+			s.recovers()
+			labtest.AssertClean(t, w.lab)
+		})
+	}
+}
