@@ -47,9 +47,10 @@ var vendors = map[string][]string{
 	"github.com/kopia/kopia":                 {"internal/repository"},
 }
 
-// vendorTests are packages whose tests alone may know a vendor's module.
+// vendorTests are packages whose tests alone may know a vendor's module: to talk to a lab as another
+// client would, and to put things into its inventory that no client can.
 var vendorTests = map[string][]string{
-	"github.com/vmware/govmomi": {"cmd/vm-lab", "internal/lab/labtest"},
+	"github.com/vmware/govmomi": {"cmd/vm-lab", "internal/lab/labtest", "internal/provider"},
 }
 
 // testOnly are packages that only tests may import, apart from those named here.
