@@ -39,8 +39,7 @@ func (r *restoreResource) Schema(ctx context.Context, _ resource.SchemaRequest, 
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "A virtual machine that is built from a backup. It can be started only when all of its disks " +
 			"are written and verified; a restore that fails leaves nothing. If the virtual machine is destroyed later, " +
-			"the next plan restores it again. To have it restored anew, use `terraform apply -replace`: `terraform taint` " +
-			"hides from the provider that its own virtual machine is in the way.",
+			"the next plan restores it again.",
 		Attributes: attributes,
 		Blocks: map[string]schema.Block{"timeouts": timeouts.Block(ctx, timeouts.Opts{
 			Create: true, Read: true, Update: true, Delete: true,
@@ -75,7 +74,8 @@ func restoreArguments() map[string]schema.Attribute {
 			Optional: true,
 		},
 		"triggers": schema.MapAttribute{
-			MarkdownDescription: "Any values. A change of one restores anew.",
+			MarkdownDescription: "Any values. A change of one restores anew, as does `terraform apply -replace`. After `terraform " +
+				"taint` the plan is refused: the provider isn't told that the virtual machine in the way is its own.",
 			Optional:            true,
 			ElementType:         types.StringType,
 			PlanModifiers:       []planmodifier.Map{mapplanmodifier.RequiresReplace()},

@@ -173,6 +173,7 @@ func TestAnotherRestoreOfTheSame(t *testing.T) {
 	first, second := w.workspace(), w.workspace()
 	first.write(config)
 	first.must("apply", "-auto-approve")
+	first.must("apply", "-auto-approve", "-replace=vm_restore.r") // its own VM makes way
 	// A new resource isn't let in by what another one would delete.
 	first.write(strings.Replace(config, `"r"`, `"new"`, 1))
 	first.refused([]string{"Unable to Plan Restore", "in use by"}, "plan")
