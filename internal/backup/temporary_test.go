@@ -307,9 +307,9 @@ func TestTake_cancelledInCommit(t *testing.T) {
 	m := New(hv, repo, slog.New(slog.DiscardHandler), time.Now, "1")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	real, closed := m.newWriter, 0
+	newWriter, closed := m.newWriter, 0
 	m.newWriter = func(ctx context.Context) (writer, error) {
-		w, err := real(ctx)
+		w, err := newWriter(ctx)
 		return cancellingWriter{failingWriter{writer: w, closed: &closed}, cancel}, err
 	}
 	_, err := m.Take(ctx, Request{VM: "web"})

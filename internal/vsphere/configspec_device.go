@@ -31,7 +31,7 @@ func newDevices(
 		label := deviceLabel(device)
 		spec := &types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationAdd, Device: device}
 		var warning string
-		kept := true
+		var kept bool
 		switch d := device.(type) {
 		case types.BaseVirtualController:
 			kept = !defaultDevice(device)

@@ -121,14 +121,14 @@ func testRebuild(identity hypervisor.Identity) rebuild {
 }
 
 // byKey finds a device to add by its captured key.
-func byKey(spec types.VirtualMachineConfigSpec, key int32) (types.BaseVirtualDevice, *types.VirtualDeviceConfigSpec) {
+func byKey(spec types.VirtualMachineConfigSpec, key int32) types.BaseVirtualDevice {
 	for _, c := range spec.DeviceChange {
 		s := c.GetVirtualDeviceConfigSpec()
 		if s.Device.GetVirtualDevice().Key == -key {
-			return s.Device, s
+			return s.Device
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 func TestCreationSpec(t *testing.T) {
@@ -197,16 +197,16 @@ func TestCreationSpec_devices(t *testing.T) {
 		t.Errorf("devices %v, want %v", keys, want)
 	}
 	for key, want := range map[int32]int32{2016: -1001, 32000: -31000, 4000: 100, 3000: 200, 3002: 201, 8000: 400, 9001: 400} {
-		if d, _ := byKey(spec, key); d.GetVirtualDevice().ControllerKey != want {
+		if d := byKey(spec, key); d.GetVirtualDevice().ControllerKey != want {
 			t.Errorf("device %d is on controller %d, want %d", key, d.GetVirtualDevice().ControllerKey, want)
 		}
 	}
 	for key, want := range map[int32]int32{2016: 0, 32000: 2, 4000: 7, 4001: 8} {
-		if d, _ := byKey(spec, key); *d.GetVirtualDevice().UnitNumber != want {
+		if d := byKey(spec, key); *d.GetVirtualDevice().UnitNumber != want {
 			t.Errorf("device %d has unit %d, want %d", key, *d.GetVirtualDevice().UnitNumber, want)
 		}
 	}
-	d, _ := byKey(spec, 2016)
+	d := byKey(spec, 2016)
 	disk, ok := d.(*types.VirtualDisk)
 	if !ok {
 		t.Fatalf("device 2016 is %T", d)
@@ -278,9 +278,9 @@ func TestCreationSpec_identity(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			disk, _ := byKey(spec, 2016)
-			first, _ := byKey(spec, 4000)
-			second, _ := byKey(spec, 4001)
+			disk := byKey(spec, 2016)
+			first := byKey(spec, 4000)
+			second := byKey(spec, 4001)
 			one, ok1 := first.(types.BaseVirtualEthernetCard)
 			two, ok2 := second.(types.BaseVirtualEthernetCard)
 			if !ok1 || !ok2 {
@@ -308,7 +308,7 @@ func TestCreationSpec_disconnect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, _ := byKey(spec, 4000)
+	d := byKey(spec, 4000)
 	if c := d.GetVirtualDevice().Connectable; c.StartConnected || c.Connected || c.Status != "" || !c.AllowGuestControl {
 		t.Errorf("connectable %+v", c)
 	}

@@ -80,7 +80,7 @@ func (c *Client) openLease(ctx context.Context, ref types.ManagedObjectReference
 	l.entity = info.Entity
 	// The lease outlives the call that opens it.
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	go l.renew(time.Duration(info.LeaseTimeout) * time.Second)
+	go l.renew(time.Duration(info.LeaseTimeout) * time.Second) //nolint:contextcheck // it has the lease's own
 	return l, nil
 }
 

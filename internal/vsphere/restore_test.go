@@ -85,15 +85,6 @@ func (m *memoryDisk) Extents(ctx context.Context, yield func(int64, []byte) erro
 	return nil
 }
 
-// bytes is the whole disk.
-func (m *memoryDisk) bytes() []byte {
-	out := make([]byte, m.capacity)
-	for _, e := range m.extents {
-		copy(out[e.offset:], e.data)
-	}
-	return out
-}
-
 func readSource(ctx context.Context, src disk.Source) (*memoryDisk, error) {
 	m := &memoryDisk{capacity: src.Capacity()}
 	err := src.Extents(ctx, func(offset int64, data []byte) error {

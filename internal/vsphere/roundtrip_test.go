@@ -252,10 +252,10 @@ func leaves(t *testing.T, vm lab.VMStatus) map[string]string {
 			for i, child := range v {
 				name := fmt.Sprint(i)
 				if m, ok := child.(map[string]any); ok {
-					switch {
-					case path == "/hardware/device":
+					switch path {
+					case "/hardware/device":
 						name = fmt.Sprintf("%v-%v-%v", m["_typeName"], m["busNumber"], m["unitNumber"])
-					case path == "/extraConfig":
+					case "/extraConfig":
 						name = fmt.Sprint(m["key"])
 					}
 				}
