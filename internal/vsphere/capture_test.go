@@ -320,68 +320,6 @@ func TestReadNVRAM_missing(t *testing.T) {
 	}
 }
 
-func TestRestore_abortAfterUpload(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, 4<<20)
-	c := b.mustBackUp()
-	r, err := b.client.StartRestore(t.Context(), hypervisor.RestoreSpec{
-		Config: c.config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for key, d := range c.disks {
-		if err := r.WriteDisk(t.Context(), key, d); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// What the server didn't make, it doesn't remove.
-	if err := b.client.writeNVRAM(t.Context(), "DC0", "[LocalDS_0] copy/vmware.log", []byte("log")); err != nil {
-		t.Fatal(err)
-	}
-	b.lab.Fault(lab.Fault{Method: "ReconfigVM_Task", Fault: "InvalidDeviceSpec"})
-	if _, _, err := r.Commit(t.Context()); err == nil {
-		t.Error("the commit succeeded")
-	}
-	if err := r.Abort(t.Context()); err != nil {
-		t.Error(err)
-	}
-	for _, f := range b.lab.Status().Files {
-		if strings.HasPrefix(f.Name, "[LocalDS_0] copy") {
-			t.Errorf("%s is left", f.Name)
-		}
-	}
-	labtest.AssertClean(t, b.lab)
-}
-
-func TestDeleteDirectory_taken(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, 4<<20)
-	var vm mo.VirtualMachine
-	if err := b.client.properties(t.Context(), vmRef(b.vm.ID), []string{"datastore"}, &vm); err != nil {
-		t.Fatal(err)
-	}
-	stores, err := b.client.stores(t.Context(), vm.Datastore)
-	if err != nil {
-		t.Fatal(err)
-	}
-	line, err := b.client.ancestors(t.Context(), vmRef(b.vm.ID))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, directory := range []string{benchVM, "none"} {
-		if err := b.client.deleteDirectory(t.Context(), line, stores["LocalDS_0"], directory); err != nil {
-			t.Errorf("%s: %v", directory, err)
-		}
-	}
-	b.sameBytes(benchVM, 0, b.raw[0])
-	if err := b.client.PowerOff(t.Context(), b.vm.ID); err != nil {
-		t.Error(err)
-	}
-	if err := b.client.PowerOn(t.Context(), b.vm.ID); err != nil {
-		t.Errorf("the VM in the directory is damaged: %v", err)
-	}
-}
-
 func TestRestore_otherHost(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 4<<20)
