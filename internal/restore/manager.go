@@ -2,12 +2,10 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
@@ -44,17 +42,4 @@ func (m *Manager) Check(ctx context.Context, r Request) (warnings []string, err 
 		return warnings, fmt.Errorf("restore %q from %s: %w", j.name(), r.BackupID, err)
 	}
 	return warnings, nil
-}
-
-// Destroy powers a VM off and removes it with its disks. A VM that is gone is no error.
-func (m *Manager) Destroy(ctx context.Context, instanceUUID string) error {
-	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
-	if err == nil {
-		err = m.hv.DestroyVM(ctx, vm.ID)
-	}
-	var gone *hypervisor.VMNotFoundError
-	if err != nil && !errors.As(err, &gone) {
-		return fmt.Errorf("destroy VM %s: %w", instanceUUID, err)
-	}
-	return nil
 }

@@ -180,11 +180,8 @@ func TestRestore_copy(t *testing.T) {
 		if network, connected := s.hv.Network(vm.ID); network != "net2" || connected != (connect != nil) {
 			t.Errorf("network %q, connected: %v", network, connected)
 		}
-		if err := s.m.Destroy(t.Context(), vm.InstanceUUID); err != nil {
+		if err := s.hv.DestroyVM(t.Context(), vm.ID); err != nil {
 			t.Error(err)
-		}
-		if err := s.m.Destroy(t.Context(), vm.InstanceUUID); err != nil {
-			t.Errorf("destroy what is gone: %v", err)
 		}
 	}
 	s.wantDisks(t, s.vm.ID)
@@ -261,21 +258,5 @@ func TestRestore_withoutExcluded(t *testing.T) {
 	if w := restored.Warnings; len(restored.Disks) != 1 || len(w) != 2 || !strings.Contains(w[0], "Hard disk 2") ||
 		w[0] != "when the backup was taken: "+result.Warnings[0] || !strings.Contains(w[1], "Hard disk 2") {
 		t.Errorf("disks %+v, warnings %q", restored.Disks, w)
-	}
-}
-
-func TestDestroy_fails(t *testing.T) {
-	t.Parallel()
-	for _, at := range []hypervisortest.Point{hypervisortest.BeforeVMByInstanceUUID, hypervisortest.BeforeDestroyVM} {
-		hv := hypervisortest.NewFake(t)
-		vm := hv.AddVM(hypervisortest.VMSpec{Name: "web"})
-		hv.Fail(hypervisortest.Fault{At: at, Err: errBroken})
-		m := restore.New(hv, nil, slog.New(slog.DiscardHandler), time.Now)
-		if err := m.Destroy(t.Context(), vm.InstanceUUID); !errors.Is(err, errBroken) {
-			t.Errorf("%s: %v", at, err)
-		}
-		if err := m.Destroy(t.Context(), vm.InstanceUUID); err != nil || hv.VMs() != 0 {
-			t.Errorf("%s, second attempt: %v", at, err)
-		}
 	}
 }
