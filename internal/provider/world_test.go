@@ -158,7 +158,17 @@ func (w *world) runAs(steps ...resource.TestStep) {
 
 // provider is a provider block. Everything but the certificate comes from the environment.
 func (w *world) provider() string {
-	return fmt.Sprintf("provider \"vm\" {\n  vsphere = {\n    thumbprint = %q\n  }\n  repository = {}\n}\n", w.lab.Fingerprint())
+	return providerSource() + fmt.Sprintf("provider \"vm\" {\n  vsphere = {\n    thumbprint = %q\n  }\n  repository = {}\n}\n", w.lab.Fingerprint())
+}
+
+// providerSource names the provider's source where the CLI would not find it without: OpenTofu looks for a
+// provider without a source under another name than the one the tests serve.
+func providerSource() string {
+	namespace := os.Getenv("TF_ACC_PROVIDER_NAMESPACE")
+	if namespace == "" {
+		return ""
+	}
+	return "terraform {\n  required_providers {\n    vm = {\n      source = \"" + namespace + "/vm\"\n    }\n  }\n}\n"
 }
 
 // client connects to the lab as somebody else than Terraform.
