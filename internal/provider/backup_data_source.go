@@ -87,12 +87,7 @@ func (d *backupDataSource) Read(ctx context.Context, req datasource.ReadRequest,
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
 	op := operation{verb: "Find", noun: "Backup", paths: map[argument]path.Path{argVM: path.Root("vm")}}
-	repo, err := d.session.repository(ctx, false)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	points, err := d.session.listBackups(ctx, repo, f)
+	repo, points, err := d.session.listBackups(ctx, f)
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 		return

@@ -77,18 +77,29 @@ func timeOf(value types.String) time.Time {
 	return t
 }
 
-// listBackups lists what a filter selects, newest first. A reference that matches no backup as it is
-// written may be one that only the hypervisor can resolve, such as vm-42.
+// listBackups opens the repository and lists what a filter selects, newest first. A reference that matches no
+// backup as it is written may be one that only the hypervisor can resolve, such as vm-42.
 func (s *session) listBackups(
+	ctx context.Context, f repository.Filter,
+) (*repository.Repository, []repository.RestorePoint, error) {
+	repo, err := s.repository(ctx, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	points, err := repo.List(ctx, f)
+	if err == nil && len(points) == 0 && f.VM != "" {
+		points, err = s.listBackupsOf(ctx, repo, f)
+	}
+	return repo, points, err
+}
+
+// listBackupsOf is listBackups with what the hypervisor knows the VM by.
+func (s *session) listBackupsOf(
 	ctx context.Context, repo *repository.Repository, f repository.Filter,
 ) ([]repository.RestorePoint, error) {
-	points, err := repo.List(ctx, f)
-	if err != nil || len(points) > 0 || f.VM == "" {
-		return points, err
-	}
 	hv, err := s.hypervisor(ctx)
 	if errors.Is(err, errNoHypervisor) || stillUnknown(err) {
-		return points, nil
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err
@@ -97,11 +108,11 @@ func (s *session) listBackups(
 	var notFound *hypervisor.VMNotFoundError
 	switch {
 	case errors.As(err, &notFound):
-		return points, nil
+		return nil, nil
 	case err != nil:
 		return nil, err
 	case strings.EqualFold(vm.InstanceUUID, f.VM):
-		return points, nil
+		return nil, nil
 	}
 	f.VM = vm.InstanceUUID
 	return repo.List(ctx, f)

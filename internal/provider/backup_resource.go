@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
@@ -86,14 +87,12 @@ func (r *backupResource) planCreate(ctx context.Context, plan backupModel, diags
 func (r *backupResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	var plan backupModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
-	timeout, diags := plan.Timeouts.Create(ctx, backupCreateTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, plan.Timeouts, timeouts.Value.Create, backupCreateTimeout, &resp.Diagnostics)
+	defer cancel()
 	request := plan.request(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := backupOperation("Take", "create").leaving("There is no backup, and no snapshot of this run was left behind unless " +
 		"the error names one.")
@@ -121,16 +120,14 @@ func (r *backupResource) Create(ctx context.Context, req resource.CreateRequest,
 func (r *backupResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
 	var state backupModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	timeout, diags := state.Timeouts.Read(ctx, backupReadTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, state.Timeouts, timeouts.Value.Read, backupReadTimeout, &resp.Diagnostics)
+	defer cancel()
 	if resp.Diagnostics.HasError() {
 		return
 	}
 	// The identity comes first: a state of an older Terraform has none, and without one a resource
 	// can't even be dropped from the state.
 	resp.Diagnostics.Append(resp.Identity.Set(ctx, state.identity())...)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := backupOperation("Read", "read").leaving("The backup is still in the state.")
 	repo, err := r.session.repository(ctx, false)
@@ -170,13 +167,11 @@ func (r *backupResource) Update(ctx context.Context, req resource.UpdateRequest,
 func (r *backupResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	var state backupModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	timeout, diags := state.Timeouts.Delete(ctx, backupDeleteTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, state.Timeouts, timeouts.Value.Delete, backupDeleteTimeout, &resp.Diagnostics)
+	defer cancel()
 	if resp.Diagnostics.HasError() || state.OnDestroy.ValueString() != actionDelete {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := backupOperation("Delete", "delete").leaving("The backup is still in the state.")
 	repo, err := r.session.repository(ctx, false)

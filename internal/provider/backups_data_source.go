@@ -82,12 +82,7 @@ func (d *backupsDataSource) Read(ctx context.Context, req datasource.ReadRequest
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
 	op := operation{verb: "List", noun: "Backups", paths: map[argument]path.Path{argVM: path.Root("vm")}}
-	repo, err := d.session.repository(ctx, false)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	points, err := d.session.listBackups(ctx, repo, f)
+	repo, points, err := d.session.listBackups(ctx, f)
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
@@ -130,8 +131,8 @@ func fullyKnown(ctx context.Context, object types.Object) bool {
 func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	var plan restoreModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
-	timeout, diags := plan.Timeouts.Create(ctx, restoreCreateTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, plan.Timeouts, timeouts.Value.Create, restoreCreateTimeout, &resp.Diagnostics)
+	defer cancel()
 	request := plan.request(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
@@ -139,8 +140,6 @@ func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest
 	if plan.OnDestroy.IsUnknown() {
 		plan.OnDestroy = plan.defaultOnDestroy(ctx, &resp.Diagnostics)
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := restoreOperation("Restore", "Virtual Machine", "create").
 		leaving("There is no new virtual machine, and nothing was left behind unless the error names it.")
@@ -217,13 +216,11 @@ func warnOfAnother(ctx context.Context, op operation, diags *diag.Diagnostics, e
 func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
 	var state restoreModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	timeout, diags := state.Timeouts.Read(ctx, restoreReadTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, state.Timeouts, timeouts.Value.Read, restoreReadTimeout, &resp.Diagnostics)
+	defer cancel()
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := restoreOperation("Read", "Virtual Machine", "read")
 	deletes := state.OnDestroy.ValueString() == actionDelete
@@ -254,13 +251,11 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 	var plan, state restoreModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	timeout, diags := plan.Timeouts.Update(ctx, restoreUpdateTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, plan.Timeouts, timeouts.Value.Update, restoreUpdateTimeout, &resp.Diagnostics)
+	defer cancel()
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := restoreOperation("Start", "Virtual Machine", "update").leaving("The virtual machine is as it was.")
 	hv, vm, err := r.find(ctx, state)
@@ -282,13 +277,11 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	var state restoreModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	timeout, diags := state.Timeouts.Delete(ctx, restoreDeleteTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, state.Timeouts, timeouts.Value.Delete, restoreDeleteTimeout, &resp.Diagnostics)
+	defer cancel()
 	if resp.Diagnostics.HasError() || state.OnDestroy.ValueString() != actionDelete {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := restoreOperation("Delete", "Virtual Machine", "delete").leaving("The virtual machine is still in the state.")
 	hv, vm, err := r.find(ctx, state)

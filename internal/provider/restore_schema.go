@@ -76,9 +76,9 @@ func restoreArguments() map[string]schema.Attribute {
 		"triggers": schema.MapAttribute{
 			MarkdownDescription: "Any values. A change of one restores anew, as does `terraform apply -replace`. After `terraform " +
 				"taint` the plan is refused: the provider isn't told that the virtual machine in the way is its own.",
-			Optional:            true,
-			ElementType:         types.StringType,
-			PlanModifiers:       []planmodifier.Map{mapplanmodifier.RequiresReplace()},
+			Optional:      true,
+			ElementType:   types.StringType,
+			PlanModifiers: []planmodifier.Map{mapplanmodifier.RequiresReplace()},
 		},
 		"on_destroy": schema.StringAttribute{
 			MarkdownDescription: "What becomes of the virtual machine when this resource is destroyed: `keep` or `delete`. " +

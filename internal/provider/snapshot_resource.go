@@ -221,14 +221,12 @@ func snapshotOperation(verb, timeout string) operation {
 func (r *snapshotResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	var plan snapshotModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
-	timeout, diags := plan.Timeouts.Create(ctx, snapshotCreateTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, plan.Timeouts, timeouts.Value.Create, snapshotCreateTimeout, &resp.Diagnostics)
+	defer cancel()
 	request := plan.request(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := snapshotOperation("Take", "create")
 	if request.ShutDown {
@@ -260,16 +258,14 @@ func (r *snapshotResource) Create(ctx context.Context, req resource.CreateReques
 func (r *snapshotResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
 	var state snapshotModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	timeout, diags := state.Timeouts.Read(ctx, snapshotReadTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, state.Timeouts, timeouts.Value.Read, snapshotReadTimeout, &resp.Diagnostics)
+	defer cancel()
 	if resp.Diagnostics.HasError() {
 		return
 	}
 	// The identity comes first: a state of an older Terraform has none, and without one a resource
 	// can't even be dropped from the state.
 	resp.Diagnostics.Append(resp.Identity.Set(ctx, state.identity())...)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := snapshotOperation("Read", "read")
 	m, err := r.session.snapshotsOf(ctx, state.Server)
@@ -304,14 +300,12 @@ func (r *snapshotResource) Update(ctx context.Context, req resource.UpdateReques
 	var plan, state snapshotModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	timeout, diags := plan.Timeouts.Update(ctx, snapshotUpdateTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, plan.Timeouts, timeouts.Value.Update, snapshotUpdateTimeout, &resp.Diagnostics)
+	defer cancel()
 	if resp.Diagnostics.HasError() {
 		return
 	}
 	resp.Diagnostics.Append(resp.Identity.Set(ctx, state.identity())...)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := snapshotOperation("Rename", "update")
 	m, err := r.session.snapshotsOf(ctx, state.Server)
@@ -340,14 +334,12 @@ func (r *snapshotResource) Update(ctx context.Context, req resource.UpdateReques
 func (r *snapshotResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	var state snapshotModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	timeout, diags := state.Timeouts.Delete(ctx, snapshotDeleteTimeout)
-	resp.Diagnostics.Append(diags...)
+	ctx, cancel := limit(ctx, state.Timeouts, timeouts.Value.Delete, snapshotDeleteTimeout, &resp.Diagnostics)
+	defer cancel()
 	keep, options := state.onDestroy(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() || keep {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 
 	op := snapshotOperation("Remove", "delete").leaving("The snapshot is still in the state.")
 	m, err := r.session.snapshotsOf(ctx, state.Server)

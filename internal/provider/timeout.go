@@ -1,0 +1,21 @@
+package provider
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+)
+
+// limit gives a context that ends after the timeout of one operation, such as timeouts.Value.Read, or after a
+// standard one where none is written.
+func limit(
+	ctx context.Context, written timeouts.Value,
+	of func(timeouts.Value, context.Context, time.Duration) (time.Duration, diag.Diagnostics),
+	standard time.Duration, diags *diag.Diagnostics,
+) (context.Context, context.CancelFunc) {
+	timeout, problems := of(written, ctx, standard)
+	diags.Append(problems...)
+	return context.WithTimeout(ctx, timeout)
+}
