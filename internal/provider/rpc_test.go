@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -22,6 +23,22 @@ type fakeHypervisor struct {
 	hypervisor.Hypervisor
 	vms       []hypervisor.VM
 	snapshots []hypervisor.Snapshot
+	exist     error // what asking for a handle gives: nil if it exists, errGone if not
+}
+
+var errGone = errors.New("gone")
+
+func (f *fakeHypervisor) exists() (bool, error) {
+	if errors.Is(f.exist, errGone) {
+		return false, nil
+	}
+	return f.exist == nil, f.exist
+}
+
+func (f *fakeHypervisor) VMExists(context.Context, hypervisor.VMID) (bool, error) { return f.exists() }
+
+func (f *fakeHypervisor) SnapshotExists(context.Context, hypervisor.SnapshotID) (bool, error) {
+	return f.exists()
 }
 
 func (f *fakeHypervisor) FindVM(_ context.Context, ref hypervisor.VMRef) (*hypervisor.VM, error) {
