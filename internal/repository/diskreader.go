@@ -47,7 +47,9 @@ func (d *DiskReader) Extents(ctx context.Context, yield func(offset int64, data 
 		g.Go(func() error { return p.load(readCtx) })
 	}
 	yieldErr := p.deliver(readCtx, yield)
-	cancel()
+	if yieldErr != nil { // else the others are at their end too, and must not take it for a failure
+		cancel()
+	}
 	err := g.Wait()
 	switch {
 	case ctx.Err() != nil:

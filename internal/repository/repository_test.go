@@ -306,3 +306,19 @@ func firstDisk(t *testing.T, r *Repository, id ID) Disk {
 	}
 	return m.Disks[0]
 }
+
+// A pass over a disk that delivered everything succeeds, however slow the goroutines behind it are to end.
+func TestReadManyTimes(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	id := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": &source{capacity: 4096, extents: []extent{{0, random(1, 4096)}}}})
+	reader, err := r.OpenDisk(t.Context(), id, firstDisk(t, r, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2000 {
+		if err := reader.Extents(t.Context(), func(int64, []byte) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
