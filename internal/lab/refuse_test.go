@@ -296,6 +296,11 @@ func TestBusy(t *testing.T) {
 	if recent := e.properties().RecentTask; !slices.Contains(recent, first.Reference()) {
 		t.Errorf("recent tasks: %v", recent)
 	}
+	var task mo.Task
+	e.must(first.Properties(e.ctx, first.Reference(), []string{"info"}, &task))
+	if task.Info.Task != first.Reference() || task.Info.Key != first.Reference().Value {
+		t.Errorf("the task %s says of itself that it is %q, %q", first.Reference().Value, task.Info.Task.Value, task.Info.Key)
+	}
 	e.must(first.Cancel(e.ctx))
 	e.refused("cancelled task", first.Wait(e.ctx), &types.RequestCanceled{})
 	if len(e.status("web01").Snapshots) != 0 {
