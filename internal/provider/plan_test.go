@@ -242,3 +242,21 @@ func TestPlanBackupObstacles(t *testing.T) {
 	noErrors(t, p.diagnostics)
 	expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, "Backup With Reservations: Hard disk 2")
 }
+
+// TestPlanBackupQuiesce refuses, before anything is touched, a backup that can't be as consistent as it must be.
+func TestPlanBackupQuiesce(t *testing.T) {
+	t.Parallel()
+	vms := fakeVMs()
+	vms[0].PowerState = hypervisor.PoweredOn // without a guest agent
+	r := newRPC(t, &fakeHypervisor{vms: vms}, nil)
+	noErrors(t, r.configure(vsphereBlock()))
+	for mode, want := range map[string]struct{ err, warn string }{
+		"required":  {err: `[AttributeName("quiesce")] Unable to Plan Backup: `},
+		"preferred": {warn: "crash-consistent"},
+		"off":       {},
+	} {
+		p := r.plan("vm_backup", nil, map[string]any{"vm": "web01", "quiesce": map[string]any{"mode": mode}}, "")
+		expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityError, want.err)
+		expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, want.warn)
+	}
+}

@@ -257,10 +257,12 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 		return
 	}
 
-	op := restoreOperation("Start", "Virtual Machine", "update").leaving("The virtual machine is as it was.")
+	op := restoreOperation("Start", "Virtual Machine", "update").
+		leaving("The virtual machine was not started by this, unless the error says otherwise.")
 	hv, vm, err := r.find(ctx, state)
 	if err == nil && plan.PowerOn.ValueBool() && !state.PowerOn.ValueBool() {
 		if err = hv.PowerOn(ctx, vm.ID); err == nil {
+			op = op.leaving("The virtual machine was started.")
 			vm, err = hv.VMByInstanceUUID(ctx, state.VMInstanceUUID.ValueString())
 		}
 	}
