@@ -55,7 +55,7 @@ func (l *Lab) startJob(ctx *simulator.Context, spec jobSpec, do work) types.Mana
 	sim := *ctx
 	j := &job{lab: l, task: task, method: spec.method, sim: &sim, busy: spec.busy}
 	j.ctx, j.cancel = context.WithCancel(context.Background()) // a task outlives the call that started it
-	ctx.Map.Put(task) // gives it its reference
+	ctx.Map.Put(task)                                          // gives it its reference
 	ctx.WithLock(task, func() { task.Info.Key, task.Info.Task = task.Self.Value, task.Self })
 	return l.launch(j, do)
 }

@@ -24,7 +24,7 @@ type Manager struct {
 	now  func() time.Time
 }
 
-// New makes a Manager. now is the clock, usually time.Now. repo may be nil where only Destroy is used.
+// New makes a Manager. now is the clock, usually time.Now.
 func New(hv Hypervisor, repo Repository, log *slog.Logger, now func() time.Time) *Manager {
 	return &Manager{hv: hv, repo: repo, log: log, now: now}
 }
