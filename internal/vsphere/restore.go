@@ -37,6 +37,8 @@ type restore struct {
 	disks    map[hypervisor.DiskKey]*importedDisk
 	warnings []string
 
+	unanswered bool // the answer to the import was lost: the server may be creating the VM
+
 	lease  *lease
 	sha256 bool
 
@@ -133,6 +135,7 @@ func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfig
 	res, err := methods.ImportVApp(callCtx, r.client.vim, req)
 	cancel()
 	if err != nil {
+		r.unanswered = isAmbiguous(err) && !isUntaken(err)
 		return fmt.Errorf("import: %w", classify(err))
 	}
 	if r.lease, err = r.client.openLease(ctx, res.Returnval); err != nil {

@@ -29,7 +29,7 @@ func (r *restore) remove(ctx context.Context) error {
 	ref := r.vm
 	if ref.Value == "" {
 		// The call that creates the VM failed, or its answer was lost.
-		found, err := r.client.findMade(ctx, r.place.folder, r.spec.RunID)
+		found, err := r.awaitMade(ctx)
 		if err != nil {
 			return fmt.Errorf("%q may have been left behind in %s: %w", r.rebuild.name, r.place.folderPath, err)
 		}
@@ -52,6 +52,23 @@ func (r *restore) remove(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// appearTimeout is for how long a VM may appear whose import was asked for and not answered. The server
+// creates it beside the call.
+const appearTimeout = 15 * time.Second
+
+// awaitMade finds the VM in the making; nil: there is none. Where the answer to the import was lost, one
+// that isn't there may still come.
+func (r *restore) awaitMade(ctx context.Context) (*types.ManagedObjectReference, error) {
+	appear, cancel := context.WithTimeout(ctx, appearTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		found, err := r.client.findMade(ctx, r.place.folder, r.spec.RunID)
+		if err != nil || found != nil || !r.unanswered || pause(appear, backoff(attempt)) != nil {
+			return found, err
+		}
+	}
 }
 
 // findMade finds the VM in the making of a run; nil: there is none.
