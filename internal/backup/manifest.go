@@ -2,6 +2,7 @@ package backup
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
@@ -33,7 +34,7 @@ func (b *backup) manifest(point hypervisor.PointInTime, disks []repository.Disk)
 			CPUs: vm.CPUs, MemoryBytes: vm.MemoryBytes,
 		},
 		Consistency: string(quiesce.Of(snapshot, false)),
-		Transport:   point.Transport(),
+		Transport:   transports(disks),
 		Config:      repository.ConfigFile{Format: config.Format, File: configFile},
 		Disks:       disks,
 		Warnings:    slices.Clone(b.warnings),
@@ -52,4 +53,16 @@ func (b *backup) manifest(point hypervisor.PointInTime, disks []repository.Disk)
 		})
 	}
 	return m
+}
+
+// transports lists the ways in which disks were read, each once.
+func transports(disks []repository.Disk) string {
+	var list []string
+	for _, d := range disks {
+		if !slices.Contains(list, d.Transport) {
+			list = append(list, d.Transport)
+		}
+	}
+	slices.Sort(list)
+	return strings.Join(list, ",")
 }

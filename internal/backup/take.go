@@ -186,13 +186,13 @@ func (b *backup) copyDisks(
 			if err := groupCtx.Err(); err != nil {
 				return err
 			}
-			source, err := point.OpenDisk(groupCtx, d.Key)
+			source, err := point.OpenDisk(groupCtx, d.Key, hypervisor.DiskRequest{})
 			if err != nil {
 				return fmt.Errorf("open %s: %w", d.Label, err)
 			}
 			disks[i] = repository.Disk{
 				Key: string(d.Key), Label: d.Label, Address: d.Address, UUID: d.UUID, Capacity: d.Capacity,
-				Datastore: d.Datastore, Path: d.Path, File: diskFile(d.Key),
+				Datastore: d.Datastore, Path: d.Path, File: diskFile(d.Key), Transport: source.Plan().Transport,
 			}
 			results[i], err = w.WriteDisk(groupCtx, disks[i].File, countedSource{Source: source, meter: &count})
 			if err != nil {

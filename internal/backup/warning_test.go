@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
-	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor/hypervisortest"
 )
@@ -32,9 +31,11 @@ func (l lateWarner) OpenPointInTime(
 	return &lateWarning{PointInTime: point}, nil
 }
 
-func (p *lateWarning) OpenDisk(ctx context.Context, key hypervisor.DiskKey) (disk.Source, error) {
+func (p *lateWarning) OpenDisk(
+	ctx context.Context, key hypervisor.DiskKey, request hypervisor.DiskRequest,
+) (hypervisor.DiskReader, error) {
 	p.read.Store(true)
-	return p.PointInTime.OpenDisk(ctx, key)
+	return p.PointInTime.OpenDisk(ctx, key, request)
 }
 
 func (p *lateWarning) Config() hypervisor.Config {

@@ -72,7 +72,7 @@ func (e *ObstacleError) Error() string {
 
 // A NotAvailableError says that something a restore needs isn't there, and lists what is.
 type NotAvailableError struct {
-	Kind      string // "network", "datastore", "resource pool", "folder", "host"
+	Kind      string // "network", "datastore", "resource pool", "folder", "host", "disk in the backup"
 	Name      string
 	Available []string
 }
@@ -164,3 +164,42 @@ type PermissionError struct {
 func (e *PermissionError) Error() string {
 	return fmt.Sprintf("privilege %s is missing on %s", e.Privilege, e.Object)
 }
+
+// Errors of a restore in place.
+var (
+	// ErrShutdown: the guest was asked to shut down and did not in time.
+	ErrShutdown = errors.New("the guest did not shut down in time")
+
+	// ErrSnapshotsInTheWay: disks that belong to snapshots can't be replaced.
+	ErrSnapshotsInTheWay = errors.New("the disks belong to snapshots of the virtual machine")
+)
+
+// A DiskMismatchError says that a VM has no disk that a captured one could replace.
+type DiskMismatchError struct {
+	VM     string
+	Disk   string   // label and address of the captured disk
+	Reason string   // one sentence
+	Disks  []string // labels and addresses of the disks that the VM has
+}
+
+func (e *DiskMismatchError) Error() string {
+	return fmt.Sprintf("%s can't be restored into %s: %s (its disks: %s)", e.Disk, e.VM, e.Reason, strings.Join(e.Disks, ", "))
+}
+
+// An InterruptedError says that an earlier restore in place of the VM was neither finished nor undone.
+type InterruptedError struct {
+	VM string
+	Interrupted
+}
+
+func (e *InterruptedError) Error() string {
+	return fmt.Sprintf("an earlier restore in place of %s (run %s) was interrupted", e.VM, e.RunID)
+}
+
+// A SwappedError wraps what went wrong after the disks of a VM were replaced.
+type SwappedError struct{ Err error }
+
+func (e *SwappedError) Error() string { return "the disks are replaced, but: " + e.Err.Error() }
+
+// Unwrap gives what went wrong.
+func (e *SwappedError) Unwrap() error { return e.Err }

@@ -228,6 +228,9 @@ type PointInTimeSpec struct {
 	Description string
 	Quiesce     *Quiesce
 	Exclude     []DiskKey // disks to leave out
+
+	// ChangeTracking says what to do about it. Empty: TrackingUse.
+	ChangeTracking ChangeTracking
 }
 
 // A PointInTimeOpener opens a VM's disks and configuration as of now, while the VM runs on.
@@ -247,12 +250,10 @@ type PointInTime interface {
 	// have been read.
 	Config() Config
 
-	// Transport names the way in which disks are read, "export".
-	Transport() string
-
 	// OpenDisk opens one disk of the configuration's summary for one pass. Disks may be read
-	// concurrently. Errors of reading: ErrLost when the way to the data broke.
-	OpenDisk(ctx context.Context, key DiskKey) (disk.Source, error)
+	// concurrently. That changes since the base can't be told is no error: then all of the disk is read,
+	// and the plan says why. Errors of reading: ErrLost when the way to the data broke.
+	OpenDisk(ctx context.Context, key DiskKey, request DiskRequest) (DiskReader, error)
 
 	// Close ends reading and removes the temporary snapshot. It runs on a deadline of its own, also
 	// when ctx is cancelled. A second call does nothing. An error names what was left behind.
@@ -276,6 +277,10 @@ type RestoreSpec struct {
 	Identity Identity
 	Name     string
 
+	// Disks are those to restore, of Config.Summary.Disks. The VM gets no others; their controllers stay.
+	// Nil: all. An empty list that isn't nil is refused.
+	Disks []DiskKey
+
 	Folder         string             // inventory path
 	ResourcePool   string             // inventory path or name
 	Host           string             // name, empty: the cluster chooses
@@ -296,6 +301,8 @@ type RestoreSpec struct {
 type Restorer interface {
 	// CheckRestore does everything that can be checked without creating anything. It returns
 	// warnings that name what will not be restored as captured, and what StartRestore will remove first.
+	// A disk that Disks leaves out is named if the VM is to be the original; a copy without it is what was
+	// asked for. That the VM boots from a disk it doesn't get is always named.
 	// Errors: an *IdentityInUseError, a *NameInUseError, a *NotAvailableError, an *InsufficientSpaceError,
 	// a *HardwareVersionError, ErrConfigFormat.
 	CheckRestore(ctx context.Context, spec RestoreSpec) (warnings []string, err error)

@@ -25,7 +25,7 @@ type Manifest struct {
 	Tags            map[string]string `json:"tags,omitempty"`
 	VM              VM                `json:"vm"`
 	Consistency     string            `json:"consistency"`
-	Transport       string            `json:"transport"`
+	Transport       string            `json:"transport"` // of all disks, in order, with commas
 	Incremental     bool              `json:"incremental"`
 	Parent          ID                `json:"parent,omitempty"`
 	Config          ConfigFile        `json:"config"`
@@ -72,6 +72,7 @@ type Disk struct {
 	ChunkSize int64       `json:"chunk_size"` // bytes
 	DataBytes int64       `json:"data_bytes"` // bytes in chunks that are not all zero
 	Tracking  string      `json:"tracking,omitempty"`
+	Transport string      `json:"transport,omitempty"` // the way in which it was read
 }
 
 // ExcludedDisk is a disk that the VM has and the restore point doesn't.

@@ -142,7 +142,7 @@ func TestExport_unconfirmed(t *testing.T) {
 			}
 			before := point.Config().Warnings
 			read := func(n int) error {
-				src, err := point.OpenDisk(t.Context(), b.vm.Disks[n].Key)
+				src, err := point.OpenDisk(t.Context(), b.vm.Disks[n].Key, hypervisor.DiskRequest{})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -25,6 +25,9 @@ type exportedDisk struct {
 
 var errSecondPass = errors.New("the disk was read already")
 
+// Plan implements hypervisor.DiskReader.
+func (d *exportedDisk) Plan() hypervisor.ReadPlan { return hypervisor.ReadPlan{Transport: "export"} }
+
 // Capacity implements disk.Source.
 func (d *exportedDisk) Capacity() int64 { return d.capacity }
 

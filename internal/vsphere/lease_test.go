@@ -120,7 +120,7 @@ func TestLease_renewed(t *testing.T) {
 	b, point := slowBench(t)
 	renewals := make(chan struct{}, 100)
 	b.lab.OnCall("HttpNfcLeaseProgress", func(context.Context) { renewals <- struct{}{} })
-	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key, hypervisor.DiskRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestLease_lost(t *testing.T) {
 	t.Parallel()
 	b, point := slowBench(t)
 	b.lab.Fault(lab.Fault{Method: "HttpNfcLeaseProgress", Fault: "Timedout"})
-	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key, hypervisor.DiskRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,10 +173,10 @@ func TestPointInTime_close(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := point.Snapshot(); s.Name != "tf-backup-1" || s.Description != "text" || point.Transport() != "export" {
+	if s := point.Snapshot(); s.Name != "tf-backup-1" || s.Description != "text" {
 		t.Errorf("snapshot %+v", s)
 	}
-	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key, hypervisor.DiskRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestPointInTime_close(t *testing.T) {
 	if err := src.Extents(t.Context(), nil); !errors.Is(err, errClosedPoint) {
 		t.Errorf("read after close: %v", err)
 	}
-	if _, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key); !errors.Is(err, errClosedPoint) {
+	if _, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key, hypervisor.DiskRequest{}); !errors.Is(err, errClosedPoint) {
 		t.Errorf("open after close: %v", err)
 	}
 	if err := b.client.RemoveSnapshot(t.Context(), b.vm.ID, point.Snapshot().ID, hypervisor.RemoveOptions{}); err != nil {
@@ -207,7 +207,7 @@ func TestPointInTime_sourceRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key, hypervisor.DiskRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func TestPointInTime_sourceRules(t *testing.T) {
 	if err := src.Extents(t.Context(), nil); !errors.Is(err, errSecondPass) {
 		t.Errorf("second pass: %v", err)
 	}
-	if _, err := point.OpenDisk(t.Context(), "none"); err == nil {
+	if _, err := point.OpenDisk(t.Context(), "none", hypervisor.DiskRequest{}); err == nil {
 		t.Error("a disk that isn't there was opened")
 	}
 	if err := point.Close(t.Context()); err != nil {
@@ -239,7 +239,7 @@ func TestPointInTime_otherCapacity(t *testing.T) {
 		t.Fatalf("a point in time is %T", point)
 	}
 	opened.disks[0].capacity += 512 // as if the server sent another disk
-	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key)
+	src, err := point.OpenDisk(t.Context(), b.vm.Disks[0].Key, hypervisor.DiskRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
-	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
 
@@ -181,12 +180,11 @@ func (p *pointInTime) warn(ctx context.Context, text string) {
 	p.config.Warnings = append(p.config.Warnings, text)
 }
 
-// Transport implements hypervisor.PointInTime.
-func (p *pointInTime) Transport() string { return "export" }
-
 // OpenDisk implements hypervisor.PointInTime. The lease that all disks share is opened when the first
 // of them is read.
-func (p *pointInTime) OpenDisk(ctx context.Context, key hypervisor.DiskKey) (disk.Source, error) {
+func (p *pointInTime) OpenDisk(
+	ctx context.Context, key hypervisor.DiskKey, _ hypervisor.DiskRequest,
+) (hypervisor.DiskReader, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", key, context.Cause(ctx))
 	}

@@ -202,7 +202,7 @@ func TestRestore_cancelledInMidStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := point.OpenDisk(ctx, b.vm.Disks[0].Key)
+	src, err := point.OpenDisk(ctx, b.vm.Disks[0].Key, hypervisor.DiskRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -118,7 +118,7 @@ func (b *bench) backUp(ctx context.Context, exclude ...hypervisor.DiskKey) (_ *c
 	results := make([]*memoryDisk, len(out.config.Summary.Disks))
 	for i, d := range out.config.Summary.Disks {
 		group.Go(func() error {
-			src, err := point.OpenDisk(groupCtx, d.Key)
+			src, err := point.OpenDisk(groupCtx, d.Key, hypervisor.DiskRequest{})
 			if err != nil {
 				return err
 			}

@@ -235,9 +235,14 @@ func (p *fakePointInTime) Snapshot() hypervisor.Snapshot { return p.snapshot.Sna
 
 func (p *fakePointInTime) Config() hypervisor.Config { return p.config }
 
-func (p *fakePointInTime) Transport() string { return "memory" }
+// A fakeReader reads a disk of a fake from memory, always in full.
+type fakeReader struct{ disk.Source }
 
-func (p *fakePointInTime) OpenDisk(ctx context.Context, key hypervisor.DiskKey) (disk.Source, error) {
+func (fakeReader) Plan() hypervisor.ReadPlan { return hypervisor.ReadPlan{Transport: "memory"} }
+
+func (p *fakePointInTime) OpenDisk(
+	ctx context.Context, key hypervisor.DiskKey, _ hypervisor.DiskRequest,
+) (hypervisor.DiskReader, error) {
 	if err := p.f.at(ctx, BeforeOpenDisk); err != nil {
 		return nil, err
 	}
@@ -245,12 +250,12 @@ func (p *fakePointInTime) OpenDisk(ctx context.Context, key hypervisor.DiskKey) 
 	if !slices.ContainsFunc(p.config.Summary.Disks, known) || !p.isOpen() {
 		return nil, fmt.Errorf("open disk %s: not a disk of this point in time, or closed", key)
 	}
-	return source{image: p.snapshot.images[key], each: func(ctx context.Context) error {
+	return fakeReader{source{image: p.snapshot.images[key], each: func(ctx context.Context) error {
 		if !p.isOpen() {
 			return fmt.Errorf("read disk %s: %w", key, hypervisor.ErrLost)
 		}
 		return p.f.at(ctx, DuringRead)
-	}}, nil
+	}}}, nil
 }
 
 func (p *fakePointInTime) isOpen() bool {

@@ -206,7 +206,7 @@ func readAll(t *testing.T, p hypervisor.PointInTime) [][]byte {
 }
 
 func readDisk(ctx context.Context, p hypervisor.PointInTime, key hypervisor.DiskKey) ([]byte, error) {
-	src, err := p.OpenDisk(ctx, key)
+	src, err := p.OpenDisk(ctx, key, hypervisor.DiskRequest{})
 	if err != nil {
 		return nil, err
 	}

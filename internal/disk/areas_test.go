@@ -1,0 +1,80 @@
+package disk_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+)
+
+// TestAreas compares areas with the plain way to say the same: a flag for every unit.
+func TestAreas(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		granularity := int64(1 + r.IntN(9))
+		capacity := int64(1 + r.IntN(3000))
+		areas, other := disk.NewAreas(capacity, granularity), disk.NewAreas(capacity, granularity)
+		flags := make([]bool, (capacity-1)/granularity+1)
+		for n := range r.IntN(12) {
+			e := disk.Extent{Offset: r.Int64N(capacity+20) - 10, Length: r.Int64N(capacity)}
+			if n%3 == 0 {
+				e.Length = r.Int64N(granularity + 2)
+			}
+			if n%2 == 0 {
+				areas.Add(e)
+			} else {
+				other.Add(e)
+			}
+			for at := max(e.Offset, 0); at < min(e.End(), capacity); at++ {
+				flags[at/granularity] = true
+			}
+		}
+		areas.AddAll(other)
+		var want, got []disk.Extent
+		var size int64
+		for unit, set := range flags {
+			start := int64(unit) * granularity
+			end := min(start+granularity, capacity)
+			if areas.Contains(start) != set || areas.Contains(end-1) != set {
+				t.Fatalf("unit %d: want %v", unit, set)
+			}
+			if !set {
+				continue
+			}
+			size += end - start
+			if n := len(want); n > 0 && want[n-1].End() == start {
+				want[n-1].Length += end - start
+			} else {
+				want = append(want, disk.Extent{Offset: start, Length: end - start})
+			}
+		}
+		areas.Each(func(e disk.Extent) bool {
+			got = append(got, e)
+			return true
+		})
+		if !slices.Equal(got, want) || areas.Bytes() != size {
+			t.Fatalf("capacity %d, granularity %d: got %v, %d bytes; want %v, %d", capacity, granularity, got, areas.Bytes(), want, size)
+		}
+	}
+}
+
+func TestAreas_outside(t *testing.T) {
+	t.Parallel()
+	areas := disk.NewAreas(10, 4)
+	areas.Add(disk.Extent{Offset: 10, Length: 5})
+	areas.Add(disk.Extent{Offset: -5, Length: 5})
+	if areas.Bytes() != 0 || areas.Contains(-1) || areas.Contains(10) {
+		t.Errorf("%d bytes", areas.Bytes())
+	}
+	areas.Add(disk.Extent{Offset: 0, Length: 10})
+	calls := 0
+	areas.Each(func(disk.Extent) bool {
+		calls++
+		return false
+	})
+	if areas.Bytes() != 10 || calls != 1 {
+		t.Errorf("%d bytes, %d calls", areas.Bytes(), calls)
+	}
+}

@@ -1,0 +1,101 @@
+package hypervisor
+
+import (
+	"context"
+	"time"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+)
+
+// An InPlaceSpec describes how disks of a VM that exists are replaced by captured ones.
+type InPlaceSpec struct {
+	VM     VMID
+	Config Config // as captured; Summary.Disks are those in the backup, with UUID and Capacity
+
+	// Disks are those to restore, by their keys in the captured configuration. Each is matched with the
+	// VM's disk of the same UUID, else of the same controller and unit. Nil: all that are in the backup.
+	Disks []DiskKey
+
+	// Hardware brings the VM's configuration back to the captured one, as far as a VM's can be changed.
+	// What can't be is named in a warning.
+	Hardware bool
+
+	// RemoveSnapshots allows to remove the VM's snapshots, without which its disks can't be replaced.
+	RemoveSnapshots bool
+
+	// PowerOff allows to stop the VM hard if its guest doesn't shut down within ShutdownTimeout, and to
+	// discard the memory of a suspended one. Without it, such a VM is an error, ErrGuestAgent or
+	// ErrShutdown, and stays as it is.
+	PowerOff        bool
+	ShutdownTimeout time.Duration // zero: 5 minutes
+
+	RunID string // names this run, as in a RestoreSpec
+}
+
+// A Replaced disk is a disk that a restore in place took out of a VM. Its file is still there.
+type Replaced struct {
+	Label string
+	Path  string // as the hypervisor writes it
+	Now   string // path of the disk in its place
+}
+
+// An Interrupted restore in place is one whose run was killed before it was finished or undone. The VM
+// itself says so, in a journal that it carries.
+type Interrupted struct {
+	RunID string
+	// Swapped is set when the VM has the restored disks: the run only was not finished. Without it, the
+	// VM has the disks that it had.
+	Swapped bool
+}
+
+// An InPlaceRestorer replaces disks of VMs that exist.
+type InPlaceRestorer interface {
+	// CheckInPlace does everything that can be checked without changing anything. It returns warnings
+	// that name what will change beyond the disks, and what will not be as captured.
+	// Errors: a *VMNotFoundError, a *DiskMismatchError, ErrSnapshotsInTheWay, an *ObstacleError, an
+	// *InsufficientSpaceError, ErrGuestAgent, ErrConfigFormat.
+	CheckInPlace(ctx context.Context, spec InPlaceSpec) (warnings []string, err error)
+
+	// StartInPlace makes room for the restored disks beside the VM's own, and writes a journal into the
+	// VM. The VM isn't touched otherwise, and runs on. On error nothing is left behind. A VM with the
+	// journal of another run is refused: an *InterruptedError. Errors: as CheckInPlace.
+	StartInPlace(ctx context.Context, spec InPlaceSpec) (InPlaceRestore, error)
+
+	// InterruptedInPlace reads a VM's journal. Nil: it has none.
+	InterruptedInPlace(ctx context.Context, vm VMID) (*Interrupted, error)
+
+	// RecoverInPlace ends an interrupted restore: one that had swapped the disks is finished, another is
+	// undone. Either way the VM has one set of disks, all of them complete; the uploaded disks that are
+	// not in use are removed, those of the VM never are; and there is no journal any more. It returns
+	// the VM as it is and what was replaced, if anything.
+	RecoverInPlace(ctx context.Context, vm VMID, runID string) (*VM, []Replaced, error)
+
+	// DeleteReplaced deletes disks that a restore in place took out of a VM. One that a VM uses or that
+	// is gone is left alone; the first is an error.
+	DeleteReplaced(ctx context.Context, vm VMID, disks []Replaced) error
+}
+
+// An InPlaceRestore is a VM whose disks are being replaced. Every one must be ended by Finish or Abort.
+type InPlaceRestore interface {
+	// WriteDisk fills a disk that will replace one of the VM's, by its key in the captured configuration.
+	// The VM runs on meanwhile. Disks may be written concurrently. It returns only when the server has
+	// the whole disk and its checksum of what arrived is ours.
+	WriteDisk(ctx context.Context, key DiskKey, src disk.Source) error
+
+	// Swap stops the VM, removes its snapshots where that is allowed, puts the disks that were written in
+	// the place of its own in one atomic step, and brings back its hardware where that was asked for. The
+	// VM is powered off afterwards and can be started. It returns the VM as it is, what was replaced, and
+	// warnings. On error the VM has its own disks or, if the error is a *SwappedError, the restored ones.
+	Swap(ctx context.Context) (*VM, []Replaced, []string, error)
+
+	// Back puts the VM's own disks back after a successful Swap. The VM must be powered off.
+	Back(ctx context.Context) error
+
+	// Finish removes the journal. Replaced disks stay where they are.
+	Finish(ctx context.Context) error
+
+	// Abort removes what was written, if the VM doesn't use it, and the journal, and starts the VM again if
+	// Swap had stopped it. It runs on a deadline of its own, also when ctx is cancelled. After Finish, and
+	// when called again, it does nothing. An error names what was left behind.
+	Abort(ctx context.Context) error
+}
