@@ -24,6 +24,9 @@ type rebuild struct {
 	// configuration that are missing here are not created.
 	disks map[int32]string
 
+	// unwanted are the disks in the backup that the restore was told to leave out.
+	unwanted map[int32]bool
+
 	// networks are the backings of the network adapters at the target.
 	networks map[int32]types.BaseVirtualDeviceBackingInfo
 
@@ -134,7 +137,8 @@ func creationSpec(
 	warnings := unsettable(config)
 	changes, deviceWarnings := newDevices(config.Hardware.Device, r)
 	spec.DeviceChange = changes
-	return spec, append(warnings, deviceWarnings...), nil
+	warnings = append(warnings, deviceWarnings...)
+	return spec, append(warnings, unbootable(captured, spec)...), nil
 }
 
 // unsettable names the settings that belong to one host, cluster or extension and are not restored.

@@ -105,8 +105,14 @@ func defaultDevice(device types.BaseVirtualDevice) bool {
 // mode, the provisioning and the identity belong to the new disk.
 func rewriteDisk(d *types.VirtualDisk, r rebuild) (kept bool, warning string) {
 	fileName, ok := r.disks[d.Key]
-	if !ok {
+	switch {
+	case ok:
+	case !r.unwanted[d.Key]:
 		return false, "is not in the backup and is not restored."
+	case r.identity == hypervisor.IdentityOriginal:
+		return false, "is not among the disks to restore: the VM comes back as the original without it."
+	default:
+		return false, "" // a copy of the other disks is what was asked for
 	}
 	old := describeBacking(d.Backing)
 	backing := &types.VirtualDiskFlatVer2BackingInfo{

@@ -84,6 +84,29 @@ func matchDevices(captured, created object.VirtualDeviceList) map[int32]types.Ba
 	return matched
 }
 
+// unbootable names the entries of the boot order whose device is not in the specification of a new VM.
+func unbootable(captured *types.VirtualMachineConfigInfo, spec types.VirtualMachineConfigSpec) []string {
+	if captured.BootOptions == nil {
+		return nil
+	}
+	kept := map[int32]types.BaseVirtualDevice{}
+	for _, change := range spec.DeviceChange {
+		d := change.GetVirtualDeviceConfigSpec().Device
+		kept[-d.GetVirtualDevice().Key] = d
+	}
+	order := make([]types.BaseVirtualMachineBootOptionsBootableDevice, 0, len(captured.BootOptions.BootOrder))
+	for _, entry := range captured.BootOptions.BootOrder { // remapBootOrder writes to what it is given
+		switch e := entry.(type) {
+		case *types.VirtualMachineBootOptionsBootableDiskDevice:
+			order = append(order, &types.VirtualMachineBootOptionsBootableDiskDevice{DeviceKey: e.DeviceKey})
+		case *types.VirtualMachineBootOptionsBootableEthernetDevice:
+			order = append(order, &types.VirtualMachineBootOptionsBootableEthernetDevice{DeviceKey: e.DeviceKey})
+		}
+	}
+	_, warnings := remapBootOrder(captured.Hardware.Device, order, kept)
+	return warnings
+}
+
 func remapBootOrder(devices object.VirtualDeviceList, order []types.BaseVirtualMachineBootOptionsBootableDevice,
 	matched map[int32]types.BaseVirtualDevice,
 ) (remapped []types.BaseVirtualMachineBootOptionsBootableDevice, warnings []string) {

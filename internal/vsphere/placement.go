@@ -28,6 +28,7 @@ type placement struct {
 	home      string                  // datastore of the VM
 	directory string                  // of the VM on home; empty: the server chooses
 	disks     map[int32]string        // datastore of each disk to create, by device key
+	unwanted  map[int32]bool          // disks in the backup that are not to be restored
 	networks  map[int32]types.BaseVirtualDeviceBackingInfo
 	images    map[int32]types.BaseVirtualDeviceBackingInfo
 

@@ -31,20 +31,16 @@ func (c *Client) placeDisks(
 	if err := p.checkStore(p.home); err != nil {
 		return err
 	}
+	disks, err := p.chooseDisks(spec, captured)
+	if err != nil {
+		return err
+	}
 	p.disks = map[int32]string{}
-	devices := captured.devices()
 	need := map[string]int64{}
 	known := map[hypervisor.DiskKey]bool{}
-	for _, d := range orderedDisks(devices) {
+	for _, d := range disks {
 		key := diskKey(d)
-		i := slices.IndexFunc(spec.Config.Summary.Disks, func(s hypervisor.Disk) bool { return s.Key == key })
-		if i < 0 {
-			continue
-		}
 		known[key] = true
-		if want, have := spec.Config.Summary.Disks[i].Capacity, diskCapacity(d); want != have {
-			return fmt.Errorf("%s has %d bytes in the backup and %d in its configuration", deviceLabel(d), want, have)
-		}
 		store := spec.DiskDatastores[key]
 		if store == "" {
 			store = spec.Datastore
@@ -58,14 +54,9 @@ func (c *Client) placeDisks(
 		p.disks[d.Key] = store
 		need[store] += spaceNeeded(d, captured.DiskUsage)
 	}
-	for _, s := range spec.Config.Summary.Disks {
-		if !known[s.Key] {
-			return fmt.Errorf("%w: disk %s of the backup is not in the captured configuration", hypervisor.ErrConfigFormat, s.Key)
-		}
-	}
 	for _, key := range slices.Sorted(maps.Keys(spec.DiskDatastores)) {
 		if !known[key] {
-			return fmt.Errorf("datastore of disk %q: the backup has no such disk", key)
+			return fmt.Errorf("datastore of disk %q: no such disk is to be restored", key)
 		}
 	}
 	for _, store := range slices.Sorted(maps.Keys(need)) {
@@ -75,6 +66,50 @@ func (c *Client) placeDisks(
 		}
 	}
 	return nil
+}
+
+// chooseDisks are the disks to restore, in the order of the VM's controllers and units.
+// Errors: hypervisor.ErrConfigFormat, a *hypervisor.NotAvailableError.
+func (p *placement) chooseDisks(spec hypervisor.RestoreSpec, captured *capture) ([]*types.VirtualDisk, error) {
+	if spec.Disks != nil && len(spec.Disks) == 0 {
+		return nil, errors.New("the list of disks to restore is empty")
+	}
+	backup := spec.Config.Summary.Disks
+	find := func(key hypervisor.DiskKey) int {
+		return slices.IndexFunc(backup, func(s hypervisor.Disk) bool { return s.Key == key })
+	}
+	for _, key := range spec.Disks {
+		if find(key) < 0 {
+			return nil, &hypervisor.NotAvailableError{
+				Kind: "disk in the backup", Name: string(key), Available: []string{hypervisor.ListDisks(backup)},
+			}
+		}
+	}
+	var chosen []*types.VirtualDisk
+	known := map[hypervisor.DiskKey]bool{}
+	p.unwanted = map[int32]bool{}
+	for _, d := range orderedDisks(captured.devices()) {
+		key := diskKey(d)
+		i := find(key)
+		if i < 0 {
+			continue
+		}
+		known[key] = true
+		if spec.Disks != nil && !slices.Contains(spec.Disks, key) {
+			p.unwanted[d.Key] = true
+			continue
+		}
+		if want, have := backup[i].Capacity, diskCapacity(d); want != have {
+			return nil, fmt.Errorf("%s has %d bytes in the backup and %d in its configuration", deviceLabel(d), want, have)
+		}
+		chosen = append(chosen, d)
+	}
+	for _, s := range backup {
+		if !known[s.Key] {
+			return nil, fmt.Errorf("%w: disk %s of the backup is not in the captured configuration", hypervisor.ErrConfigFormat, s.Key)
+		}
+	}
+	return chosen, nil
 }
 
 // spaceNeeded is what a disk will occupy at least: a thick disk its capacity, a thin one what it occupied
@@ -256,7 +291,7 @@ func (c *Client) placeImages(
 func (p *placement) rebuild(spec hypervisor.RestoreSpec, captured *capture) rebuild {
 	r := rebuild{
 		name: makingName(spec.RunID), marker: spec.RunID, identity: spec.Identity, disconnect: spec.Disconnect,
-		networks: p.networks, images: p.images, disks: map[int32]string{},
+		networks: p.networks, images: p.images, disks: map[int32]string{}, unwanted: p.unwanted,
 		vmPathName: joinPath(p.home, ""),
 	}
 	if p.directory == "" {

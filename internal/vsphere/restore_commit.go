@@ -42,7 +42,11 @@ func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	warnings = append(warnings, completed...)
+	for _, w := range completed {
+		if !slices.Contains(warnings, w) { // the plan may have foreseen it
+			warnings = append(warnings, w)
+		}
+	}
 	if err := r.client.setCustomAttributes(ctx, r.vm, r.place.attributes); err != nil {
 		return nil, nil, err
 	}

@@ -23,7 +23,7 @@ func (f *Fake) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) ([
 	if err != nil {
 		return nil, err
 	}
-	warnings := v.missing(spec.Config)
+	warnings := v.missing(spec)
 	for _, r := range f.inTheWay(v, spec) {
 		warnings = append(warnings, r.vm.Path+" was left behind by a restore that was killed, and is removed first.")
 	}
@@ -40,18 +40,43 @@ func (f *Fake) inTheWay(v *fakeVM, spec hypervisor.RestoreSpec) (dead []*fakeRes
 	return dead
 }
 
-// missing says which disks of the captured VM are not in the backup.
-func (v *fakeVM) missing(config hypervisor.Config) (warnings []string) {
+// missing says which disks of the captured VM are not in the backup, and which an original goes without.
+func (v *fakeVM) missing(spec hypervisor.RestoreSpec) (warnings []string) {
 	var c fakeConfig
-	if json.Unmarshal(config.Data, &c) != nil {
+	if json.Unmarshal(spec.Config.Data, &c) != nil {
 		return nil // plan has said so
 	}
+	has := func(disks []hypervisor.Disk, key hypervisor.DiskKey) bool {
+		return slices.ContainsFunc(disks, func(d hypervisor.Disk) bool { return d.Key == key })
+	}
 	for _, d := range c.VM.Disks {
-		if !slices.ContainsFunc(v.Disks, func(o hypervisor.Disk) bool { return o.Key == d.Key }) {
+		switch {
+		case !has(spec.Config.Summary.Disks, d.Key):
 			warnings = append(warnings, d.Label+" is not in the backup.")
+		case !has(v.Disks, d.Key) && spec.Identity == hypervisor.IdentityOriginal:
+			warnings = append(warnings, d.Label+" is not among the disks to restore.")
 		}
 	}
 	return warnings
+}
+
+// chosen are the disks to restore.
+func chosen(spec hypervisor.RestoreSpec) ([]hypervisor.Disk, error) {
+	disks := slices.Clone(spec.Config.Summary.Disks)
+	if spec.Disks == nil {
+		return disks, nil
+	}
+	if len(spec.Disks) == 0 {
+		return nil, errors.New("the list of disks to restore is empty")
+	}
+	for _, key := range spec.Disks {
+		if !slices.ContainsFunc(disks, func(d hypervisor.Disk) bool { return d.Key == key }) {
+			return nil, &hypervisor.NotAvailableError{
+				Kind: "disk in the backup", Name: string(key), Available: []string{hypervisor.ListDisks(disks)},
+			}
+		}
+	}
+	return slices.DeleteFunc(disks, func(d hypervisor.Disk) bool { return !slices.Contains(spec.Disks, d.Key) }), nil
 }
 
 // plan builds the VM that a restore leads to, without disks' bytes. The caller holds the lock.
@@ -61,7 +86,10 @@ func (f *Fake) plan(spec hypervisor.RestoreSpec) (*fakeVM, error) {
 		return nil, fmt.Errorf("%w: %q", hypervisor.ErrConfigFormat, spec.Config.Format)
 	}
 	v := &fakeVM{VM: c.VM, images: map[hypervisor.DiskKey]*image{}, network: c.Network, connected: !spec.Disconnect}
-	v.Disks = slices.Clone(spec.Config.Summary.Disks)
+	var err error
+	if v.Disks, err = chosen(spec); err != nil {
+		return nil, err
+	}
 	v.PowerState, v.GuestAgent, v.Obstacles = hypervisor.PoweredOff, false, nil
 	if spec.Name != "" {
 		v.Name = spec.Name
@@ -79,6 +107,11 @@ func (f *Fake) plan(spec hypervisor.RestoreSpec) (*fakeVM, error) {
 	}
 	if !slices.Contains(f.networks, v.network) {
 		return nil, &hypervisor.NotAvailableError{Kind: "network", Name: v.network, Available: f.networks}
+	}
+	for key := range spec.DiskDatastores {
+		if !slices.ContainsFunc(v.Disks, func(d hypervisor.Disk) bool { return d.Key == key }) {
+			return nil, fmt.Errorf("datastore of disk %s: no such disk is to be restored", key)
+		}
 	}
 	for i := range v.Disks {
 		d := &v.Disks[i]

@@ -77,6 +77,33 @@ var restoreTests = []suiteTest{
 		}
 		wantBytes(t, "copy", [][]byte{s.ReadDisk(t, "copy", 0)}, disks)
 	}},
+	{"restore/some disks", func(t *testing.T, s *suite) {
+		vm := s.vm(t, "vm1")
+		config, disks := s.capture(t, vm)
+		names := func(warnings []string) bool {
+			return slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, vm.Disks[0].Label) })
+		}
+		spec := hypervisor.RestoreSpec{Config: config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "run1",
+			Disks: []hypervisor.DiskKey{vm.Disks[1].Key}}
+		got, _ := s.restoreWarned(t, spec, disks)
+		if len(got.Disks) != 1 || got.Disks[0].Address != vm.Disks[1].Address || got.Disks[0].Capacity != vm.Disks[1].Capacity {
+			t.Fatalf("disks %+v", got.Disks)
+		}
+		wantBytes(t, "copy", [][]byte{s.ReadDisk(t, "copy", 0)}, disks[1:])
+		s.destroy(t, vm.ID)
+		spec.Identity, spec.Name = hypervisor.IdentityOriginal, ""
+		warnings, err := s.Hypervisor.CheckRestore(t.Context(), spec)
+		if err != nil || !names(warnings) {
+			t.Errorf("check of an original: %q, %v, want a warning that names the disk it goes without", warnings, err)
+		}
+		r := s.start(t, spec)
+		if err := r.WriteDisk(t.Context(), vm.Disks[0].Key, bytesSource(disks[0])); err == nil {
+			t.Error("a disk was written that the VM doesn't get")
+		}
+		if err := r.Abort(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}},
 	{"restore/refused", func(t *testing.T, s *suite) {
 		vm := s.vm(t, "vm1")
 		config, _ := s.capture(t, vm)
@@ -94,6 +121,13 @@ var restoreTests = []suiteTest{
 			"disk's datastore": {func(r *hypervisor.RestoreSpec) {
 				r.DiskDatastores = map[hypervisor.DiskKey]string{vm.Disks[1].Key: "nothing"}
 			}, func(err error) bool { return errors.As(err, &unavailable) && len(unavailable.Available) > 0 }},
+			"no disk": {func(r *hypervisor.RestoreSpec) { r.Disks = []hypervisor.DiskKey{} }, func(err error) bool { return err != nil }},
+			"unknown disk": {func(r *hypervisor.RestoreSpec) { r.Disks = []hypervisor.DiskKey{vm.Disks[0].Key, "nothing"} },
+				func(err error) bool { return errors.As(err, &unavailable) && unavailable.Name == "nothing" }},
+			"datastore of a disk that is left out": {func(r *hypervisor.RestoreSpec) {
+				r.Disks = []hypervisor.DiskKey{vm.Disks[0].Key}
+				r.DiskDatastores = map[hypervisor.DiskKey]string{vm.Disks[1].Key: vm.Disks[1].Datastore}
+			}, func(err error) bool { return err != nil }},
 			"folder": {func(r *hypervisor.RestoreSpec) { r.Folder = "/nowhere/nothing" }, func(err error) bool { return errors.As(err, &unavailable) }},
 		} {
 			spec := hypervisor.RestoreSpec{Config: config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "run1"}
@@ -258,6 +292,9 @@ func (s *suite) restoreWarned(t *testing.T, spec hypervisor.RestoreSpec, disks [
 	errs := make([]error, len(disks))
 	var group sync.WaitGroup
 	for n, d := range spec.Config.Summary.Disks {
+		if spec.Disks != nil && !slices.Contains(spec.Disks, d.Key) {
+			continue
+		}
 		group.Go(func() { errs[n] = r.WriteDisk(t.Context(), d.Key, bytesSource(disks[n])) })
 	}
 	group.Wait()
