@@ -39,14 +39,16 @@ func TestExamples(t *testing.T) {
 			s := w.workspace()
 			config := readFile(t, file)
 			switch filepath.ToSlash(name) {
-			case "resources/vm_snapshot/import-by-string-id.tf":
+			case "resources/vm_snapshot/import-by-string-id.tf", "data-sources/vm_snapshot/data-source.tf":
 				_, err := w.client().CreateSnapshot(t.Context(), hypervisor.VMID(w.vm("web01").ID), hypervisor.SnapshotSpec{
 					Name: "before upgrade", Quiesce: &hypervisor.Quiesce{},
 				})
 				if err != nil {
 					t.Fatal(err)
 				}
-				config += readFile(t, filepath.Join(filepath.Dir(file), "resource.tf"))
+				if strings.HasPrefix(name, "resources") {
+					config += readFile(t, filepath.Join(filepath.Dir(file), "resource.tf"))
+				}
 			case "resources/vm_backup/import-by-string-id.tf":
 				id := exampleBackup(t, s)
 				config = regexp.MustCompile(`[0-9a-f]{32}`).ReplaceAllLiteralString(config, id)

@@ -81,6 +81,7 @@ func (p *Provider) Resources(context.Context) []func() resource.Resource {
 func (p *Provider) DataSources(context.Context) []func() datasource.DataSource {
 	return []func() datasource.DataSource{
 		func() datasource.DataSource { return &machineDataSource{} },
+		func() datasource.DataSource { return &snapshotDataSource{} },
 		func() datasource.DataSource { return &snapshotsDataSource{} },
 		func() datasource.DataSource { return &backupDataSource{} },
 		func() datasource.DataSource { return &backupsDataSource{} },
