@@ -52,9 +52,10 @@ func (e *AmbiguousVMError) Error() string {
 	return fmt.Sprintf("%q matches %d virtual machines:\n  %s", e.Ref, len(e.Matches), strings.Join(e.Matches, "\n  "))
 }
 
-// An ObstacleError says that a VM can't be captured, and why.
+// An ObstacleError says that something can't be done with a VM, and why.
 type ObstacleError struct {
 	VM        string
+	Action    string // what can't be done, "restored into"; empty: "captured"
 	Obstacles []Obstacle
 }
 
@@ -67,7 +68,11 @@ func (e *ObstacleError) Error() string {
 		}
 		lines[i] = fmt.Sprintf("%s: %s %s", device, o.Reason, o.Remedy)
 	}
-	return fmt.Sprintf("%s can't be captured:\n  %s", e.VM, strings.Join(lines, "\n  "))
+	action := e.Action
+	if action == "" {
+		action = "captured"
+	}
+	return fmt.Sprintf("%s can't be %s:\n  %s", e.VM, action, strings.Join(lines, "\n  "))
 }
 
 // A NotAvailableError says that something a restore needs isn't there, and lists what is.

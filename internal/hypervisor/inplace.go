@@ -43,8 +43,8 @@ type Replaced struct {
 // itself says so, in a journal that it carries.
 type Interrupted struct {
 	RunID string
-	// Swapped is set when the VM has the restored disks: the run only was not finished. Without it, the
-	// VM has the disks that it had.
+	// Swapped is set when the VM has the restored disks, and the hardware where that was asked for: the run
+	// only was not finished. Without it, the restore is undone.
 	Swapped bool
 }
 
@@ -65,9 +65,10 @@ type InPlaceRestorer interface {
 	InterruptedInPlace(ctx context.Context, vm VMID) (*Interrupted, error)
 
 	// RecoverInPlace ends an interrupted restore: one that had swapped the disks is finished, another is
-	// undone. Either way the VM has one set of disks, all of them complete; the uploaded disks that are
-	// not in use are removed, those of the VM never are; and there is no journal any more. It returns
-	// the VM as it is and what was replaced, if anything.
+	// undone, and the VM started again if it was stopped for it. Either way the VM has one set of disks, all
+	// of them complete; the uploaded disks that are not in use are removed, those of the VM never are; and
+	// there is no journal any more. It returns the VM as it is and what was replaced, if anything. A VM
+	// without a journal is left alone; the journal of another run is an *InterruptedError.
 	RecoverInPlace(ctx context.Context, vm VMID, runID string) (*VM, []Replaced, error)
 
 	// DeleteReplaced deletes disks that a restore in place took out of a VM. One that a VM uses or that

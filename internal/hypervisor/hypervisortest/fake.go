@@ -32,6 +32,7 @@ type VMSpec struct {
 	Disks      [][]byte // their content; the capacity is the length
 	PoweredOff bool
 	NoAgent    bool // the guest's agent doesn't run
+	Tracking   bool // change tracking is on
 }
 
 // A Fake is a hypervisor in memory, with bytes in its disks. It keeps to the port's contract and
@@ -111,7 +112,7 @@ func (f *Fake) AddVM(spec VMSpec) hypervisor.VM {
 	v := &fakeVM{images: map[hypervisor.DiskKey]*image{}, network: "net1", connected: true, VM: hypervisor.VM{
 		ID: hypervisor.VMID(f.next("vm")), Name: spec.Name, Path: FakeFolder + "/" + spec.Name,
 		BIOSUUID: newUUID(), InstanceUUID: newUUID(), Server: FakeServer, PowerState: hypervisor.PoweredOn,
-		GuestID: "otherLinux64Guest", HardwareVersion: "1", GuestAgent: !spec.NoAgent, CPUs: 2, MemoryBytes: 2 << 30,
+		GuestID: "otherLinux64Guest", HardwareVersion: "1", GuestAgent: !spec.NoAgent, ChangeTracking: spec.Tracking, CPUs: 2, MemoryBytes: 2 << 30,
 	}}
 	if spec.PoweredOff {
 		v.PowerState, v.GuestAgent = hypervisor.PoweredOff, false

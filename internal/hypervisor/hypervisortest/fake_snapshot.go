@@ -58,6 +58,7 @@ func (f *Fake) snapshot(id hypervisor.VMID, spec hypervisor.SnapshotSpec) (*fake
 	s.Quiesced = spec.Quiesce != nil && on && v.GuestAgent && !f.QuiesceIgnored
 	s.Application = s.Quiesced && f.QuiesceApplication
 	for key, m := range v.images {
+		m.track(v.ChangeTracking)
 		s.images[key] = m.freeze()
 	}
 	v.snapshots = append(v.snapshots, s)
@@ -194,11 +195,12 @@ func (f *Fake) OpenPointInTime(
 	if err := f.at(ctx, BeforeOpenPointInTime); err != nil {
 		return nil, err
 	}
+	untracked := f.enable(id, spec.ChangeTracking)
 	s, err := f.snapshot(id, hypervisor.SnapshotSpec{Name: spec.Name, Description: spec.Description, Quiesce: spec.Quiesce})
 	if err != nil {
 		return nil, err
 	}
-	p := &fakePointInTime{f: f, vm: id, snapshot: s, open: true}
+	p := &fakePointInTime{f: f, vm: id, snapshot: s, untracked: untracked, open: true}
 	if err := f.at(ctx, DuringOpenPointInTime); err != nil {
 		p.release()
 		return nil, err
@@ -227,6 +229,8 @@ type fakePointInTime struct {
 	snapshot *fakeSnapshot
 	config   hypervisor.Config
 
+	untracked string // why changes can't be told
+
 	mu   sync.Mutex
 	open bool
 }
@@ -235,27 +239,39 @@ func (p *fakePointInTime) Snapshot() hypervisor.Snapshot { return p.snapshot.Sna
 
 func (p *fakePointInTime) Config() hypervisor.Config { return p.config }
 
-// A fakeReader reads a disk of a fake from memory, always in full.
-type fakeReader struct{ disk.Source }
+// A fakeReader reads a disk of a fake from memory.
+type fakeReader struct {
+	disk.Source
+	plan hypervisor.ReadPlan
+}
 
-func (fakeReader) Plan() hypervisor.ReadPlan { return hypervisor.ReadPlan{Transport: "memory"} }
+func (r fakeReader) Plan() hypervisor.ReadPlan { return r.plan }
 
 func (p *fakePointInTime) OpenDisk(
-	ctx context.Context, key hypervisor.DiskKey, _ hypervisor.DiskRequest,
+	ctx context.Context, key hypervisor.DiskKey, request hypervisor.DiskRequest,
 ) (hypervisor.DiskReader, error) {
 	if err := p.f.at(ctx, BeforeOpenDisk); err != nil {
 		return nil, err
 	}
-	known := func(d hypervisor.Disk) bool { return d.Key == key }
-	if !slices.ContainsFunc(p.config.Summary.Disks, known) || !p.isOpen() {
+	i := slices.IndexFunc(p.config.Summary.Disks, func(d hypervisor.Disk) bool { return d.Key == key })
+	if i < 0 || !p.isOpen() {
 		return nil, fmt.Errorf("open disk %s: not a disk of this point in time, or closed", key)
 	}
-	return fakeReader{source{image: p.snapshot.images[key], each: func(ctx context.Context) error {
+	plan, err := p.plan(ctx, p.config.Summary.Disks[i], request)
+	if err != nil {
+		return nil, err
+	}
+	src := source{image: p.snapshot.images[key], each: func(ctx context.Context) error {
 		if !p.isOpen() {
 			return fmt.Errorf("read disk %s: %w", key, hypervisor.ErrLost)
 		}
 		return p.f.at(ctx, DuringRead)
-	}}}, nil
+	}}
+	if plan.Areas != nil {
+		src.areas = []disk.Extent{}
+		plan.Areas.Each(func(e disk.Extent) bool { src.areas = append(src.areas, e); return true })
+	}
+	return fakeReader{src, plan}, nil
 }
 
 func (p *fakePointInTime) isOpen() bool {

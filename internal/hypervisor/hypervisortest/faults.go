@@ -31,6 +31,7 @@ const (
 	BeforeOpenPointInTime  Point = "OpenPointInTime:before"
 	DuringOpenPointInTime  Point = "OpenPointInTime:during" // the temporary snapshot exists
 	BeforeOpenDisk         Point = "OpenDisk:before"
+	BeforeChangedAreas     Point = "OpenDisk:changed" // an error is one of listing what changed: no error of OpenDisk
 	DuringRead             Point = "Extents:during" // before each extent, and once before the end
 	BeforeClose            Point = "Close:before"   // the temporary snapshot stays
 	BeforeCheckRestore     Point = "CheckRestore:before"

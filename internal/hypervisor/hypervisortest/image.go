@@ -16,6 +16,7 @@ const imageBlock = 64 << 10
 type image struct {
 	capacity int64
 	blocks   map[int64][]byte
+	history
 }
 
 func newImage(capacity int64) *image {
@@ -23,7 +24,7 @@ func newImage(capacity int64) *image {
 }
 
 func (m *image) freeze() *image {
-	return &image{capacity: m.capacity, blocks: maps.Clone(m.blocks)}
+	return &image{capacity: m.capacity, blocks: maps.Clone(m.blocks), history: m.end()}
 }
 
 func (m *image) writeAt(p []byte, off int64) error {
@@ -36,6 +37,7 @@ func (m *image) writeAt(p []byte, off int64) error {
 		copy(block, m.blocks[n])
 		done := copy(block[in:], p)
 		m.blocks[n] = block
+		m.note(n)
 		p, off = p[done:], off+int64(done)
 	}
 	return nil
@@ -66,6 +68,7 @@ func (m *image) bytes() []byte {
 // A source reads an image in one pass.
 type source struct {
 	image *image
+	areas []disk.Extent                   // nil: the whole disk
 	each  func(ctx context.Context) error // before each extent
 }
 
@@ -79,7 +82,7 @@ func (s source) Extents(ctx context.Context, yield func(offset int64, data []byt
 		off := n * imageBlock
 		// A copy, spoilt afterwards: the data is valid only until yield returns.
 		data := slices.Clone(s.image.blocks[n][:min(imageBlock, s.image.capacity-off)])
-		err := yield(off, data)
+		err := within(s.areas, off, data, yield)
 		for i := range data {
 			data[i] = 0xdb
 		}
