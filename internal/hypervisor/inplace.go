@@ -89,7 +89,8 @@ type InPlaceRestore interface {
 	// warnings. On error the VM has its own disks or, if the error is a *SwappedError, the restored ones.
 	Swap(ctx context.Context) (*VM, []Replaced, []string, error)
 
-	// Back puts the VM's own disks back after a successful Swap. The VM must be powered off.
+	// Back puts the VM's own disks back after a successful Swap, and the hardware that it had. The VM must
+	// be powered off.
 	Back(ctx context.Context) error
 
 	// Finish removes the journal. Replaced disks stay where they are.

@@ -50,6 +50,7 @@ type Fake struct {
 	vms        map[hypervisor.VMID]*fakeVM
 	hidden     map[hypervisor.VMID]bool // not to be found by its instance UUID
 	making     map[hypervisor.VMID]*fakeRestore
+	loose      map[string]*image // disks that no VM has, by path
 	networks   []string
 	datastores []string
 	serial     int
@@ -63,6 +64,7 @@ type fakeVM struct {
 	current   hypervisor.SnapshotID
 	network   string
 	connected bool
+	journal   *fakeJournal // of a restore in place that has not ended
 }
 
 type fakeSnapshot struct {
@@ -78,6 +80,7 @@ func NewFake(t testing.TB) *Fake {
 		vms:        map[hypervisor.VMID]*fakeVM{},
 		hidden:     map[hypervisor.VMID]bool{},
 		making:     map[hypervisor.VMID]*fakeRestore{},
+		loose:      map[string]*image{},
 		networks:   []string{"net1", "net2"},
 		datastores: []string{"ds1", "ds2"},
 		now:        time.Now,
@@ -177,7 +180,8 @@ func (f *Fake) Hide(id hypervisor.VMID) {
 	f.hidden[id] = true
 }
 
-// Leftovers names the VMs in the making and the snapshots whose name starts with prefix.
+// Leftovers names the VMs in the making, the restores in place that have not ended, and the snapshots whose
+// name starts with prefix.
 func (f *Fake) Leftovers(prefix string) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -186,6 +190,9 @@ func (f *Fake) Leftovers(prefix string) []string {
 		left = append(left, "VM in the making "+r.vm.Name)
 	}
 	for _, v := range f.vms {
+		if v.journal != nil {
+			left = append(left, "journal of "+v.journal.runID+" in "+v.Name)
+		}
 		for _, s := range v.snapshots {
 			if strings.HasPrefix(s.Name, prefix) {
 				left = append(left, "snapshot "+s.Name+" of "+v.Name)

@@ -32,8 +32,8 @@ const (
 	DuringOpenPointInTime  Point = "OpenPointInTime:during" // the temporary snapshot exists
 	BeforeOpenDisk         Point = "OpenDisk:before"
 	BeforeChangedAreas     Point = "OpenDisk:changed" // an error is one of listing what changed: no error of OpenDisk
-	DuringRead             Point = "Extents:during" // before each extent, and once before the end
-	BeforeClose            Point = "Close:before"   // the temporary snapshot stays
+	DuringRead             Point = "Extents:during"   // before each extent, and once before the end
+	BeforeClose            Point = "Close:before"     // the temporary snapshot stays
 	BeforeCheckRestore     Point = "CheckRestore:before"
 	BeforeStartRestore     Point = "StartRestore:before"
 	DuringStartRestore     Point = "StartRestore:during" // the VM in the making exists
@@ -42,9 +42,21 @@ const (
 	AfterWriteDisk         Point = "WriteDisk:after"
 	BeforeCommit           Point = "Commit:before"
 	AfterCommit            Point = "Commit:after" // all is done but the answer is lost: Abort still removes the VM
-	BeforeAbort            Point = "Abort:before" // the VM in the making stays
+	BeforeAbort            Point = "Abort:before" // the VM in the making stays, or the journal
 	BeforeCleanUpRestores  Point = "CleanUpRestores:before"
 	BeforeDestroyVM        Point = "DestroyVM:before"
+
+	BeforeCheckInPlace       Point = "CheckInPlace:before"
+	BeforeStartInPlace       Point = "StartInPlace:before"
+	DuringStartInPlace       Point = "StartInPlace:during" // the journal is written
+	BeforeSwap               Point = "Swap:before"
+	DuringSwap               Point = "Swap:during" // the VM is off and has its own disks
+	AfterSwap                Point = "Swap:after"  // the VM has the restored disks: the error is a *SwappedError
+	BeforeBack               Point = "Back:before"
+	BeforeFinish             Point = "Finish:before"
+	BeforeInterruptedInPlace Point = "InterruptedInPlace:before"
+	BeforeRecoverInPlace     Point = "RecoverInPlace:before"
+	BeforeDeleteReplaced     Point = "DeleteReplaced:before"
 )
 
 // A Fault makes something happen at a point.

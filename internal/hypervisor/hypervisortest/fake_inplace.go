@@ -1,0 +1,432 @@
+package hypervisortest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// A fakeJournal is what a VM of a Fake carries while its disks are replaced.
+type fakeJournal struct {
+	runID   string
+	stopped bool // by the restore
+	swapped bool
+	disks   []fakeSwap
+}
+
+// A fakeSwap is one disk that is replaced.
+type fakeSwap struct {
+	captured hypervisor.DiskKey
+	own      hypervisor.Disk // of the VM
+	path     string          // of the restored one
+}
+
+// LooseDisks are the paths of disks that no VM has: what a restore in place wrote or took out.
+func (f *Fake) LooseDisks() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.loose))
+}
+
+// LooseDisk is the content of a disk that no VM has, nil if there is no such disk.
+func (f *Fake) LooseDisk(path string) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if m, ok := f.loose[path]; ok {
+		return m.bytes()
+	}
+	return nil
+}
+
+// CheckInPlace implements hypervisor.InPlaceRestorer.
+func (f *Fake) CheckInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) ([]string, error) {
+	if err := f.at(ctx, BeforeCheckInPlace); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, _, err := f.planInPlace(spec)
+	if err != nil {
+		return nil, err
+	}
+	var warnings []string
+	for _, s := range v.snapshots {
+		warnings = append(warnings, fmt.Sprintf("Snapshot %q is removed.", s.Name))
+	}
+	return warnings, nil
+}
+
+// planInPlace checks a restore in place and matches the disks. The caller holds the lock.
+func (f *Fake) planInPlace(spec hypervisor.InPlaceSpec) (*fakeVM, []fakeSwap, error) {
+	v, err := f.vm(spec.VM)
+	if err != nil {
+		return nil, nil, err
+	}
+	var c fakeConfig
+	if spec.Config.Format != FakeConfigFormat || json.Unmarshal(spec.Config.Data, &c) != nil {
+		return nil, nil, fmt.Errorf("%w: %q", hypervisor.ErrConfigFormat, spec.Config.Format)
+	}
+	captured, err := chosen(hypervisor.RestoreSpec{Config: spec.Config, Disks: spec.Disks})
+	if err != nil {
+		return nil, nil, err
+	}
+	var swaps []fakeSwap
+	for _, d := range captured {
+		own, err := v.match(d)
+		if err != nil {
+			return nil, nil, err
+		}
+		swaps = append(swaps, fakeSwap{
+			captured: d.Key, own: own, path: fmt.Sprintf("[%s] %s/%s-%s", own.Datastore, v.Name, own.Key, spec.RunID),
+		})
+	}
+	var obstacles []hypervisor.Obstacle
+	for _, o := range v.Obstacles {
+		if o.Disk == "" || slices.ContainsFunc(swaps, func(s fakeSwap) bool { return s.own.Key == o.Disk }) {
+			obstacles = append(obstacles, o)
+		}
+	}
+	switch {
+	case len(obstacles) > 0:
+		return nil, nil, &hypervisor.ObstacleError{VM: v.Path, Action: "restored into", Obstacles: obstacles}
+	case len(v.snapshots) > 0 && !spec.RemoveSnapshots:
+		return nil, nil, fmt.Errorf("%s: %w: %q", v.Path, hypervisor.ErrSnapshotsInTheWay, v.snapshots[0].Name)
+	case v.PowerState != hypervisor.PoweredOff && !v.GuestAgent && !spec.PowerOff,
+		v.PowerState == hypervisor.Suspended && !spec.PowerOff:
+		return nil, nil, fmt.Errorf("%s: %w", v.Path, hypervisor.ErrGuestAgent)
+	}
+	return v, swaps, nil
+}
+
+// match finds the disk of a VM that a captured one replaces.
+func (v *fakeVM) match(captured hypervisor.Disk) (hypervisor.Disk, error) {
+	i := slices.IndexFunc(v.Disks, func(d hypervisor.Disk) bool { return strings.EqualFold(d.UUID, captured.UUID) })
+	if i < 0 {
+		i = slices.IndexFunc(v.Disks, func(d hypervisor.Disk) bool { return d.Address == captured.Address })
+	}
+	reason := ""
+	switch {
+	case i < 0:
+		reason = "the virtual machine has no disk with its UUID or address"
+	case v.Disks[i].Capacity != captured.Capacity:
+		reason = fmt.Sprintf("it has %d bytes and the virtual machine's %d", captured.Capacity, v.Disks[i].Capacity)
+	default:
+		return v.Disks[i], nil
+	}
+	e := &hypervisor.DiskMismatchError{VM: v.Path, Disk: captured.Label + " (" + captured.Address + ")", Reason: reason}
+	for _, d := range v.Disks {
+		e.Disks = append(e.Disks, d.Label+" ("+d.Address+")")
+	}
+	return hypervisor.Disk{}, e
+}
+
+// StartInPlace implements hypervisor.InPlaceRestorer.
+func (f *Fake) StartInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (hypervisor.InPlaceRestore, error) {
+	if err := f.at(ctx, BeforeStartInPlace); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	v, swaps, err := f.planInPlace(spec)
+	if err == nil && v.journal != nil {
+		err = v.interrupted()
+	}
+	if err != nil {
+		f.mu.Unlock()
+		return nil, err
+	}
+	v.journal = &fakeJournal{runID: spec.RunID, disks: swaps}
+	for _, s := range swaps {
+		f.loose[s.path] = newImage(s.own.Capacity)
+	}
+	r := &fakeInPlace{f: f, vm: v, spec: spec, written: map[hypervisor.DiskKey]bool{}}
+	f.mu.Unlock()
+	if err := f.at(ctx, DuringStartInPlace); err != nil {
+		r.undo()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (v *fakeVM) interrupted() *hypervisor.InterruptedError {
+	return &hypervisor.InterruptedError{
+		VM: v.Path, Interrupted: hypervisor.Interrupted{RunID: v.journal.runID, Swapped: v.journal.swapped},
+	}
+}
+
+// InterruptedInPlace implements hypervisor.InPlaceRestorer.
+func (f *Fake) InterruptedInPlace(ctx context.Context, id hypervisor.VMID) (*hypervisor.Interrupted, error) {
+	if err := f.at(ctx, BeforeInterruptedInPlace); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, err := f.vm(id)
+	if err != nil || v.journal == nil {
+		return nil, err
+	}
+	return &v.interrupted().Interrupted, nil
+}
+
+// RecoverInPlace implements hypervisor.InPlaceRestorer.
+func (f *Fake) RecoverInPlace(
+	ctx context.Context, id hypervisor.VMID, runID string,
+) (*hypervisor.VM, []hypervisor.Replaced, error) {
+	if err := f.at(ctx, BeforeRecoverInPlace); err != nil {
+		return nil, nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, err := f.vm(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	var replaced []hypervisor.Replaced
+	switch {
+	case v.journal == nil:
+	case v.journal.runID != runID:
+		return nil, nil, v.interrupted()
+	case v.journal.swapped:
+		replaced = v.journal.replaced()
+		v.journal = nil
+	default:
+		f.drop(v)
+	}
+	return v.copy(), replaced, nil
+}
+
+func (j *fakeJournal) replaced() (all []hypervisor.Replaced) {
+	for _, s := range j.disks {
+		all = append(all, hypervisor.Replaced{Label: s.own.Label, Path: s.own.Path, Now: s.path})
+	}
+	return all
+}
+
+// drop undoes what was prepared for a swap that didn't happen. The caller holds the lock.
+func (f *Fake) drop(v *fakeVM) {
+	for _, s := range v.journal.disks {
+		delete(f.loose, s.path)
+	}
+	if v.journal.stopped {
+		v.PowerState, v.GuestAgent = hypervisor.PoweredOn, true
+	}
+	v.journal = nil
+}
+
+// DeleteReplaced implements hypervisor.InPlaceRestorer.
+func (f *Fake) DeleteReplaced(ctx context.Context, _ hypervisor.VMID, disks []hypervisor.Replaced) error {
+	if err := f.at(ctx, BeforeDeleteReplaced); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, d := range disks {
+		delete(f.loose, d.Path)
+		for _, v := range f.vms {
+			if slices.ContainsFunc(v.Disks, func(own hypervisor.Disk) bool { return own.Path == d.Path }) {
+				errs = append(errs, fmt.Errorf("delete %s: %s uses it", d.Path, v.Path))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+type fakeInPlace struct {
+	f    *Fake
+	vm   *fakeVM
+	spec hypervisor.InPlaceSpec
+
+	before fakeConfig // what the VM was before the swap
+
+	mu      sync.Mutex
+	written map[hypervisor.DiskKey]bool
+	ended   bool
+}
+
+func (r *fakeInPlace) WriteDisk(ctx context.Context, key hypervisor.DiskKey, src disk.Source) error {
+	if err := r.f.at(ctx, BeforeWriteDisk); err != nil {
+		return err
+	}
+	r.f.mu.Lock()
+	var m *image
+	if j := r.vm.journal; j != nil {
+		for _, s := range j.disks {
+			if s.captured == key {
+				m = r.f.loose[s.path]
+			}
+		}
+	}
+	r.f.mu.Unlock()
+	if m == nil || m.capacity != src.Capacity() {
+		return fmt.Errorf("write disk %s: there is no such disk of %d bytes", key, src.Capacity())
+	}
+	err := src.Extents(ctx, func(off int64, data []byte) error {
+		if err := r.f.at(ctx, DuringWriteDisk); err != nil {
+			return err
+		}
+		return m.writeAt(data, off)
+	})
+	if err != nil {
+		return fmt.Errorf("write disk %s: %w", key, err)
+	}
+	r.mu.Lock()
+	r.written[key] = true
+	r.mu.Unlock()
+	return r.f.at(ctx, AfterWriteDisk)
+}
+
+func (r *fakeInPlace) Swap(ctx context.Context) (*hypervisor.VM, []hypervisor.Replaced, []string, error) {
+	if err := r.f.at(ctx, BeforeSwap); err != nil {
+		return nil, nil, nil, err
+	}
+	if err := r.stop(); err != nil {
+		return nil, nil, nil, err
+	}
+	if err := r.f.at(ctx, DuringSwap); err != nil {
+		return nil, nil, nil, err
+	}
+	r.f.mu.Lock()
+	v := r.vm
+	if len(v.snapshots) > 0 && !r.spec.RemoveSnapshots {
+		r.f.mu.Unlock()
+		return nil, nil, nil, fmt.Errorf("swap disks of %s: %w", v.Path, hypervisor.ErrSnapshotsInTheWay)
+	}
+	v.snapshots, v.current = nil, ""
+	r.exchange(func(s fakeSwap) string { return s.path })
+	v.journal.swapped = true
+	r.before = fakeConfig{VM: v.VM, Network: v.network}
+	var c fakeConfig
+	if r.spec.Hardware && json.Unmarshal(r.spec.Config.Data, &c) == nil { // planInPlace has read it
+		r.hardware(c)
+	}
+	replaced := v.journal.replaced()
+	vm := v.copy()
+	r.f.mu.Unlock()
+	if err := r.f.at(ctx, AfterSwap); err != nil {
+		return nil, nil, nil, &hypervisor.SwappedError{Err: err}
+	}
+	return vm, replaced, nil, nil
+}
+
+// stop brings the VM down.
+func (r *fakeInPlace) stop() error {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.vm
+	switch {
+	case v.journal == nil || r.ended:
+		return errors.New("swap disks: the restore has ended")
+	case len(r.written) < len(v.journal.disks):
+		return errors.New("swap disks: not all disks were written")
+	case v.PowerState == hypervisor.PoweredOff:
+		return nil
+	case (!v.GuestAgent || v.PowerState == hypervisor.Suspended) && !r.spec.PowerOff:
+		return fmt.Errorf("shut down %s: %w", v.Name, hypervisor.ErrGuestAgent)
+	}
+	v.journal.stopped = v.PowerState == hypervisor.PoweredOn
+	v.PowerState, v.GuestAgent = hypervisor.PoweredOff, false
+	return nil
+}
+
+// exchange puts other files into the VM's disks; what was there becomes loose. The caller holds the lock.
+func (r *fakeInPlace) exchange(file func(fakeSwap) string) {
+	v := r.vm
+	for _, s := range v.journal.disks {
+		i := slices.IndexFunc(v.Disks, func(d hypervisor.Disk) bool { return d.Key == s.own.Key })
+		in := r.f.loose[file(s)]
+		delete(r.f.loose, file(s))
+		r.f.loose[v.Disks[i].Path] = v.images[s.own.Key]
+		v.images[s.own.Key] = in
+		v.Disks[i].Path = file(s)
+	}
+}
+
+// hardware makes the VM what a configuration says, as far as a Fake has any.
+func (r *fakeInPlace) hardware(c fakeConfig) {
+	r.vm.CPUs, r.vm.MemoryBytes, r.vm.GuestID = c.VM.CPUs, c.VM.MemoryBytes, c.VM.GuestID
+	if slices.Contains(r.f.networks, c.Network) {
+		r.vm.network = c.Network
+	}
+}
+
+func (r *fakeInPlace) Back(ctx context.Context) error {
+	if err := r.f.at(ctx, BeforeBack); err != nil {
+		return err
+	}
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	v := r.vm
+	switch {
+	case v.journal == nil || !v.journal.swapped:
+		return errors.New("put disks back: they were not replaced")
+	case v.PowerState != hypervisor.PoweredOff:
+		return fmt.Errorf("put disks back: the VM is %s", v.PowerState)
+	}
+	r.exchange(func(s fakeSwap) string { return s.own.Path })
+	v.journal.swapped = false
+	r.hardware(r.before)
+	return nil
+}
+
+func (r *fakeInPlace) Finish(ctx context.Context) error {
+	if err := r.f.at(ctx, BeforeFinish); err != nil {
+		return err
+	}
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	if r.vm.journal == nil || !r.vm.journal.swapped {
+		return errors.New("finish: the disks were not replaced")
+	}
+	r.vm.journal = nil
+	r.end()
+	return nil
+}
+
+func (r *fakeInPlace) Abort(ctx context.Context) error {
+	r.mu.Lock()
+	ended := r.ended
+	r.mu.Unlock()
+	if ended {
+		return nil
+	}
+	if err := r.f.at(context.WithoutCancel(ctx), BeforeAbort); err != nil {
+		return fmt.Errorf("undo the restore of %q: %w", r.vm.Name, err)
+	}
+	r.undo()
+	return nil
+}
+
+// undo removes what was written unless the VM has it, and the journal.
+func (r *fakeInPlace) undo() {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	r.end()
+	switch v := r.vm; {
+	case v.journal == nil:
+	case v.journal.swapped:
+		if v.journal.stopped {
+			v.PowerState, v.GuestAgent = hypervisor.PoweredOn, true
+		}
+		v.journal = nil
+	default:
+		r.f.drop(v)
+	}
+}
+
+func (r *fakeInPlace) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+}
+
+var _ hypervisor.InPlaceRestorer = (*Fake)(nil)
