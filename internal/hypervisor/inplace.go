@@ -46,6 +46,8 @@ type Interrupted struct {
 	// Swapped is set when the VM has the restored disks, and the hardware where that was asked for: the run
 	// only was not finished. Without it, the restore is undone.
 	Swapped bool
+	// Stopped is set when the VM was running and the run stopped it.
+	Stopped bool
 }
 
 // An InPlaceRestorer replaces disks of VMs that exist.

@@ -156,8 +156,9 @@ func (f *Fake) StartInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (h
 }
 
 func (v *fakeVM) interrupted() *hypervisor.InterruptedError {
+	j := v.journal
 	return &hypervisor.InterruptedError{
-		VM: v.Path, Interrupted: hypervisor.Interrupted{RunID: v.journal.runID, Swapped: v.journal.swapped},
+		VM: v.Path, Interrupted: hypervisor.Interrupted{RunID: j.runID, Swapped: j.swapped, Stopped: j.stopped},
 	}
 }
 
