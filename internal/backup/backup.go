@@ -22,12 +22,45 @@ type Hypervisor interface {
 	hypervisor.PointInTimeOpener
 }
 
+// A Mode says how much of the disks is read. What is stored is the whole of them either way.
+type Mode string
+
+const (
+	// ModeAuto reads what changed since the last backup, where the hypervisor can tell. It is the default.
+	ModeAuto Mode = "auto"
+	// ModeFull reads everything.
+	ModeFull Mode = "full"
+)
+
+// A Verification says how much of what didn't change is read nevertheless, and compared with what is in
+// the repository.
+type Verification string
+
+const (
+	// VerifyNothing trusts the hypervisor's change tracking. It is the default.
+	VerifyNothing Verification = ""
+	// VerifySample reads a random share of it.
+	VerifySample Verification = "sample"
+)
+
+// DefaultFullEvery is after how many incremental reads in a row a disk is read in full. That stores next to
+// nothing anew, and ends the effect of anything that change tracking may have kept to itself.
+const DefaultFullEvery = 30
+
 // A Request describes a backup to take.
 type Request struct {
 	VM          hypervisor.VMRef
 	Description string
 	Tags        map[string]string
 	Quiesce     quiesce.Policy
+
+	Mode           Mode                      // empty: ModeAuto
+	ChangeTracking hypervisor.ChangeTracking // empty: hypervisor.TrackingUse
+	Verify         Verification
+
+	// FullEvery has a disk read in full after so many incremental reads in a row. Zero: DefaultFullEvery;
+	// negative: never.
+	FullEvery int
 
 	// ExcludeDisks names disks to leave out, each by its label ("Hard disk 2"), its address
 	// ("scsi0:1") or its UUID.

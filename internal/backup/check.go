@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -12,10 +13,7 @@ import (
 // Check does at plan time what can be done without touching the VM: it resolves the reference and
 // the excluded disks, refuses what Take would refuse, and returns the warnings that Take would give.
 func (m *Manager) Check(ctx context.Context, r Request) (*Check, error) {
-	if r.VM == "" {
-		return nil, fmt.Errorf("%w: no VM is named", ErrRequest)
-	}
-	if err := r.Quiesce.Check(); err != nil {
+	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	vm, err := m.hv.FindVM(ctx, r.VM)
@@ -50,6 +48,29 @@ func (m *Manager) Check(ctx context.Context, r Request) (*Check, error) {
 		c.Warnings = append(c.Warnings, fmt.Sprintf("the backup is crash-consistent: %v.", cannotQuiesce(vm)))
 	}
 	return c, nil
+}
+
+// check refuses a request that means nothing, whichever VM it is about.
+func (r Request) check() error {
+	switch r.Mode {
+	case "", ModeAuto, ModeFull:
+	default:
+		return fmt.Errorf("unknown mode %q", r.Mode)
+	}
+	switch r.ChangeTracking {
+	case "", hypervisor.TrackingUse, hypervisor.TrackingEnable, hypervisor.TrackingIgnore:
+	default:
+		return fmt.Errorf("unknown use of change tracking %q", r.ChangeTracking)
+	}
+	switch r.Verify {
+	case VerifyNothing, VerifySample:
+	default:
+		return fmt.Errorf("unknown verification %q", r.Verify)
+	}
+	if r.VM == "" {
+		return errors.New("no VM is named")
+	}
+	return r.Quiesce.Check()
 }
 
 func cannotQuiesce(vm *hypervisor.VM) error {
