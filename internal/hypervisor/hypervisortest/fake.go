@@ -69,7 +69,10 @@ type fakeVM struct {
 
 type fakeSnapshot struct {
 	hypervisor.Snapshot
-	images map[hypervisor.DiskKey]*image
+	images    map[hypervisor.DiskKey]*image
+	config    hypervisor.VM // of the VM at that moment
+	network   string
+	connected bool
 }
 
 // NewFake makes a Fake with two networks, "net1" and "net2", and two datastores, "ds1" and "ds2".

@@ -61,6 +61,7 @@ func (f *Fake) snapshot(id hypervisor.VMID, spec hypervisor.SnapshotSpec) (*fake
 		m.track(v.ChangeTracking)
 		s.images[key] = m.freeze()
 	}
+	s.config, s.network, s.connected = *v.copy(), v.network, v.connected
 	v.snapshots = append(v.snapshots, s)
 	v.current = s.ID
 	return s, nil
@@ -220,6 +221,9 @@ func (f *Fake) OpenPointInTime(
 		return nil, err
 	}
 	p.config = hypervisor.Config{Format: FakeConfigFormat, Data: data, NVRAM: []byte("nvram of " + v.Name), Summary: summary}
+	if untracked != "" && spec.ChangeTracking == hypervisor.TrackingEnable {
+		p.config.Warnings = append(p.config.Warnings, untracked)
+	}
 	return p, nil
 }
 

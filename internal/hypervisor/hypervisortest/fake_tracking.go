@@ -39,11 +39,13 @@ func (h *history) track(on bool) {
 	}
 }
 
-// end is the history of a frozen copy. The running image goes on in the next epoch.
+// end is the history of a frozen copy. A running image goes on in the next epoch.
 func (h *history) end() history {
 	copied := *h
 	copied.written, copied.frozen = maps.Clone(h.written), true
-	h.epoch++
+	if !h.frozen {
+		h.epoch++
+	}
 	return copied
 }
 

@@ -24,6 +24,10 @@ const (
 	BeforeRenameSnapshot   Point = "RenameSnapshot:before"
 	BeforeRemoveSnapshot   Point = "RemoveSnapshot:before"
 	AfterRemoveSnapshot    Point = "RemoveSnapshot:after"
+	BeforeVMOfSnapshot     Point = "VMOfSnapshot:before"
+	BeforeRevertChanges    Point = "RevertChanges:before"
+	BeforeRevertToSnapshot Point = "RevertToSnapshot:before"
+	AfterRevertToSnapshot  Point = "RevertToSnapshot:after" // the VM comes with the error
 	BeforePowerOn          Point = "PowerOn:before"
 	BeforeShutDownGuest    Point = "ShutDownGuest:before"
 	DuringShutDownGuest    Point = "ShutDownGuest:during" // the guest was told; it shuts down after the method returned

@@ -76,13 +76,15 @@ func (s source) Capacity() int64 { return s.image.capacity }
 
 func (s source) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
 	for _, n := range slices.Sorted(maps.Keys(s.image.blocks)) {
-		if err := s.each(ctx); err != nil {
-			return err
-		}
 		off := n * imageBlock
 		// A copy, spoilt afterwards: the data is valid only until yield returns.
 		data := slices.Clone(s.image.blocks[n][:min(imageBlock, s.image.capacity-off)])
-		err := within(s.areas, off, data, yield)
+		err := within(s.areas, off, data, func(off int64, data []byte) error {
+			if err := s.each(ctx); err != nil {
+				return err
+			}
+			return yield(off, data)
+		})
 		for i := range data {
 			data[i] = 0xdb
 		}
