@@ -2,6 +2,7 @@ package hypervisortest_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -43,7 +44,25 @@ func TestFake_conformance(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			ReadDisk:  func(t *testing.T, vm string, n int) []byte { t.Helper(); return fake.DiskBytes(find(t, vm), n) },
+			ReadDisk: func(t *testing.T, vm string, n int) []byte { t.Helper(); return fake.DiskBytes(find(t, vm), n) },
+			Sabotage: hypervisortest.Saboteur{
+				SetChangeTracking: func(t *testing.T, vm string, on bool) { t.Helper(); fake.SetChangeTracking(find(t, vm), on) },
+				Revert: func(t *testing.T, vm string, id hypervisor.SnapshotID) {
+					t.Helper()
+					if err := fake.Revert(find(t, vm), id); err != nil {
+						t.Fatal(err)
+					}
+				},
+				Resize: func(t *testing.T, vm string, n int, capacity int64) {
+					t.Helper()
+					if err := fake.ResizeDisk(find(t, vm), n, capacity); err != nil {
+						t.Fatal(err)
+					}
+				},
+				FailChanges: func(*testing.T) {
+					fake.Fail(hypervisortest.Fault{At: hypervisortest.BeforeChangedAreas, Err: errors.New("no such file")})
+				},
+			},
 			Leftovers: func(*testing.T) []string { return fake.Leftovers(hypervisortest.TemporaryPrefix) },
 			Interrupt: func(_ *testing.T, method hypervisortest.Method, fn func()) bool {
 				at, ok := during[method]

@@ -43,6 +43,9 @@ type Harness struct {
 	// Interrupt arranges that fn is called while the next call of a method is under way, when the
 	// server has begun to carry it out. It reports whether it can do that for this method.
 	Interrupt func(t *testing.T, method Method, fn func()) bool
+
+	// Sabotage does what people do to VMs.
+	Sabotage Saboteur
 }
 
 // TemporaryPrefix begins the names of the points in time that the suite opens.
@@ -70,10 +73,13 @@ const (
 // Run checks an implementation of the port. newHarness makes a server for one test and a connection
 // to it, and registers what closes them.
 func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
-	for _, test := range slices.Concat(findTests, snapshotTests, pointInTimeTests, restoreTests, powerTests, cancelTests) {
+	for _, test := range slices.Concat(findTests, snapshotTests, pointInTimeTests, restoreTests, powerTests, cancelTests, trackingTests) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := &suite{Harness: newHarness(t)}
+			if strings.HasPrefix(test.name, "tracking/") && s.Sabotage.Revert == nil {
+				t.Skip("the harness doesn't play those who reset change tracking")
+			}
 			test.run(t, s)
 			if left := s.Leftovers(t); len(left) > 0 {
 				t.Errorf("left behind: %q", left)
