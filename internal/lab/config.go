@@ -49,6 +49,7 @@ func configChanges(ctx *simulator.Context, vm *simulator.VirtualMachine) []types
 		{Name: "config.extraConfig", Val: c.ExtraConfig},
 		{Name: "config.hardware.device", Val: c.Hardware.Device},
 		{Name: "summary.config", Val: summary},
+		{Name: "resourceConfig", Val: resourceConfig(vm.Self, c)},
 		{Name: "network", Val: networks},
 		{Name: "guest.net", Val: nics},
 	}

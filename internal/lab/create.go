@@ -193,6 +193,7 @@ func (l *Lab) finishCreate(
 	config.Name, config.Files = vm.Config.Name, vm.Config.Files
 	config.Hardware.Device = p.devices
 	config.VAppConfig, config.KeyId = vm.Config.VAppConfig, vm.Config.KeyId
+	applyVApp(config, spec.VAppConfig)
 	applyExtraConfig(config, serverOptions(config))
 	l.setConfig(ctx, vm, config)
 	none := string(types.VirtualMachineToolsVersionStatusGuestToolsNotInstalled)

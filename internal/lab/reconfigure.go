@@ -50,6 +50,7 @@ func (l *Lab) reconfigure(
 	config.Hardware.Device = p.devices
 	toggled := isTrue(vm.Config.ChangeTrackingEnabled) != isTrue(config.ChangeTrackingEnabled)
 	config.VAppConfig, config.KeyId = vm.Config.VAppConfig, vm.Config.KeyId // the simulator's work
+	applyVApp(config, spec.VAppConfig)
 	l.setConfig(ctx, vm, config)
 	if toggled {
 		l.resetTracking(vm.Self)

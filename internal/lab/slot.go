@@ -134,6 +134,8 @@ func kindOf(device types.BaseVirtualDevice) (kind string, key, controller, unit 
 		return "Virtual TPM", 11000, 100, 0
 	case *types.VirtualPCIPassthrough:
 		return "PCI device", 13000, 100, 0
+	case *types.VirtualUSB:
+		return "USB", 7100, 0, 0
 	case *types.VirtualWDT:
 		return "Watchdog timer", 18000, 100, 0
 	case *types.VirtualPrecisionClock:

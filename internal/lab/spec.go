@@ -68,9 +68,7 @@ func applySpec(config *types.VirtualMachineConfigInfo, spec *types.VirtualMachin
 	if spec.NumCPUs != 0 {
 		h.NumCPU = spec.NumCPUs
 	}
-	if spec.NumCoresPerSocket != nil && *spec.NumCoresPerSocket != 0 {
-		h.NumCoresPerSocket = spec.NumCoresPerSocket
-	}
+	applyTopology(config, spec)
 	if spec.MemoryMB != 0 {
 		h.MemoryMB = int32(min(spec.MemoryMB, 1<<31-1)) //nolint:gosec // bounded
 	}
@@ -86,6 +84,8 @@ func applySpec(config *types.VirtualMachineConfigInfo, spec *types.VirtualMachin
 	if spec.ManagedBy != nil && spec.ManagedBy.ExtensionKey == "" {
 		config.ManagedBy = nil
 	}
+	applyCPUMask(config, spec.CpuFeatureMask)
+	applyUpgrade(config, spec)
 	applyExtraConfig(config, spec.ExtraConfig)
 	fillShares(config)
 	if spec.GuestId != "" {
@@ -202,6 +202,10 @@ func defaultConfig(version types.HardwareVersion) types.VirtualMachineConfigInfo
 		},
 		MemoryHotAddEnabled: no, CpuHotAddEnabled: no, CpuHotRemoveEnabled: no, NestedHVEnabled: no, VPMCEnabled: no,
 		MemoryReservationLockedToMax: no, ChangeTrackingEnabled: no, VAssertsEnabled: no, MessageBusTunnelEnabled: no,
+		ScheduledHardwareUpgradeInfo: &types.ScheduledHardwareUpgradeInfo{
+			UpgradePolicy:                  string(types.ScheduledHardwareUpgradeInfoHardwareUpgradePolicyNever),
+			ScheduledHardwareUpgradeStatus: string(types.ScheduledHardwareUpgradeInfoHardwareUpgradeStatusNone),
+		},
 		GuestAutoLockEnabled: yes, MaxMksConnections: 40, SevEnabled: no, NpivTemporaryDisabled: yes,
 		VmOpNotificationToAppEnabled: no, VmxStatsCollectionEnabled: yes, PmemFailoverEnabled: no,
 		MigrateEncryption: string(types.VirtualMachineConfigSpecEncryptedVMotionModesOpportunistic),
