@@ -57,6 +57,7 @@ type VM struct {
 	HardwareVersion string
 	GuestAgent      bool // the guest's agent (VMware Tools, QEMU guest agent, …) runs
 	GuestIPAddress  string
+	GuestAddresses  []string // all that the agent reports and others can reach, GuestIPAddress first
 	Template        bool
 	ChangeTracking  bool
 	CPUs            int

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,7 +25,7 @@ var vmSpec = readSpec{
 			"parentVApp", "config.uuid", "config.instanceUuid", "config.guestId", "config.version", "config.template",
 			"config.changeTrackingEnabled", "config.flags", "config.keyId", "config.ftInfo", "config.hardware",
 			"runtime.powerState", "runtime.connectionState", "runtime.faultToleranceState",
-			"guest.toolsRunningStatus", "guest.ipAddress",
+			"guest.toolsRunningStatus", "guest.ipAddress", "guest.net",
 		}},
 	},
 	around: []types.BaseSelectionSpec{
@@ -111,6 +112,7 @@ func newVM(m *mo.VirtualMachine) *hypervisor.VM {
 	if m.Guest != nil {
 		vm.GuestAgent = m.Guest.ToolsRunningStatus == string(types.VirtualMachineToolsRunningStatusGuestToolsRunning)
 		vm.GuestIPAddress = m.Guest.IpAddress
+		vm.GuestAddresses = guestAddresses(m.Guest)
 	}
 	if config := m.Config; config != nil {
 		vm.BIOSUUID = strings.ToLower(config.Uuid)
@@ -125,6 +127,24 @@ func newVM(m *mo.VirtualMachine) *hypervisor.VM {
 	}
 	vm.Obstacles = obstacles(m)
 	return vm
+}
+
+// guestAddresses are the addresses of a guest that others can reach, the primary one first.
+func guestAddresses(guest *types.GuestInfo) []string {
+	all := []string{guest.IpAddress}
+	for _, nic := range guest.Net {
+		all = append(all, nic.IpAddress...)
+	}
+	var found []string
+	for _, text := range all {
+		address, err := netip.ParseAddr(text)
+		if err != nil || address.IsLoopback() || address.IsLinkLocalUnicast() || address.IsUnspecified() ||
+			slices.Contains(found, text) {
+			continue
+		}
+		found = append(found, text)
+	}
+	return found
 }
 
 // pathOf puts the names of the objects above ref together, from below the root folder. Names come with
