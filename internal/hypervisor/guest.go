@@ -20,7 +20,8 @@ type Guest struct {
 // A GuestWatcher waits for guests.
 type GuestWatcher interface {
 	// WatchGuest calls until with what is known of a VM's guest, at first as it is and then whenever that
-	// changes, and returns nil when until returns true. Calls don't overlap.
+	// changes, and returns nil when until returns true. Calls don't overlap, and there are none when it has
+	// returned.
 	// Errors: ctx.Err() when ctx ends, a *VMNotFoundError when the VM is gone.
 	WatchGuest(ctx context.Context, vm VMID, until func(Guest) bool) error
 }

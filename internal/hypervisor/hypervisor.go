@@ -293,6 +293,10 @@ type RestoreSpec struct {
 	// RunID names this run; what it creates can be recognised by it until it is complete.
 	RunID string
 
+	// Verify is called by Commit with a VM that is complete and powered off, and can still be recognised as
+	// one in the making. Its error fails the Commit. Nil: nothing is verified.
+	Verify func(ctx context.Context, vm VMID) error
+
 	// Abandoned reports whether the run of an ID is over. What such a run left behind doesn't count as a
 	// VM that has the identity or the name. Nil: no run is.
 	Abandoned func(runID string) bool

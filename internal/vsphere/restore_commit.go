@@ -59,6 +59,11 @@ func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) 
 	if err := r.checkRestoredIdentity(ctx); err != nil {
 		return nil, nil, err
 	}
+	if r.spec.Verify != nil {
+		if err := r.spec.Verify(ctx, r.VM()); err != nil {
+			return nil, nil, fmt.Errorf("verify: %w", err)
+		}
+	}
 	vm, err := r.client.vmByID(ctx, r.VM())
 	if err != nil {
 		return nil, nil, err

@@ -273,10 +273,13 @@ func (v *fakeVM) copy() *hypervisor.VM {
 	return &vm
 }
 
-// vm finds a VM by its handle. The caller holds the lock.
+// vm finds a VM by its handle, also one in the making. The caller holds the lock.
 func (f *Fake) vm(id hypervisor.VMID) (*fakeVM, error) {
 	if v, ok := f.vms[id]; ok {
 		return v, nil
+	}
+	if r, ok := f.making[id]; ok {
+		return r.vm, nil
 	}
 	return nil, &hypervisor.VMNotFoundError{Ref: string(id), Where: FakeServer}
 }

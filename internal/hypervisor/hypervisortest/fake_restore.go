@@ -184,7 +184,7 @@ func (f *Fake) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) (h
 	for _, d := range v.Disks {
 		v.images[d.Key] = newImage(d.Capacity)
 	}
-	r := &fakeRestore{f: f, vm: v, runID: spec.RunID, written: map[hypervisor.DiskKey]bool{}}
+	r := &fakeRestore{f: f, vm: v, runID: spec.RunID, verify: spec.Verify, written: map[hypervisor.DiskKey]bool{}}
 	f.making[v.ID] = r
 	f.mu.Unlock()
 	if err := f.at(ctx, DuringStartRestore); err != nil {
@@ -225,6 +225,8 @@ type fakeRestore struct {
 	vm    *fakeVM
 	runID string
 
+	verify func(ctx context.Context, vm hypervisor.VMID) error
+
 	mu      sync.Mutex
 	written map[hypervisor.DiskKey]bool
 	ended   bool
@@ -264,6 +266,11 @@ func (r *fakeRestore) Commit(ctx context.Context) (*hypervisor.VM, []string, err
 	r.mu.Unlock()
 	if missing {
 		return nil, nil, errors.New("commit: not all disks were written")
+	}
+	if r.verify != nil {
+		if err := r.verify(ctx, r.vm.ID); err != nil {
+			return nil, nil, fmt.Errorf("commit: %w", err)
+		}
 	}
 	if err := r.f.at(ctx, AfterCommit); err != nil {
 		return nil, nil, err
