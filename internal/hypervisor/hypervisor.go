@@ -349,6 +349,7 @@ type Restore interface {
 type Hypervisor interface {
 	Finder
 	Snapshotter
+	Reverter
 	PowerController
 	PointInTimeOpener
 	Restorer

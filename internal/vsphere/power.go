@@ -18,7 +18,20 @@ import (
 // that names the question: an answer ("was it moved or copied?") decides about the VM's identity, which is
 // not ours to decide.
 func (c *Client) PowerOn(ctx context.Context, vm hypervisor.VMID) error {
-	// The task doesn't end as long as the question is open, so it is watched for beside the task.
+	err := c.asking(ctx, vm, func(ctx context.Context) error {
+		return c.power(ctx, vm, types.VirtualMachinePowerStatePoweredOn, func(ctx context.Context) (*object.Task, error) {
+			return c.vm(vm).PowerOn(ctx)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("power on %s: %w", vm, err)
+	}
+	return nil
+}
+
+// asking runs do, which starts a VM, and ends it with a *questionError if the VM asks something. The task
+// doesn't end as long as the question is open, so it is watched for beside the task.
+func (c *Client) asking(ctx context.Context, vm hypervisor.VMID, do func(ctx context.Context) error) error {
 	askCtx, asked := context.WithCancelCause(ctx)
 	defer asked(nil)
 	watched := make(chan struct{})
@@ -28,19 +41,14 @@ func (c *Client) PowerOn(ctx context.Context, vm hypervisor.VMID) error {
 			asked(&questionError{text: q})
 		}
 	}()
-	err := c.power(askCtx, vm, types.VirtualMachinePowerStatePoweredOn, func(ctx context.Context) (*object.Task, error) {
-		return c.vm(vm).PowerOn(ctx)
-	})
+	err := do(askCtx)
 	asked(nil)
 	<-watched
 	var question *questionError
 	if err != nil && ctx.Err() == nil && errors.As(context.Cause(askCtx), &question) {
-		return fmt.Errorf("power on %s: %w", vm, question)
+		return question
 	}
-	if err != nil {
-		return fmt.Errorf("power on %s: %w", vm, err)
-	}
-	return nil
+	return err
 }
 
 // A questionError says that a VM waits for a person's answer.
