@@ -313,7 +313,7 @@ func (l *Lab) putFile(w http.ResponseWriter, r *http.Request, in io.Reader, name
 	if exists && r.Method == http.MethodPost {
 		return refuse(http.StatusConflict, "%s exists", name)
 	}
-	if err := l.storeFile(in, name); err != nil {
+	if err := l.storeFile(&wholeReader{in, r.ContentLength}, name); err != nil {
 		return err
 	}
 	if exists {
@@ -322,4 +322,22 @@ func (l *Lab) putFile(w http.ResponseWriter, r *http.Request, in io.Reader, name
 		w.WriteHeader(http.StatusCreated)
 	}
 	return nil
+}
+
+// A wholeReader fails when less comes than was announced.
+type wholeReader struct {
+	io.Reader
+	left int64 // negative: nothing was announced
+}
+
+// Read passes on.
+func (w *wholeReader) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if w.left >= 0 {
+		w.left -= int64(n)
+	}
+	if errors.Is(err, io.EOF) && w.left > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }

@@ -8,9 +8,11 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/session"
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
@@ -197,6 +199,10 @@ func TestFolder_put(t *testing.T) {
 		status, _ := e.folder(method, e.folderURL(file), nil, strings.NewReader(body), cookie)
 		return status
 	}
+	e.Fault(lab.Fault{Method: "PUT /folder", Fault: "truncate"})
+	if got := put(http.MethodPut, "restored/restored.nvram", "cut short"); got != http.StatusInternalServerError {
+		t.Errorf("cut short: %d", got)
+	}
 	if got := put(http.MethodPut, "restored/restored.nvram", "first"); got != http.StatusCreated {
 		t.Errorf("a new file: %d", got)
 	}
@@ -218,11 +224,37 @@ func TestFolder_put(t *testing.T) {
 			t.Errorf("%s: %d", file, got)
 		}
 	}
-	for _, f := range e.Status().Files {
-		if strings.Contains(f.Name, ".upload-") {
-			t.Errorf("left behind: %s", f.Name)
-		}
+}
+
+// A file that is removed while it is written doesn't come back with its last byte.
+func TestFolder_putIntoARemovedDirectory(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, lab.Options{})
+	cookie := e.sessionCookie()
+	before := e.Status()
+	reader, writer := io.Pipe()
+	status := make(chan int)
+	go func() {
+		got, _ := e.folder(http.MethodPut, e.folderURL("restored/restored.nvram"), nil, reader, cookie)
+		status <- got
+	}()
+	_, err := writer.Write([]byte("first half"))
+	e.must(err)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for len(e.Status().Files) == len(before.Files) {
+		<-tick.C // until the server writes it
 	}
+	dc, err := e.finder.DefaultDatacenter(e.ctx)
+	e.must(err)
+	e.must(e.wait(object.NewFileManager(e.client.Client).DeleteDatastoreFile(e.ctx, "[LocalDS_0] restored", dc)))
+	_, err = writer.Write([]byte("second half"))
+	e.must(err)
+	e.must(writer.Close())
+	<-status
+	assertSame(t, before, e.Status())
+	manager := object.NewFileManager(e.client.Client)
+	e.must(manager.MakeDirectory(e.ctx, "[LocalDS_0] restored", dc, false)) // it isn't there any more
 }
 
 // The client that govc uses.

@@ -16,16 +16,30 @@ func (s *snapshot) ExportSnapshot(ctx *simulator.Context, _ *types.ExportSnapsho
 	if body.Fault_ = s.lab.changing(s.Self); body.Fault_ != nil {
 		return body
 	}
-	var devices []types.BaseVirtualDevice
-	ctx.WithLock(s.VirtualMachineSnapshot, func() { devices = clone(s.Config.Hardware.Device) })
-	var disks []*types.VirtualDisk
-	for _, d := range disksOf(devices) {
-		if b := backing(d); b == nil || !independent(b.DiskMode) { // a snapshot has no part in the others
-			disks = append(disks, d)
-		}
+	vm := ctx.Map.Get(s.Vm)
+	if vm == nil {
+		body.Fault_ = simulator.Fault("", &types.ManagedObjectNotFound{Obj: s.Vm})
+		return body
 	}
-	lease := s.lab.newLease(ctx, true, s.Vm, s.Self)
-	items := exportItems(s.Vm, devices, disks)
+	var lease *httpNfcLease
+	var items []*leaseItem
+	ctx.WithLock(vm, func() { // its snapshots aren't removed meanwhile
+		if ctx.Map.Get(s.Self) == nil {
+			body.Fault_ = simulator.Fault("", &types.ManagedObjectNotFound{Obj: s.Self})
+			return
+		}
+		devices := clone(s.Config.Hardware.Device)
+		var disks []*types.VirtualDisk
+		for _, d := range disksOf(devices) {
+			if b := backing(d); b == nil || !independent(b.DiskMode) { // a snapshot has no part in the others
+				disks = append(disks, d)
+			}
+		}
+		lease, items = s.lab.newLease(ctx, true, s.Vm, s.Self), exportItems(s.Vm, devices, disks)
+	})
+	if lease == nil {
+		return body
+	}
 	s.lab.spawn(func() { lease.ready(s.Vm, items) })
 	body.Res = &types.ExportSnapshotResponse{Returnval: lease.Self}
 	return body

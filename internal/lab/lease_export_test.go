@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha1" //nolint:gosec // the protocol's checksum
 	"crypto/sha256"
 	"encoding/hex"
@@ -247,4 +248,25 @@ func TestHugeDisk(t *testing.T) {
 			t.Errorf("the disk of %s takes %d bytes", vm.Name, n)
 		}
 	}
+}
+
+// A snapshot that goes between the call and its work gives no lease: nothing would be left to read.
+func TestExport_snapshotRemovedBeside(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, lab.Options{})
+	ref := e.takeSnapshot("s")
+	e.OnCall("ExportSnapshot", func(context.Context) {
+		task, err := e.vm.RemoveSnapshot(e.ctx, ref.Value, false, nil)
+		if err == nil {
+			err = task.Wait(e.ctx)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	_, err := methods.ExportSnapshot(e.ctx, e.client, &types.ExportSnapshot{This: ref})
+	if !fault.Is(err, &types.ManagedObjectNotFound{}) {
+		t.Errorf("got %v", err)
+	}
+	labtest.AssertClean(t, e.Lab)
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -300,25 +301,55 @@ func (s *httpNfcLease) storeDisk(ctx context.Context, in io.Reader, item *leaseI
 	return populated, err
 }
 
-// storeFile writes a file of a datastore, replacing what was there only when all of it has arrived.
-func (l *Lab) storeFile(in io.Reader, name string) error {
+// storeFile writes a file of a datastore, replacing what was there only when all of it has arrived. Like a
+// vCenter it makes the directory if it isn't there (github.com/vmware/govmomi/issues/1332), at the start:
+// what arrives after the file was removed is lost with it.
+func (l *Lab) storeFile(in io.Reader, name string) (err error) {
 	file, ok := l.path(name)
 	if !ok {
 		return refuse(http.StatusNotFound, "%s: no such datastore", name)
 	}
+	_, err = os.Stat(file)
+	isNew := errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".upload-")
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, in)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
+	defer func() {
+		if err != nil && isNew {
+			err = errors.Join(err, removeSame(f, file))
+		}
+		err = errors.Join(err, f.Close())
+	}()
+	arrived, err := os.CreateTemp(l.dir, "upload-")
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return err
 	}
-	return nil
+	defer func() { err = errors.Join(err, arrived.Close(), os.Remove(arrived.Name())) }()
+	if _, err := io.Copy(arrived, in); err != nil {
+		return err
+	}
+	if _, err := arrived.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err = io.Copy(f, arrived)
+	return err
+}
+
+// removeSame removes an open file, unless another one has its name by now.
+func removeSame(f *os.File, name string) error {
+	ours, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if now, err := os.Stat(name); err != nil || !os.SameFile(ours, now) {
+		return nil //nolint:nilerr // it has no name any more
+	}
+	return os.Remove(name)
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -100,21 +101,48 @@ func (c *Client) fetchNVRAM(ctx context.Context, datacenter, file string) ([]byt
 	return data, nil
 }
 
-// writeNVRAM replaces the firmware's variables of a VM that is powered off.
+// nvramTimeout is how long writing the firmware's variables may take.
+const nvramTimeout = time.Minute
+
+// writeNVRAM replaces the firmware's variables of a VM that is powered off. Once begun it isn't cut when
+// ctx ends: what a server makes of a request whose client has gone, and when, nobody would know, and the
+// file might come after the VM was removed. Where that is so nevertheless, the error wraps errUnknownEnd.
 func (c *Client) writeNVRAM(ctx context.Context, datacenter, file string, data []byte) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("write %s: %w", file, context.Cause(ctx))
+	}
+	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), nvramTimeout)
+	defer cancel()
+	err := c.putNVRAM(callCtx, datacenter, file, data)
+	switch {
+	case err == nil:
+		return nil
+	case callCtx.Err() != nil, errors.Is(err, hypervisor.ErrLost):
+		return fmt.Errorf("write %s: %w: %w", file, errUnknownEnd, err)
+	}
+	return fmt.Errorf("write %s: %w", file, err)
+}
+
+// errUnknownEnd: the server may still be at it.
+var errUnknownEnd = errors.New("how it ended is not known")
+
+func (c *Client) putNVRAM(ctx context.Context, datacenter, file string, data []byte) error {
 	target := c.folderURL(datacenter, file).String()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target, bytes.NewReader(data))
 	if err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
+		return err
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
 	res, err := c.vim.Client.Client.Do(req)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", file, transferError(ctx, err))
+		return transferError(ctx, err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusCreated && res.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("write %s: the server answered %s", file, res.Status)
+	switch res.StatusCode {
+	case http.StatusOK, http.StatusCreated, http.StatusNoContent:
+		return nil
+	case http.StatusBadGateway, http.StatusGatewayTimeout: // a proxy's word, not the server's
+		return statusError(res)
 	}
-	return nil
+	return fmt.Errorf("the server answered %s", res.Status)
 }

@@ -38,6 +38,7 @@ type restore struct {
 	warnings []string
 
 	unanswered bool // the answer to the import was lost: the server may be creating the VM
+	writing    bool // how writing the NVRAM ended isn't known: the server may be at it
 
 	lease  *lease
 	sha256 bool

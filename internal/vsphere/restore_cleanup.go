@@ -47,8 +47,33 @@ func (r *restore) remove(ctx context.Context) error {
 	// Where the server has undone the import, the directory may be somebody else's by now.
 	datastore, file := splitPath(r.vmx) // the server may have chosen another directory than was asked for
 	if store, ok := r.place.stores[datastore]; ok && destroyed && path.Dir(file) != "." && !keepsObjects(store) {
-		if err := r.client.deleteDirectory(ctx, r.place.datacenter, store, path.Dir(file)); err != nil {
+		err := r.client.deleteDirectory(ctx, r.place.datacenter, store, path.Dir(file))
+		if err == nil && r.writing {
+			err = r.deleteLate(ctx, store, path.Dir(file))
+		}
+		if err != nil {
 			return fmt.Errorf("the directory %s was left behind: %w", joinPath(datastore, path.Dir(file)), err)
+		}
+	}
+	return nil
+}
+
+// lateTimeout is for how long the NVRAM may appear whose upload broke off.
+const lateTimeout = 5 * time.Second
+
+// deleteLate removes the NVRAM if it comes after its directory has gone, which the server makes anew for it.
+func (r *restore) deleteLate(ctx context.Context, store mo.Datastore, directory string) error {
+	appear, cancel := context.WithTimeout(ctx, lateTimeout)
+	defer cancel()
+	for attempt := 1; pause(appear, backoff(attempt)) == nil; attempt++ {
+		files, err := r.client.searchDatastore(ctx, store, directory, "*")
+		switch {
+		case err == nil && len(files) == 1 && path.Ext(files[0]) == ".nvram":
+			return r.client.deleteDirectory(ctx, r.place.datacenter, store, directory)
+		case err == nil && len(files) > 0: // somebody else has it by now
+			return nil
+		case err != nil && !errors.Is(err, errNoFile):
+			return err
 		}
 	}
 	return nil
@@ -105,7 +130,8 @@ func (c *Client) readMarker(ctx context.Context, ref types.ManagedObjectReferenc
 var debris = []string{".nvram", ".log", ".hlog", ".vmsd", ".vmxf", ".vswp"}
 
 // deleteDirectory removes what a destroyed VM left in its directory. One that isn't there is no error. One
-// that holds anything else belongs to somebody who came since.
+// that holds anything else belongs to somebody who came since. A file that the server is still writing, for
+// a client that didn't hear how that ended, keeps the directory for a moment.
 func (c *Client) deleteDirectory(
 	ctx context.Context, datacenter lineage, store mo.Datastore, directory string,
 ) error {
@@ -113,6 +139,31 @@ func (c *Client) deleteDirectory(
 	if dc == nil || store.Browser.Value == "" {
 		return nil
 	}
+	busy, cancel := context.WithTimeout(ctx, appearTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		err := c.tryDeleteDirectory(ctx, dc.Self, store, directory)
+		if err == nil || !mayDeleteLater(err) || pause(busy, backoff(attempt)) != nil {
+			return err
+		}
+	}
+}
+
+// mayDeleteLater tells whether a file or directory whose removal failed like this may be removed in a while.
+func mayDeleteLater(err error) bool {
+	for _, f := range []types.BaseMethodFault{
+		&types.FileLocked{}, &types.CannotDeleteFile{}, &types.DirectoryNotEmpty{}, &types.FileFault{},
+	} {
+		if fault.Is(err, f) {
+			return true
+		}
+	}
+	return isAmbiguous(err)
+}
+
+func (c *Client) tryDeleteDirectory(
+	ctx context.Context, datacenter types.ManagedObjectReference, store mo.Datastore, directory string,
+) error {
 	files, err := c.searchDatastore(ctx, store, directory, "*")
 	if errors.Is(err, errNoFile) {
 		return nil
@@ -128,7 +179,7 @@ func (c *Client) deleteDirectory(
 	}
 	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 		res, err := methods.DeleteDatastoreFile_Task(ctx, c.vim, &types.DeleteDatastoreFile_Task{
-			This: *c.vim.ServiceContent.FileManager, Name: joinPath(store.Name, directory), Datacenter: &dc.Self,
+			This: *c.vim.ServiceContent.FileManager, Name: joinPath(store.Name, directory), Datacenter: &datacenter,
 		})
 		if err != nil {
 			return nil, err

@@ -1,8 +1,12 @@
 package vsphere
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vmware/govmomi/vim25/mo"
@@ -94,5 +98,79 @@ func TestDeleteDirectory_taken(t *testing.T) {
 	}
 	if err := b.client.PowerOn(t.Context(), b.vm.ID); err != nil {
 		t.Errorf("the VM in the directory is damaged: %v", err)
+	}
+}
+
+// The server may act on an upload that broke off when everything else is cleaned up.
+func TestRestore_nvramComesLate(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	c := b.mustBackUp()
+	if err := b.client.DestroyVM(t.Context(), b.vm.ID); err != nil {
+		t.Fatal(err)
+	}
+	var destroyed atomic.Bool
+	var searched atomic.Int32
+	b.lab.OnCall("Destroy_Task", func(context.Context) { destroyed.Store(true) })
+	b.lab.OnCall("SearchDatastore_Task", func(ctx context.Context) {
+		if destroyed.Load() && searched.Add(1) == 2 { // the first finds that the directory has gone
+			if err := b.client.writeNVRAM(ctx, "DC0", "[LocalDS_0] web01/web01.nvram", []byte("late")); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	b.lab.Fault(lab.Fault{Method: "PUT /folder", Fault: "drop"})
+	spec := hypervisor.RestoreSpec{Identity: hypervisor.IdentityOriginal}
+	if _, _, err := b.restore(t.Context(), c, spec); !errors.Is(err, hypervisor.ErrLost) {
+		t.Errorf("got %v", err)
+	}
+	if searched.Load() < 2 {
+		t.Error("nothing came late")
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+// A file that is written while its directory is removed keeps that from going, for a moment.
+func TestRestore_directoryBusy(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []string{"FileLocked", "CannotDeleteFile", "drop"} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 4<<20)
+			c := b.mustBackUp()
+			if err := b.client.DestroyVM(t.Context(), b.vm.ID); err != nil {
+				t.Fatal(err)
+			}
+			b.lab.OnCall("ReconfigVM_Task", func(ctx context.Context) {
+				if err := b.client.writeNVRAM(ctx, "DC0", "[LocalDS_0] web01/web01-000001.hlog", []byte("text")); err != nil {
+					t.Error(err)
+				}
+			})
+			b.lab.Fault(lab.Fault{Method: "ReconfigVM_Task", Fault: "InvalidDeviceSpec"})
+			b.lab.Fault(lab.Fault{Method: "DeleteDatastoreFile_Task", Fault: fault, Count: 2})
+			if _, _, err := b.restore(t.Context(), c, hypervisor.RestoreSpec{Identity: hypervisor.IdentityOriginal}); err == nil {
+				t.Error("the restore succeeded")
+			}
+			labtest.AssertClean(t, b.lab)
+		})
+	}
+}
+
+// A server makes what it likes of an upload that is cut. So it isn't.
+func TestWriteNVRAM_cancelled(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 4<<20)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.lab.OnCall("PUT /folder", func(context.Context) { cancel() })
+	const file = "[LocalDS_0] web01/other.nvram"
+	want := bytes.Repeat([]byte("firmware"), 1<<15)
+	if err := b.client.writeNVRAM(ctx, "DC0", file, want); err != nil {
+		t.Errorf("the upload was cut: %v", err)
+	}
+	if got, err := b.client.readNVRAM(t.Context(), "DC0", file); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d were written, %v", len(got), len(want), err)
+	}
+	if err := b.client.writeNVRAM(ctx, "DC0", file, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("begun after the end: %v", err)
 	}
 }

@@ -214,7 +214,9 @@ func (r *restore) restoreNVRAM(ctx context.Context) error {
 	if vm.Config == nil {
 		return fmt.Errorf("%s has no configuration", r.vm.Value)
 	}
-	return r.client.writeNVRAM(ctx, r.place.datacenter.datacenterPath(), nvramFile(&vm, vm.Config), r.spec.Config.NVRAM)
+	err := r.client.writeNVRAM(ctx, r.place.datacenter.datacenterPath(), nvramFile(&vm, vm.Config), r.spec.Config.NVRAM)
+	r.writing = errors.Is(err, errUnknownEnd)
+	return err
 }
 
 // checkRestoredIdentity makes sure that the VM is who it is meant to be. A vCenter changes an instance

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/object"
@@ -148,11 +149,17 @@ func (c *Client) removeSnapshot(
 	}
 }
 
-// consolidateAttempts is how often a consolidation is tried. It fails while something still reads the
-// disks, which ends within seconds of the reader's end.
-const consolidateAttempts = 6
+const (
+	// consolidateAttempts is how often a consolidation is tried that the server calls a success, and that
+	// leaves delta disks.
+	consolidateAttempts = 6
+	// consolidatePause is the longest time between two attempts.
+	consolidatePause = 10 * time.Second
+)
 
-// consolidate merges delta disks that belong to no snapshot any more, if there are any.
+// consolidate merges delta disks that belong to no snapshot any more, if there are any. It fails while
+// something still reads the disks. That ends within seconds of the reader's end; but where the reader was
+// killed, or never heard that it has a lease, only the server can end the lease. So that is waited for.
 // Error: hypervisor.ErrConsolidationNeeded.
 func (c *Client) consolidate(
 	ctx context.Context, vm hypervisor.VMID, m *mo.VirtualMachine, options hypervisor.RemoveOptions,
@@ -160,8 +167,10 @@ func (c *Client) consolidate(
 	if options.NoConsolidate || !m.Runtime.ConsolidationNeeded {
 		return nil
 	}
+	held, cancel := context.WithTimeout(ctx, heldTimeout)
+	defer cancel()
 	var last error
-	for attempt := 1; attempt <= consolidateAttempts; attempt++ {
+	for attempt := 1; ; attempt++ {
 		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 			res, err := methods.ConsolidateVMDisks_Task(ctx, c.vim, &types.ConsolidateVMDisks_Task{This: vmRef(vm)})
 			if err != nil {
@@ -171,7 +180,7 @@ func (c *Client) consolidate(
 		})
 		if err != nil {
 			last = err
-			c.log.DebugContext(ctx, "consolidate disks", "vm", vm, "attempt", attempt, "error", withoutURL(err))
+			c.log.InfoContext(ctx, "the disks can't be consolidated yet", "vm", vm, "attempt", attempt, "error", withoutURL(err))
 		}
 		if ctx.Err() != nil {
 			break
@@ -183,7 +192,10 @@ func (c *Client) consolidate(
 		if !now.Runtime.ConsolidationNeeded {
 			return nil
 		}
-		if err != nil && !mayConsolidateLater(err) || pause(ctx, 4*backoff(attempt)) != nil {
+		if err != nil && !mayConsolidateLater(err) || err == nil && attempt >= consolidateAttempts {
+			break
+		}
+		if pause(held, min(4*backoff(attempt), consolidatePause)) != nil {
 			break
 		}
 	}
