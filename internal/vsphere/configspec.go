@@ -30,6 +30,9 @@ type rebuild struct {
 	// networks are the backings of the network adapters at the target.
 	networks map[int32]types.BaseVirtualDeviceBackingInfo
 
+	// sameHost is set when the VM goes to the very host that it was captured on.
+	sameHost bool
+
 	// images are the backings of the ISO and floppy images that exist at the target.
 	images map[int32]types.BaseVirtualDeviceBackingInfo
 }
@@ -84,6 +87,9 @@ func creationSpec(
 		Tools:                        rewriteTools(config.Tools),
 		Flags:                        rewriteFlags(config.Flags),
 		ConsolePreferences:           config.ConsolePreferences,
+		VcpuConfig:                   config.VcpuConfig,
+		CpuFeatureMask:               rewriteCPUMask(config.CpuFeatureMask),
+		ScheduledHardwareUpgradeInfo: rewriteUpgrade(config.ScheduledHardwareUpgradeInfo),
 		PowerOpInfo:                  rewritePowerOps(config.DefaultPowerOps),
 		RebootPowerOff:               config.RebootPowerOff,
 		NumCPUs:                      config.Hardware.NumCPU,
@@ -124,9 +130,14 @@ func creationSpec(
 		VmOpNotificationTimeout:      config.VmOpNotificationTimeout,
 		FixedPassthruHotPlugEnabled:  config.FixedPassthruHotPlugEnabled,
 		VAppConfig:                   rewriteVApp(config.VAppConfig),
+
+		ExtensionCompatibilityConstraint: config.ExtensionCompatibilityConstraint,
 	}
 	if spec.BootOptions != nil {
 		spec.BootOptions.BootOrder = nil // names devices by keys that the server gives out at creation
+	}
+	if r.sameHost {
+		spec.CpuAffinity, spec.MemoryAffinity = config.CpuAffinity, config.MemoryAffinity
 	}
 	if r.identity == hypervisor.IdentityOriginal {
 		spec.Uuid, spec.InstanceUuid = config.Uuid, config.InstanceUuid
@@ -134,35 +145,11 @@ func creationSpec(
 	if r.marker != "" {
 		spec.ExtraConfig = append(spec.ExtraConfig, &types.OptionValue{Key: markerKey, Value: r.marker})
 	}
-	warnings := unsettable(config)
+	warnings := unsettable(config, r)
 	changes, deviceWarnings := newDevices(config.Hardware.Device, r)
 	spec.DeviceChange = changes
 	warnings = append(warnings, deviceWarnings...)
 	return spec, append(warnings, unbootable(captured, spec)...), nil
-}
-
-// unsettable names the settings that belong to one host, cluster or extension and are not restored.
-func unsettable(config *types.VirtualMachineConfigInfo) []string {
-	var warnings []string
-	warn := func(set bool, what string) {
-		if set {
-			warnings = append(warnings, what+" is not restored: it belongs to the host or cluster that the VM ran on.")
-		}
-	}
-	affinity := func(a *types.VirtualMachineAffinityInfo) bool { return a != nil && len(a.AffinitySet) > 0 }
-	warn(affinity(config.CpuAffinity), "CPU affinity")
-	warn(affinity(config.MemoryAffinity), "memory affinity")
-	warn(len(config.CpuFeatureMask) > 0, "the CPU identification mask")
-	warn(len(config.NpivNodeWorldWideName)+len(config.NpivPortWorldWideName) > 0, "N-port ID virtualization")
-	warn(config.RepConfig != nil && config.RepConfig.VmReplicationId != "", "vSphere Replication")
-	if m := config.ManagedBy; m != nil && m.ExtensionKey != "" {
-		warnings = append(warnings, fmt.Sprintf("the VM was managed by the extension %q; the restored VM is not.", m.ExtensionKey))
-	}
-	if s := config.ScheduledHardwareUpgradeInfo; s != nil && s.UpgradePolicy != "" &&
-		s.UpgradePolicy != string(types.ScheduledHardwareUpgradeInfoHardwareUpgradePolicyNever) {
-		warnings = append(warnings, "the scheduled upgrade of the virtual hardware is not restored.")
-	}
-	return warnings
 }
 
 // coresPerSocket gives zero, the server's word for its own choice, where the choice was its own.
@@ -171,6 +158,25 @@ func coresPerSocket(h types.VirtualHardware) *int32 {
 		return types.NewInt32(0)
 	}
 	return h.NumCoresPerSocket
+}
+
+// rewriteCPUMask turns masks of processor features into additions.
+func rewriteCPUMask(masks []types.HostCpuIdInfo) []types.VirtualMachineCpuIdInfoSpec {
+	var added []types.VirtualMachineCpuIdInfoSpec
+	for i := range masks {
+		added = append(added, types.VirtualMachineCpuIdInfoSpec{
+			ArrayUpdateSpec: types.ArrayUpdateSpec{Operation: types.ArrayUpdateOperationAdd}, Info: &masks[i],
+		})
+	}
+	return added
+}
+
+// rewriteUpgrade keeps when the hardware is to be upgraded and to what, not how an earlier upgrade went.
+func rewriteUpgrade(u *types.ScheduledHardwareUpgradeInfo) *types.ScheduledHardwareUpgradeInfo {
+	if u == nil || u.UpgradePolicy == "" {
+		return nil
+	}
+	return &types.ScheduledHardwareUpgradeInfo{UpgradePolicy: u.UpgradePolicy, VersionKey: u.VersionKey}
 }
 
 func rewriteNuma(n *types.VirtualMachineVirtualNumaInfo) *types.VirtualMachineVirtualNuma {

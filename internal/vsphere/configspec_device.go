@@ -115,12 +115,14 @@ func rewriteDisk(d *types.VirtualDisk, r rebuild) (kept bool, warning string) {
 		return false, "" // a copy of the other disks is what was asked for
 	}
 	old := describeBacking(d.Backing)
+	warning = diskExtras(d)
 	backing := &types.VirtualDiskFlatVer2BackingInfo{
 		VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: fileName},
 		DiskMode:                     old.mode,
 		ThinProvisioned:              old.thin,
 		EagerlyScrub:                 old.eager,
 		WriteThrough:                 old.writeThrough,
+		Sharing:                      old.sharing,
 	}
 	if backing.DiskMode == "" {
 		backing.DiskMode = string(types.VirtualDiskModePersistent)
@@ -137,6 +139,7 @@ func rewriteDisk(d *types.VirtualDisk, r rebuild) (kept bool, warning string) {
 		CapacityInBytes:     capacity,
 		CapacityInKB:        capacity / 1024,
 		StorageIOAllocation: d.StorageIOAllocation,
+		VirtualDiskFormat:   d.VirtualDiskFormat, // the size of its sectors
 		GuestReadOnly:       d.GuestReadOnly,
 	}
 	d.Backing = backing
@@ -208,9 +211,9 @@ func rewriteOther(device types.BaseVirtualDevice, r rebuild) (kept bool, warning
 	case *types.VirtualParallelPort:
 		return false, "is connected to a file or a device of the host and is not restored."
 	case *types.VirtualUSB:
-		return false, "is a USB device of the host or of a client and is not restored."
+		return false, describeUSB(d)
 	case *types.VirtualPCIPassthrough, *types.VirtualSCSIPassthrough:
-		return false, "passes through a device of the host and is not restored."
+		return false, describePassthrough(device)
 	case *types.VirtualNVDIMM:
 		return false, "is persistent memory, whose content is not in the backup, and is not restored."
 	case *types.VirtualTPM:

@@ -160,13 +160,14 @@ func TestCreationSpec(t *testing.T) {
 		"Hard disk 2 was a raw device mapping", "Hard disk 3 is not in the backup", "Network adapter 3 passes through",
 		"CD/DVD drive 2 had the image [iso] gone.iso", "Floppy drive 1 was connected to a drive of the host",
 		"Serial port 1 is connected to a file", "USB 1 is a USB device", "PCI device 0 passes through",
-		"N-port ID virtualization", "com.example", "Hard disk 3 is left out of the boot order",
+		"N-port ID virtualization", "com.example", "no first class disk any more (ID fcd), its I/O filters (f)",
+		"Hard disk 3 is left out of the boot order",
 	} {
 		if !slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, want) }) {
 			t.Errorf("no warning %q in %q", want, warnings)
 		}
 	}
-	if len(warnings) != 11 {
+	if len(warnings) != 12 {
 		t.Errorf("%d warnings: %q", len(warnings), warnings)
 	}
 }

@@ -23,13 +23,18 @@ type placement struct {
 	pool       types.ManagedObjectReference
 	compute    mo.ComputeResource
 	host       *types.ManagedObjectReference // nil: the server chooses
+	usable    []mo.HostSystem               // hosts that could be chosen
+	sameHost  bool                          // host is the one that the VM was captured on
 
 	stores    map[string]mo.Datastore // that the VM can use there, by name
 	home      string                  // datastore of the VM
 	directory string                  // of the VM on home; empty: the server chooses
+	vmx       string                  // name of the vmx file in directory
+	keepFiles bool                    // directory is the captured one, and disks keep their names in it
 	disks     map[int32]string        // datastore of each disk to create, by device key
 	unwanted  map[int32]bool          // disks in the backup that are not to be restored
 	networks  map[int32]types.BaseVirtualDeviceBackingInfo
+	attached  []types.ManagedObjectReference // the networks
 	images    map[int32]types.BaseVirtualDeviceBackingInfo
 
 	inTheWay []types.ManagedObjectReference // VMs in the making of abandoned runs that have the identity
@@ -55,7 +60,7 @@ func (c *Client) place(
 	}
 	steps := []func(context.Context, hypervisor.RestoreSpec, *capture, *placement) error{
 		c.placeFolder, c.placePool, c.placeHost, c.checkHardwareVersion,
-		c.placeDisks, c.placeNetworks, c.placeImages, c.placeLabels, c.placeDirectory,
+		c.placeDisks, c.placeNetworks, c.placeImages, c.placeLabels, c.placeDirectory, c.preferHost, c.checkAddresses,
 	}
 	for _, step := range steps {
 		if err := step(ctx, spec, captured, p); err != nil {

@@ -15,6 +15,7 @@ import (
 // A targetNetwork is a network that a VM can be connected to at the target.
 type targetNetwork struct {
 	capturedNetwork
+	ref     types.ManagedObjectReference
 	backing types.BaseVirtualDeviceBackingInfo
 }
 
@@ -55,6 +56,7 @@ func (c *Client) placeNetworks(
 			return err
 		}
 		p.networks[n.Device] = target.backing
+		p.attached = append(p.attached, target.ref)
 	}
 	return nil
 }
@@ -129,7 +131,7 @@ func (c *Client) readNetworks(
 	switches := map[types.ManagedObjectReference]mo.DistributedVirtualSwitch{}
 	var out []targetNetwork
 	for _, ref := range refs {
-		var n targetNetwork
+		n := targetNetwork{ref: ref}
 		switch ref.Type {
 		case "DistributedVirtualPortgroup":
 			var pg mo.DistributedVirtualPortgroup

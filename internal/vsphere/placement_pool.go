@@ -187,6 +187,7 @@ func (c *Client) placeHost(
 	usable := slices.DeleteFunc(slices.Clone(hosts), func(h mo.HostSystem) bool {
 		return h.Runtime.ConnectionState != types.HostSystemConnectionStateConnected || h.Runtime.InMaintenanceMode
 	})
+	p.usable = usable
 	names := make([]string, len(usable))
 	for i, h := range usable {
 		names[i] = h.Name
@@ -210,6 +211,42 @@ func (c *Client) placeHost(
 	}
 	p.compute.Datastore, p.compute.Network = datastores, networks
 	return nil
+}
+
+// preferHost has the original come back to the host that it was captured on, if that one has all that the VM
+// needs. A cluster that balances load is free to move it when it starts.
+func (c *Client) preferHost(
+	_ context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement,
+) error {
+	i := slices.IndexFunc(p.usable, func(h mo.HostSystem) bool { return h.Name == captured.Host })
+	if i < 0 {
+		return nil
+	}
+	host := p.usable[i]
+	if p.host == nil && spec.Identity == hypervisor.IdentityOriginal && p.reachedBy(host) {
+		p.host = &host.Self
+	}
+	p.sameHost = p.host != nil && *p.host == host.Self
+	return nil
+}
+
+// reachedBy reports whether a host has the datastores and networks of the VM.
+func (p *placement) reachedBy(host mo.HostSystem) bool {
+	stores := []string{p.home}
+	for _, name := range p.disks {
+		stores = append(stores, name)
+	}
+	for _, name := range stores {
+		if !slices.Contains(host.Datastore, p.stores[name].Self) {
+			return false
+		}
+	}
+	for _, ref := range p.attached {
+		if !slices.Contains(host.Network, ref) {
+			return false
+		}
+	}
+	return true
 }
 
 func balancesLoad(config types.BaseComputeResourceConfigInfo) bool {

@@ -174,36 +174,6 @@ func keepsObjects(ds mo.Datastore) bool {
 	return ds.Summary.Type == "vsanD"
 }
 
-// maxDirectories is how many names for the VM's directory are tried.
-const maxDirectories = 100
-
-// placeDirectory chooses a directory for the VM that isn't there yet. It is named after the finished VM
-// rather than the one in the making, and chosen here so that it is known what to clean up.
-func (c *Client) placeDirectory(
-	ctx context.Context, _ hypervisor.RestoreSpec, _ *capture, p *placement,
-) error {
-	store := p.stores[p.home]
-	if keepsObjects(store) {
-		return nil
-	}
-	base := escapeName(p.name)
-	for i := range maxDirectories {
-		name := base
-		if i > 0 {
-			name = fmt.Sprintf("%s_%d", base, i)
-		}
-		there, err := c.datastoreHas(ctx, store, ".", name)
-		if err != nil {
-			return err
-		}
-		if !there {
-			p.directory = name
-			return nil
-		}
-	}
-	return fmt.Errorf("datastore %q has %d directories of the name %q already", p.home, maxDirectories, base)
-}
-
 // datastoreHas reports whether a directory of a datastore has a file or directory.
 func (c *Client) datastoreHas(ctx context.Context, ds mo.Datastore, directory, name string) (bool, error) {
 	found, err := c.searchDatastore(ctx, ds, directory, name)
@@ -285,38 +255,4 @@ func (c *Client) placeImages(
 		}
 	}
 	return nil
-}
-
-// rebuild says how the VM is made, once it is known where. The VM in the making has a name of its own.
-func (p *placement) rebuild(spec hypervisor.RestoreSpec, captured *capture) rebuild {
-	r := rebuild{
-		name: makingName(spec.RunID), marker: spec.RunID, identity: spec.Identity, disconnect: spec.Disconnect,
-		networks: p.networks, images: p.images, disks: map[int32]string{}, unwanted: p.unwanted,
-		vmPathName: joinPath(p.home, ""),
-	}
-	if p.directory == "" {
-		for key, store := range p.disks {
-			r.disks[key] = joinPath(store, "")
-		}
-		return r
-	}
-	base := escapeName(p.name)
-	r.vmPathName = joinPath(p.home, path.Join(p.directory, base+".vmx"))
-	n := 0
-	for _, d := range orderedDisks(captured.devices()) {
-		store, ok := p.disks[d.Key]
-		switch {
-		case !ok:
-		case store != p.home:
-			r.disks[d.Key] = joinPath(store, "") // the server makes the directory there
-		default:
-			name := base + ".vmdk"
-			if n > 0 {
-				name = fmt.Sprintf("%s_%d.vmdk", base, n)
-			}
-			n++
-			r.disks[d.Key] = joinPath(store, path.Join(p.directory, name))
-		}
-	}
-	return r
 }

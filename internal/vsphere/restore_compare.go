@@ -10,120 +10,7 @@ import (
 	"strings"
 
 	"github.com/vmware/govmomi/vim25/types"
-
-	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
-
-// mayDiffer lists the properties of a configuration that a restored VM need not have as captured,
-// with the reason. A path stands for everything below it; "[]" for any element.
-var mayDiffer = map[string]string{
-	"name":                       "is as the restore was asked for",
-	"changeVersion":              "counts the server's changes",
-	"modified":                   "is the time of the last change",
-	"createDate":                 "is the time of creation",
-	"vmxConfigChecksum":          "is over a file that names other files",
-	"files":                      "are where the restore was asked to put them",
-	"datastoreUrl":               "follows the files",
-	"locationId":                 "is a hash of where the files are",
-	"guestFullName":              "follows the guest ID",
-	"initialOverhead":            "is the host's estimate",
-	"hotPlugMemoryLimit":         "is the host's limit",
-	"hotPlugMemoryIncrementSize": "is the host's limit",
-	"vmStorageObjectId":          "names an object of a datastore",
-	"swapStorageObjectId":        "names an object of a datastore",
-	"contentLibItemInfo":         "says which library item the VM was deployed from",
-	"forkConfigInfo":             "belongs to instant clones",
-	"vmxRuntimeConfig":           "describes the running VM",
-	"guestIntegrityInfo":         "describes the running VM",
-	"tools.toolsVersion":         "is what the guest last reported",
-	"tools.toolsInstallType":     "is what the guest last reported",
-	"tools.lastInstallInfo":      "is what the guest last reported",
-	"tools.pendingCustomization": "belongs to a deployment",
-	"tools.customizationKeyId":   "belongs to a deployment",
-
-	"defaultPowerOps.defaultPowerOffType": "is the host's default",
-	"defaultPowerOps.defaultSuspendType":  "is the host's default",
-	"defaultPowerOps.defaultResetType":    "is the host's default",
-
-	"flags.snapshotDisabled":    "belongs to snapshots, which are not restored",
-	"flags.snapshotLocked":      "belongs to snapshots, which are not restored",
-	"flags.recordReplayEnabled": "is a feature of the past",
-	"flags.useToe":              "is a feature of the past",
-	"flags.faultToleranceType":  "belongs to a pair of VMs",
-
-	// What follows is named by the warnings of creationSpec where it is set.
-	"cpuAffinity":                  "belongs to a host",
-	"memoryAffinity":               "belongs to a host",
-	"cpuFeatureMask":               "belongs to a cluster",
-	"managedBy":                    "belongs to an extension",
-	"repConfig":                    "belongs to vSphere Replication",
-	"scheduledHardwareUpgradeInfo": "is a plan for the captured VM",
-	"npivNodeWorldWideName":        "is given out by a vCenter",
-	"npivPortWorldWideName":        "is given out by a vCenter",
-	"npivWorldWideNameType":        "is given out by a vCenter",
-	"npivDesiredNodeWwns":          "is given out by a vCenter",
-	"npivDesiredPortWwns":          "is given out by a vCenter",
-	"npivTemporaryDisabled":        "is given out by a vCenter",
-	"npivOnNonRdmDisks":            "is given out by a vCenter",
-	"ftInfo":                       "belongs to a pair of VMs",
-	"metroFtEnabled":               "belongs to a pair of VMs",
-	"metroFtHostGroup":             "belongs to a pair of VMs",
-	"networkShaper":                "is deprecated and without effect",
-	"vcpuConfig":                   "belongs to a host",
-	"deviceSwap":                   "is the state of an upgrade",
-	"keyId":                        "belongs to encrypted VMs, which are not captured",
-
-	"hardware.device[].key":                              "is given out by the server",
-	"hardware.device[].controllerKey":                    "is given out by the server",
-	"hardware.device[].device":                           "lists keys that the server gave out",
-	"hardware.device[].deviceInfo":                       "is a description that the server makes",
-	"hardware.device[].connectable.connected":            "is the state of the running VM",
-	"hardware.device[].connectable.status":               "is the state of the running VM",
-	"hardware.device[].numaNode":                         "belongs to a host",
-	"hardware.device[].externalId":                       "belongs to a network controller",
-	"hardware.device[].subnetId":                         "belongs to a network controller",
-	"hardware.device[].backing._typeName":                "changes when a disk was in a chain of snapshots, and is checked by what it holds",
-	"hardware.device[].backing.fileName":                 "is where the restore was asked to put it",
-	"hardware.device[].backing.datastore":                "is where the restore was asked to put it",
-	"hardware.device[].backing.backingObjectId":          "names an object of a datastore",
-	"hardware.device[].backing.contentId":                "changes with every write",
-	"hardware.device[].backing.changeId":                 "belongs to the tracking of the captured disk",
-	"hardware.device[].backing.parent":                   "belongs to snapshots, which are not restored",
-	"hardware.device[].backing.deltaDiskFormat":          "belongs to snapshots, which are not restored",
-	"hardware.device[].backing.deltaDiskFormatVariant":   "belongs to snapshots, which are not restored",
-	"hardware.device[].backing.deltaGrainSize":           "belongs to snapshots, which are not restored",
-	"hardware.device[].backing.grainSize":                "belongs to snapshots, which are not restored",
-	"hardware.device[].backing.digestEnabled":            "belongs to a host's cache",
-	"hardware.device[].backing.split":                    "is the file's layout on other products",
-	"hardware.device[].backing.spaceUsedInKB":            "is a measurement",
-	"hardware.device[].backing.deviceName":               "is the network that the restore was asked for, or the guest operating system's client",
-	"hardware.device[].backing.network":                  "is the network that the restore was asked for",
-	"hardware.device[].backing.inPassthroughMode":        "is the state of the running VM",
-	"hardware.device[].backing.port":                     "is the network that the restore was asked for",
-	"hardware.device[].backing.opaqueNetworkId":          "is the network that the restore was asked for",
-	"hardware.device[].backing.opaqueNetworkType":        "is the network that the restore was asked for",
-	"hardware.device[].diskObjectId":                     "names an object of a datastore",
-	"hardware.device[].vDiskId":                          "belongs to a first class disk",
-	"hardware.device[].vDiskVersion":                     "belongs to a first class disk",
-	"hardware.device[].iofilter":                         "belongs to a storage policy",
-	"hardware.device[].independentFilters":               "belongs to a storage policy",
-	"hardware.device[].vFlashCacheConfigInfo":            "is a feature of the past",
-	"hardware.device[].nativeUnmanagedLinkedClone":       "is how the captured file was made",
-	"hardware.device[].virtualDiskFormat":                "is how the captured file was made",
-	"hardware.device[].shares":                           "is deprecated in favour of storageIOAllocation",
-	"hardware.device[VirtualMachineVMCIDevice].id":       "is given out by the server",
-	"hardware.device[VirtualMachineVMCIDevice].slotInfo": "is given out by the server",
-}
-
-// copyMayDiffer are the properties that make a copy a VM of its own.
-var copyMayDiffer = map[string]string{
-	"uuid":                                    "is the copy's own",
-	"instanceUuid":                            "is the copy's own",
-	"hardware.device[].macAddress":            "is the copy's own",
-	"hardware.device[].addressType":           "is the copy's own",
-	"hardware.device[].backing.uuid":          "is the copy's own",
-	"hardware.device[].backing.useAutoDetect": "is how a client's drive is chosen",
-}
 
 // untold are the properties whose values no warning repeats: options and those of a vApp hand passwords
 // and keys to the guest (guestinfo.userdata, OVF properties), addresses of ports may hold some.
@@ -216,20 +103,6 @@ func leftOut(captured *types.VirtualMachineConfigInfo, spec types.VirtualMachine
 		}
 	}
 	return left
-}
-
-// excused reports whether a property is among those that may differ.
-func excused(path string, r rebuild) bool {
-	kind, bare := withoutElements(path)
-	for p := bare; p != ""; p = parentPath(p) {
-		if mayDiffer[p] != "" || mayDiffer[strings.Replace(p, "device[]", "device["+kind+"]", 1)] != "" {
-			return true
-		}
-		if r.identity == hypervisor.IdentityCopy && copyMayDiffer[p] != "" {
-			return true
-		}
-	}
-	return r.disconnect && bare == "hardware.device[].connectable.startConnected"
 }
 
 // withoutElements replaces what is in brackets, and returns the class of the device that was named there.
