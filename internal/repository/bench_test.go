@@ -118,7 +118,7 @@ func BenchmarkReadDisk(b *testing.B) {
 		b.Fatal(err)
 	}
 	d := Disk{
-		File: "disk.raw", Capacity: capacity, Digest: result.Digest, ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
+		File: "disk.raw", Capacity: capacity, Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
 	}
 	m := testManifest()
 	m.Disks = []Disk{d}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	kopiafs "github.com/kopia/kopia/fs"
@@ -72,7 +73,8 @@ func (w *Writer) check(m *Manifest, files map[string][]byte) error {
 		case written == nil:
 			return fmt.Errorf("the manifest's disk %q was not written", d.File)
 		case d.Capacity != written.capacity, d.Digest != written.result.Digest,
-			d.ChunkSize != written.result.ChunkSize, d.DataBytes != written.result.DataBytes:
+			d.Hashes != written.result.Hashes, d.ChunkSize != written.result.ChunkSize,
+			d.DataBytes != written.result.DataBytes:
 			return fmt.Errorf("the manifest's disk %q is not what was written: capacity %d, %+v",
 				d.File, written.capacity, written.result)
 		}
@@ -81,7 +83,7 @@ func (w *Writer) check(m *Manifest, files map[string][]byte) error {
 		return fmt.Errorf("%d disks were written or tried, but the manifest has %d", len(w.disks), len(m.Disks))
 	}
 	for name := range files {
-		if _, ok := w.disks[name]; ok || name == manifestFile {
+		if _, ok := w.disks[strings.TrimSuffix(name, hashesSuffix)]; ok || name == manifestFile {
 			return fmt.Errorf("file %q is there already", name)
 		}
 		if err := checkFileName(name); err != nil {
@@ -113,7 +115,8 @@ func (r *Repository) commit(
 		return "", err
 	}
 	for name, d := range disks {
-		entries = append(entries, fileEntry(name, d.capacity, d.id))
+		entries = append(entries, fileEntry(name, d.capacity, d.id),
+			fileEntry(d.result.Hashes, hashesLength(d.capacity), d.hashes))
 	}
 	root, err := writeRoot(ctx, session, m, entries)
 	if err != nil {
@@ -302,12 +305,7 @@ func revive(ctx context.Context, session repo.DirectRepositoryWriter, id object.
 	if err != nil {
 		return n, err
 	}
-	table, err := session.OpenObject(ctx, tableID)
-	if err != nil {
-		return n, fmt.Errorf("chunk table %s: %w", tableID, err)
-	}
-	defer table.Close() //nolint:errcheck // nothing to lose after reading
-	err = readTable(table, func(e object.IndirectObjectEntry) error {
+	err = eachChunk(ctx, session, id, unknownLength, func(e object.IndirectObjectEntry) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -158,22 +158,10 @@ func (p *readPipeline) load(ctx context.Context) error {
 }
 
 func (p *readPipeline) loadRun(ctx context.Context, run *chunkRun) error {
-	cid, compressed, ok := run.id.ContentID()
-	if !ok || compressed {
-		return fmt.Errorf("%w: chunk %s at %d is of an unknown kind", ErrDamaged, run.id, run.offset)
-	}
-	rep := p.reader.repository.rep
-	data, err := rep.ContentReader().GetContent(ctx, cid)
+	data, err := readChunk(ctx, p.reader.repository.rep,
+		object.IndirectObjectEntry{Start: run.offset, Length: run.length, Object: run.id})
 	if err != nil {
-		pack := "no known pack"
-		if info, infoErr := rep.ContentInfo(ctx, cid); infoErr == nil {
-			pack = "pack " + string(info.PackBlobID)
-		}
-		return fmt.Errorf("chunk %s at %d in %s: %w", run.id, run.offset, pack, readError(err))
-	}
-	if int64(len(data)) != run.length {
-		return fmt.Errorf("%w: chunk %s at %d has %d bytes instead of %d",
-			ErrDamaged, run.id, run.offset, len(data), run.length)
+		return err
 	}
 	if disk.IsZero(data) {
 		p.mu.Lock()

@@ -25,7 +25,8 @@ var (
 	ErrDamaged       = errors.New("repository is damaged")   // names the pack or index blob
 	ErrNotMade       = fmt.Errorf("%w yet", ErrNoRepository) // of Open without Create: with it, one would be made
 	ErrSchemaVersion = errors.New("restore point was written by a newer version")
-	ErrIncomplete    = errors.New("data that the restore point re-uses is gone") // of Commit: take the backup again
+	ErrIncomplete    = errors.New("data that the restore point re-uses is gone") // take the backup again, in full
+	ErrTrackingWrong = errors.New("change tracking left out a change")
 )
 
 // A DigestError says that a disk's content is not what was backed up. It wraps ErrDamaged.
@@ -101,6 +102,7 @@ func systemError(err error) error {
 func isOutcome(err error) bool {
 	for _, outcome := range []error{
 		ErrNotFound, ErrNoRepository, ErrPassword, ErrReadOnly, ErrFull, ErrDamaged, ErrSchemaVersion, ErrIncomplete,
+		ErrTrackingWrong,
 	} {
 		if errors.Is(err, outcome) {
 			return true

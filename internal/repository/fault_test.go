@@ -110,7 +110,7 @@ func tryBackUp(t *testing.T, r *Repository, src disk.Source) (ID, *Manifest, err
 	m := testManifest()
 	m.Disks = []Disk{{
 		File: "disk.raw", Capacity: src.Capacity(),
-		Digest: result.Digest, ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
+		Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
 	}}
 	id, err := w.Commit(t.Context(), m, testFiles)
 	return id, m, err

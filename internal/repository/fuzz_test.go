@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/kopia/kopia/repo/object"
 )
@@ -76,6 +77,14 @@ func FuzzChunkTable(f *testing.F) {
 		tableHead + `{"l":1048576,"o":"` + id + `"},{"s":1048576,"l":512,"o":"` + id + `"}` + tableTail,
 		tableHead + tableTail,
 		`{"entries":[{"l":1,"o":"` + id + `"}],"stream":"kopia:indirect","more":{"a":[1]}}`,
+		tableHead + `{"l":1048576,"o":"` + id + `"}{"s":1048576,"l":512,"o":"` + id + `"}` + tableTail,
+		tableHead + `{"l":1048576,"o":"` + id + `"},` + tableTail,
+		tableHead + `{"l":1048576,"o":"` + id + `"}]}]}` + "\n",
+		tableHead + `{"s":0,"l":1048576,"o":"` + id + `"}` + tableTail,
+		tableHead + `{"s":1e3,"l":0x10,"o":"` + id + `"}` + tableTail,
+		tableHead + `{"o":"` + id + `"},{"o":"` + id + `"}]}`,
+		tableHead + `{"l":1,"o":"\u0030` + id[1:] + `"}` + tableTail,
+		tableHead + `{"l":99999999999999999999,"o":"` + id + `"}` + tableTail,
 		`{"stream":"kopia:directory","entries":[]}`,
 		tableHead + `{"l":1048576,"o":"I` + id + `"}` + tableTail,
 		tableHead + `{"l":-1,"o":"` + id + `"}` + tableTail,
@@ -93,11 +102,12 @@ func FuzzChunkTable(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var entries []object.IndirectObjectEntry
-		err := readTable(bytes.NewReader(b), func(e object.IndirectObjectEntry) error {
+		table := newTableReader(iotest.OneByteReader(bytes.NewReader(b)))
+		e, err := table.next()
+		for ; err == nil; e, err = table.next() {
 			entries = append(entries, e)
-			return nil
-		})
-		if err != nil {
+		}
+		if !errors.Is(err, errEnd) {
 			if !errors.Is(err, errTable) {
 				t.Errorf("error of another kind: %v", err)
 			}
@@ -106,16 +116,13 @@ func FuzzChunkTable(f *testing.F) {
 		if len(entries) > len(b) {
 			t.Errorf("%d entries in %d bytes", len(entries), len(b))
 		}
-		// Kopia itself must make the same of it. (Of repeated keys it takes the last; keys in other
-		// letters are the same to it.)
-		if bytes.Count(bytes.ToLower(b), []byte("entries")) != 1 || bytes.ContainsAny(b, "\\\u017f") {
-			return
-		}
+		// Kopia itself must make the same of it.
 		var want struct {
 			Stream  string                       `json:"stream"`
 			Entries []object.IndirectObjectEntry `json:"entries"`
 		}
-		if err := json.NewDecoder(bytes.NewReader(b)).Decode(&want); err != nil || !slices.Equal(entries, want.Entries) {
+		if err := json.NewDecoder(bytes.NewReader(b)).Decode(&want); err != nil ||
+			want.Stream != tableStream || !slices.Equal(entries, want.Entries) {
 			t.Errorf("entries %v, Kopia reads %v, %v", entries, want.Entries, err)
 		}
 	})

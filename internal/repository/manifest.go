@@ -67,7 +67,8 @@ type Disk struct {
 	Capacity  int64       `json:"capacity"` // bytes
 	Datastore string      `json:"datastore"`
 	Path      string      `json:"path"`
-	File      string      `json:"file"` // raw image in the restore point
+	File      string      `json:"file"`             // raw image in the restore point
+	Hashes    string      `json:"hashes,omitempty"` // hashes of its blocks, without which it is no base
 	Digest    disk.Digest `json:"digest"`
 	ChunkSize int64       `json:"chunk_size"` // bytes
 	DataBytes int64       `json:"data_bytes"` // bytes in chunks that are not all zero
@@ -136,6 +137,11 @@ func (m *Manifest) Validate() error {
 		d := &m.Disks[i]
 		if err := take(d.File); err != nil {
 			return err
+		}
+		if d.Hashes != "" {
+			if err := take(d.Hashes); err != nil {
+				return err
+			}
 		}
 		if err := d.validate(); err != nil {
 			return fmt.Errorf("manifest: disk %q: %w", d.File, err)

@@ -48,7 +48,7 @@ func backUpTebibyte(ctx context.Context, path string) error {
 		return err
 	}
 	m := testManifest()
-	d := Disk{File: "disk.raw", Capacity: tib, ChunkSize: result.ChunkSize, Digest: result.Digest, DataBytes: result.DataBytes}
+	d := Disk{File: "disk.raw", Capacity: tib, ChunkSize: result.ChunkSize, Digest: result.Digest, Hashes: result.Hashes, DataBytes: result.DataBytes}
 	m.Disks = []Disk{d}
 	id, err := w.Commit(ctx, m, testFiles)
 	if err != nil {

@@ -39,6 +39,10 @@ func Open(ctx context.Context, c Config) (*Repository, error) {
 	if !c.Password.IsSet() {
 		return nil, fmt.Errorf("open repository %s: %w: the password is not set", path, ErrPassword)
 	}
+	compression, err := c.Compression.name()
+	if err != nil {
+		return nil, fmt.Errorf("open repository %s: %w", path, err)
+	}
 	if err := prepare(ctx, path, c); err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", path, err)
 	}
@@ -46,6 +50,7 @@ func Open(ctx context.Context, c Config) (*Repository, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", path, readError(err))
 	}
+	r.compression = compression
 	if err := r.refresh(ctx); err != nil {
 		_ = r.Close(context.WithoutCancel(ctx)) // the first error tells more
 		return nil, err

@@ -199,7 +199,7 @@ func TestSeveralDisksAtOnce(t *testing.T) {
 	for i, result := range results {
 		m.Disks = append(m.Disks, Disk{
 			File: fmt.Sprint("disk-", i), Capacity: testSource(0).capacity,
-			Digest: result.Digest, ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
+			Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
 		})
 	}
 	id, err := w.Commit(t.Context(), m, testFiles)

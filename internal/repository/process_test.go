@@ -36,7 +36,7 @@ func backUpOnce(ctx context.Context, path string) error {
 		}
 		m.Disks = append(m.Disks, Disk{
 			File: file, Capacity: src.capacity,
-			Digest: result.Digest, ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
+			Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
 		})
 	}
 	id, err := w.Commit(ctx, m, testFiles)

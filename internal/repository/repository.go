@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/compression"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
@@ -39,7 +40,22 @@ type Config struct {
 	// Create allows Open to make the repository (and its directory, in a parent that exists) where
 	// there is none.
 	Create bool
+
+	// Compression is how disks are compressed. Empty: CompressionZstd. It may be another each time.
+	Compression Compression
 }
+
+// Compression names a way to compress disks.
+type Compression string
+
+const (
+	// CompressionZstd stores about a seventh less than CompressionS2. It is the default.
+	CompressionZstd Compression = "zstd-fastest"
+	// CompressionS2 takes the least time.
+	CompressionS2 Compression = "s2-default"
+	// CompressionNone is for guests whose data is compressed or encrypted already.
+	CompressionNone Compression = "none"
+)
 
 // A RestorePoint is an entry of the list of restore points: what is known without opening it.
 type RestorePoint struct {
@@ -69,6 +85,8 @@ type Repository struct {
 	workDir string // holds Kopia's configuration file
 	storage *storage
 	rep     repo.DirectRepository
+
+	compression compression.Name // of disks; empty: none
 
 	// manifests keeps readers of manifests away from a running compaction, in which Kopia would
 	// have them write.

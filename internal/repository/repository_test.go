@@ -144,7 +144,7 @@ func writeDisk(t *testing.T, w *Writer, m *Manifest, file string, src disk.Sourc
 	}
 	m.Disks = append(m.Disks, Disk{
 		Key: file, File: file, Capacity: src.Capacity(),
-		Digest: result.Digest, ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
+		Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
 	})
 	return result
 }

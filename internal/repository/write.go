@@ -10,7 +10,6 @@ import (
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/object"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 )
@@ -27,6 +26,7 @@ type Writer struct {
 
 type writtenDisk struct {
 	id       object.ID
+	hashes   object.ID
 	capacity int64
 	result   DiskResult
 }
@@ -34,6 +34,7 @@ type writtenDisk struct {
 // DiskResult is what became of a disk. Numbers are in bytes.
 type DiskResult struct {
 	Digest      disk.Digest
+	Hashes      string // name of the file with the hashes of the blocks
 	ChunkSize   int64
 	ReadBytes   int64 // that the source gave
 	DataBytes   int64 // in chunks that are not all zero
@@ -79,13 +80,27 @@ func (w *Writer) Close(context.Context) error {
 //
 // Errors: those of the source and of ctx; ErrReadOnly, ErrFull.
 func (w *Writer) WriteDisk(ctx context.Context, file string, src disk.Source) (DiskResult, error) {
+	return w.writeDisk(ctx, file, src, nil)
+}
+
+// WriteChanges stores a disk as WriteDisk does. The source gives the areas of the base alone; the rest is
+// taken over from the base without reading its content.
+//
+// Errors: as WriteDisk; ErrIncomplete if the base is gone or can't be read (write the whole disk); a
+// *TrackingError.
+func (w *Writer) WriteChanges(ctx context.Context, file string, src disk.Source, base Base) (DiskResult, error) {
+	return w.writeDisk(ctx, file, src, &base)
+}
+
+func (w *Writer) writeDisk(ctx context.Context, file string, src disk.Source, base *Base) (DiskResult, error) {
 	if err := w.reserve(file); err != nil {
 		return DiskResult{}, fmt.Errorf("write disk %q: %w", file, err)
 	}
-	written, err := w.repository.writeDisk(ctx, src)
+	written, err := w.repository.writeDisk(ctx, src, base)
 	if err != nil {
 		return DiskResult{}, fmt.Errorf("write disk %q to repository %s: %w", file, w.repository.path, writeError(err))
 	}
+	written.result.Hashes = file + hashesSuffix
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -100,6 +115,9 @@ func (w *Writer) reserve(file string) error {
 	if err := checkFileName(file); err != nil {
 		return err
 	}
+	if err := checkFileName(file + hashesSuffix); err != nil {
+		return err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -112,10 +130,17 @@ func (w *Writer) reserve(file string) error {
 	return nil
 }
 
-func (r *Repository) writeDisk(ctx context.Context, src disk.Source) (_ *writtenDisk, err error) {
+func (r *Repository) writeDisk(ctx context.Context, src disk.Source, from *Base) (_ *writtenDisk, err error) {
 	capacity := src.Capacity()
 	if capacity <= 0 {
 		return nil, fmt.Errorf("a capacity of %d bytes", capacity)
+	}
+	var base *openBase
+	if from != nil {
+		if base, err = r.openBase(ctx, from, capacity); err != nil {
+			return nil, err
+		}
+		defer base.close()
 	}
 	var stored atomic.Int64
 	sessionCtx, session, err := r.rep.NewWriter(ctx, repo.WriteSessionOptions{
@@ -130,222 +155,15 @@ func (r *Repository) writeDisk(ctx context.Context, src disk.Source) (_ *written
 			err = closeErr
 		}
 	}()
-	p := newDiskPipeline(src, session)
-	id, err := p.run(sessionCtx)
-	if err != nil {
+	p := newDiskPipeline(src, session, r.compression, base)
+	if err := p.run(sessionCtx); err != nil {
 		return nil, err
 	}
 	if err := session.Flush(sessionCtx); err != nil {
 		return nil, err
 	}
-	return &writtenDisk{id: id, capacity: capacity, result: DiskResult{
-		Digest:      p.digest.Digest(),
-		ChunkSize:   p.chunkSize,
-		ReadBytes:   p.readBytes,
-		DataBytes:   p.dataBytes,
-		StoredBytes: stored.Load(),
-	}}, nil
-}
-
-// A diskPipeline carries the data of one disk from its source to the repository: one goroutine
-// assembles chunks, several hash, compress, encrypt and store them, and one writes the chunk table
-// and the digest in order.
-type diskPipeline struct {
-	src       disk.Source
-	session   repo.RepositoryWriter
-	capacity  int64
-	chunkSize int64
-	workers   int
-
-	// There are as many chunks as free has room for; the other channels have room for all of them.
-	free    chan *chunk
-	pending chan *chunk // to the workers
-	ordered chan *chunk // to the table
-
-	digest    *disk.Digester
-	readBytes int64
-	dataBytes int64
-}
-
-// chunk is a chunk of a disk that isn't all zero, on its way.
-type chunk struct {
-	offset int64
-	data   []byte
-	filled int // data is valid up to here
-	blocks []block
-	id     object.ID
-	done   chan struct{} // one token when id and blocks are set
-}
-
-// block is a block of a chunk that isn't all zero.
-type block struct {
-	number int64
-	hash   disk.BlockHash
-}
-
-func newDiskPipeline(src disk.Source, session repo.RepositoryWriter) *diskPipeline {
-	capacity := src.Capacity()
-	chunkSize := ChunkSize(capacity)
-	chunks, workers := window()
-	p := &diskPipeline{
-		src: src, session: session, capacity: capacity, chunkSize: chunkSize, workers: workers,
-		free:    make(chan *chunk, chunks),
-		pending: make(chan *chunk, chunks),
-		ordered: make(chan *chunk, chunks),
-		digest:  disk.NewDigester(capacity),
-	}
-	for range chunks {
-		p.free <- &chunk{done: make(chan struct{}, 1)}
-	}
-	return p
-}
-
-func (p *diskPipeline) run(ctx context.Context) (id object.ID, err error) {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.read(ctx) })
-	for range p.workers {
-		g.Go(func() error { return p.store(ctx) })
-	}
-	g.Go(func() (err error) {
-		id, err = p.finish(ctx)
-		return err
-	})
-	err = g.Wait()
-	return id, err
-}
-
-// read assembles chunks from what the source yields.
-func (p *diskPipeline) read(ctx context.Context) error {
-	var current *chunk
-	var end int64
-	err := p.src.Extents(ctx, func(offset int64, data []byte) (err error) {
-		if offset < end || int64(len(data)) > p.capacity-offset {
-			return fmt.Errorf("source yields %d bytes at %d: behind %d or beyond the capacity of %d",
-				len(data), offset, end, p.capacity)
-		}
-		end = offset + int64(len(data))
-		p.readBytes += int64(len(data))
-		current, err = p.assemble(ctx, current, offset, data)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil { // a source that stopped without saying so
-		return err
-	}
-	if current != nil {
-		p.send(current)
-	}
-	close(p.pending)
-	close(p.ordered)
-	return nil
-}
-
-// assemble copies data into chunks, leaving out zeros, and returns the chunk that isn't full yet.
-func (p *diskPipeline) assemble(ctx context.Context, current *chunk, offset int64, data []byte) (*chunk, error) {
-	for len(data) > 0 {
-		start := offset - offset%p.chunkSize
-		n := min(int64(len(data)), start+p.chunkSize-offset)
-		piece := data[:n]
-		if !disk.IsZero(piece) {
-			if current != nil && current.offset != start {
-				p.send(current)
-				current = nil
-			}
-			if current == nil {
-				select {
-				case current = <-p.free:
-				case <-ctx.Done():
-					return nil, ctx.Err()
-				}
-				current.start(start, min(p.chunkSize, p.capacity-start))
-			}
-			current.write(int(offset-start), piece)
-		}
-		offset += n
-		data = data[n:]
-	}
-	return current, nil
-}
-
-func (c *chunk) start(offset, length int64) {
-	if int64(cap(c.data)) < length {
-		c.data = make([]byte, length)
-	}
-	c.offset, c.data, c.filled, c.blocks = offset, c.data[:length], 0, c.blocks[:0]
-}
-
-func (c *chunk) write(at int, piece []byte) {
-	clear(c.data[c.filled:at])
-	c.filled = at + copy(c.data[at:], piece)
-}
-
-func (p *diskPipeline) send(c *chunk) {
-	clear(c.data[c.filled:])
-	p.ordered <- c
-	p.pending <- c
-}
-
-// store hashes and stores chunks.
-func (p *diskPipeline) store(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case c, ok := <-p.pending:
-			if !ok {
-				return nil
-			}
-			c.blocks = appendBlocks(c.blocks, c.offset, c.data)
-			id, err := putChunk(ctx, p.session, p.chunkSize, c.data)
-			if err != nil {
-				return err
-			}
-			c.id = id
-			c.done <- struct{}{}
-		}
-	}
-}
-
-// appendBlocks appends the blocks of data that are not all zero. The offset is that of a block.
-func appendBlocks(blocks []block, offset int64, data []byte) []block {
-	for i := 0; i < len(data); i += disk.BlockSize {
-		b := data[i:min(i+disk.BlockSize, len(data))]
-		if !disk.IsZero(b) {
-			blocks = append(blocks, block{(offset + int64(i)) / disk.BlockSize, disk.HashBlock(b)})
-		}
-	}
-	return blocks
-}
-
-// finish writes the chunk table and the digest.
-func (p *diskPipeline) finish(ctx context.Context) (object.ID, error) {
-	table := newTableWriter(ctx, p.session, p.capacity, p.chunkSize)
-	defer table.close()
-	for {
-		var c *chunk
-		var ok bool
-		select {
-		case <-ctx.Done():
-			return object.EmptyID, ctx.Err()
-		case c, ok = <-p.ordered:
-		}
-		if !ok {
-			return table.finish()
-		}
-		select {
-		case <-ctx.Done():
-			return object.EmptyID, ctx.Err()
-		case <-c.done:
-		}
-		if err := table.add(c.offset, c.id); err != nil {
-			return object.EmptyID, err
-		}
-		for _, b := range c.blocks {
-			p.digest.Add(b.number, b.hash)
-		}
-		p.dataBytes += int64(len(c.data))
-		p.free <- c
-	}
+	written := p.out.written
+	written.result.ChunkSize, written.result.ReadBytes = p.chunkSize, p.readBytes
+	written.result.StoredBytes = stored.Load()
+	return &written, nil
 }

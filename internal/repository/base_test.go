@@ -1,0 +1,303 @@
+package repository
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/kopia/kopia/repo/maintenance"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+)
+
+// changedSource gives the areas of a disk in memory, in pieces of odd sizes.
+type changedSource struct {
+	image []byte
+	areas *disk.Areas
+	size  int
+}
+
+func (s *changedSource) Capacity() int64 { return int64(len(s.image)) }
+
+func (s *changedSource) Extents(_ context.Context, yield func(int64, []byte) error) (err error) {
+	s.areas.Each(func(e disk.Extent) bool {
+		for at := e.Offset; at < e.End() && err == nil; at += int64(s.size) {
+			if piece := s.image[at:min(at+int64(s.size), e.End())]; !disk.IsZero(piece) {
+				err = yield(at, piece)
+			}
+		}
+		return err == nil
+	})
+	return err
+}
+
+// mutate changes some of a disk and returns what was touched.
+func mutate(rng *rand.Rand, image []byte) *disk.Areas {
+	areas := disk.NewAreas(int64(len(image)), ChunkSize(int64(len(image))))
+	for range 1 + rng.IntN(4) {
+		at := rng.IntN(len(image))
+		end := min(at+1+rng.IntN(2*mib), len(image))
+		switch rng.IntN(3) {
+		case 0: // to zero, whole chunks of it
+			at -= at % mib
+			clear(image[at:end])
+		case 1: // touched, not changed
+		default:
+			copy(image[at:end], random(rng.Uint64(), end-at))
+		}
+		areas.Add(disk.Extent{Offset: int64(at), Length: int64(end - at)})
+	}
+	return areas
+}
+
+// writeChanges writes a disk from its base and enters it into m.
+func writeChanges(t *testing.T, w *Writer, m *Manifest, file string, src disk.Source, base Base) DiskResult {
+	t.Helper()
+	result, err := w.WriteChanges(t.Context(), file, src, base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Disks = append(m.Disks, Disk{
+		Key: file, File: file, Capacity: src.Capacity(), Digest: result.Digest, Hashes: result.Hashes,
+		ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
+	})
+	return result
+}
+
+func newWriter(t *testing.T, r *Repository) *Writer {
+	t.Helper()
+	w, err := r.NewWriter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// What is written from a base is in every respect, down to the IDs of its objects, what writing all of the
+// disk makes.
+func TestWriteChanges(t *testing.T) {
+	t.Parallel()
+	for name, capacity := range map[string]int{"one chunk": 70_000, "several": 20*mib + 1536, "whole": 8 * mib} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(1, uint64(capacity)))
+			r := open(t, testConfig(t))
+			image := make([]byte, capacity)
+			mutate(rng, image)
+			mutate(rng, image)
+			parent := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": wholeSource(image)})
+			for range 8 {
+				areas := mutate(rng, image)
+				base := Base{ID: parent, Disk: firstDisk(t, r, parent), Areas: areas}
+				m := testManifest()
+				w := newWriter(t, r)
+				result := writeChanges(t, w, m, "disk.raw", &changedSource{image, areas, 100_000}, base)
+				whole, err := w.WriteDisk(t.Context(), "whole.raw", wholeSource(image))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if result.Digest != wantDigest(image) || result.DataBytes != whole.DataBytes || result.ReadBytes > areas.Bytes() {
+					t.Errorf("%+v, of the whole disk %+v", result, whole)
+				}
+				if got, want := w.disks["disk.raw"], w.disks["whole.raw"]; got.id != want.id || got.hashes != want.hashes {
+					t.Errorf("stored as %s and %s, the whole disk as %s and %s", got.id, got.hashes, want.id, want.hashes)
+				}
+				delete(w.disks, "whole.raw")
+				if parent, err = w.Commit(t.Context(), m, testFiles); err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(readDisk(t, r, parent, firstDisk(t, r, parent)), image) {
+					t.Error("the disk differs")
+				}
+			}
+		})
+	}
+}
+
+func wholeSource(image []byte) disk.Source {
+	all := disk.NewAreas(int64(len(image)), mib)
+	all.Add(disk.Extent{Length: int64(len(image))})
+	return &changedSource{image, all, mib}
+}
+
+// A large disk has chunks of several blocks, and block hashes in more than one piece, most of them of zeros.
+func TestWriteChanges_large(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	const capacity = tib + 3*mib + 512
+	src := &source{capacity: capacity, extents: []extent{
+		{0, random(1, 512)}, {5 * mib, random(2, 2*mib)}, {tib / 2, random(3, mib)}, {capacity - 512, random(4, 512)},
+	}}
+	parent := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": src})
+	areas := disk.NewAreas(capacity, 2*mib)
+	changed := &source{capacity: capacity, extents: []extent{{6 * mib, random(5, mib)}, {tib / 4, random(6, mib)}}}
+	for _, e := range append(changed.extents, src.extents[2]) { // the third becomes zero
+		areas.Add(disk.Extent{Offset: e.offset, Length: int64(len(e.data))})
+	}
+	m := testManifest()
+	w := newWriter(t, r)
+	result := writeChanges(t, w, m, "disk.raw", changed, Base{ID: parent, Disk: firstDisk(t, r, parent), Areas: areas})
+	want := writeDisk(t, w, m, "whole.raw", &source{capacity: capacity, extents: []extent{
+		src.extents[0], {5 * mib, src.extents[1].data[:mib]}, changed.extents[0], changed.extents[1], src.extents[3],
+	}})
+	if w.disks["disk.raw"].id != w.disks["whole.raw"].id || w.disks["disk.raw"].hashes != w.disks["whole.raw"].hashes {
+		t.Errorf("%+v, of the whole disk %+v", result, want)
+	}
+	if _, err := w.Commit(t.Context(), m, testFiles); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is read of unchanged chunks has to be what the base has.
+func TestSample(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	src := testSource(1)
+	image := src.bytes()
+	parent := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": src})
+	unchanged := []disk.Extent{{Length: 512}, {Offset: 5 * mib, Length: 1}, {Offset: 9 * mib, Length: mib}, {Offset: 12*mib + 1024, Length: 1}}
+	for name, c := range map[string]struct {
+		at   int64 // a byte that changed unnoticed, or -1
+		want int64 // the block that the error names, or -1
+	}{
+		"nothing":                        {-1, -1},
+		"outside of the sample":          {3 * mib, -1},
+		"within data":                    {100, 0},
+		"within zeros":                   {5*mib + 77, 5 * mib},
+		"in the last block":              {12*mib + 1535, 12 * mib},
+		"in a chunk like the one before": {9*mib + 1, 9 * mib},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := slices.Clone(image)
+			if c.at >= 0 {
+				now[c.at]++
+			}
+			base := Base{ID: parent, Disk: firstDisk(t, r, parent), Areas: disk.NewAreas(src.capacity, mib), Sample: disk.NewAreas(src.capacity, mib)}
+			for _, e := range unchanged {
+				base.Sample.Add(e)
+			}
+			copy(now[mib:], "changed and tracked")
+			base.Areas.Add(disk.Extent{Offset: mib, Length: 1})
+			base.Areas.AddAll(base.Sample)
+			w := newWriter(t, r)
+			result, err := w.WriteChanges(t.Context(), "disk.raw", &changedSource{now, base.Areas, mib}, base)
+			var wrong *TrackingError
+			switch {
+			case c.want < 0 && err != nil:
+				t.Error(err)
+			case c.want < 0 && c.at < 0 && result.Digest != wantDigest(now):
+				t.Errorf("digest %s", result.Digest)
+			case c.want >= 0 && (!errors.As(err, &wrong) || !errors.Is(err, ErrTrackingWrong) || wrong.Offset != c.want || wrong.Base != parent):
+				t.Errorf("error %v, want one about %d", err, c.want)
+			}
+		})
+	}
+	// Data that becomes zero isn't yielded at all.
+	base := Base{ID: parent, Disk: firstDisk(t, r, parent), Areas: disk.NewAreas(src.capacity, mib), Sample: disk.NewAreas(src.capacity, mib)}
+	base.Areas.Add(disk.Extent{Length: 1})
+	base.Sample.Add(disk.Extent{Length: 1})
+	_, err := newWriter(t, r).WriteChanges(t.Context(), "disk.raw", &source{capacity: src.capacity}, base)
+	if !errors.Is(err, ErrTrackingWrong) {
+		t.Errorf("data that became zero: %v", err)
+	}
+}
+
+func TestWriteChanges_refused(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	src := testSource(1)
+	parent := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": src})
+	good := firstDisk(t, r, parent)
+	areas := disk.NewAreas(src.capacity, mib)
+	areas.Add(disk.Extent{Offset: mib, Length: mib})
+	for name, c := range map[string]struct {
+		src  disk.Source
+		base func(b *Base)
+		is   error
+	}{
+		"data outside of the areas": {src: src},
+		"another capacity":          {src: &source{capacity: src.capacity + 1}},
+		"another granularity":       {base: func(b *Base) { b.Areas = disk.NewAreas(src.capacity, 2*mib) }},
+		"sample of another disk":    {base: func(b *Base) { b.Sample = disk.NewAreas(src.capacity+1, mib) }},
+		"no areas":                  {base: func(b *Base) { b.Areas = nil }},
+		"no hashes":                 {base: func(b *Base) { b.Disk.Hashes = "" }},
+		"hashes of no disk":         {base: func(b *Base) { b.Disk.Hashes = "nvram" }, is: ErrIncomplete},
+		"no such disk":              {base: func(b *Base) { b.Disk.File = "other.raw" }, is: ErrIncomplete},
+		"no such restore point":     {base: func(b *Base) { b.ID = "0123456789abcdef0123456789abcdef" }, is: ErrIncomplete},
+	} {
+		if c.src == nil {
+			c.src = &source{capacity: src.capacity}
+		}
+		base := Base{ID: parent, Disk: good, Areas: areas}
+		if c.base != nil {
+			c.base(&base)
+		}
+		_, err := newWriter(t, r).WriteChanges(t.Context(), "disk.raw", c.src, base)
+		if err == nil || c.is != nil && !errors.Is(err, c.is) || c.is == nil && errors.Is(err, ErrIncomplete) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, d := range map[string]Disk{
+		"smaller": {Capacity: src.capacity - 1, ChunkSize: mib, Hashes: "h"}, "no hashes": {Capacity: src.capacity, ChunkSize: mib},
+		"other chunks": {Capacity: src.capacity, ChunkSize: 2 * mib, Hashes: "h"},
+	} {
+		if d.IsBaseFor(src.capacity) {
+			t.Errorf("%s: may be the base", name)
+		}
+	}
+	if !good.IsBaseFor(src.capacity) {
+		t.Error("may not be the base")
+	}
+}
+
+// A base whose data maintenance removes while its successor is made is noticed, before or at the commit.
+func TestBaseGone(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]bool{"before it is read": true, "before the commit": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := testConfig(t)
+			r := open(t, c)
+			src := testSource(1)
+			parent := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": src})
+			base := Base{ID: parent, Disk: firstDisk(t, r, parent), Areas: disk.NewAreas(src.capacity, mib)}
+			remove := func() {
+				nextSecond(t)
+				if err := r.Delete(t.Context(), parent); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 {
+					nextSecond(t)
+					maintain(t, c, maintenance.SafetyNone)
+				}
+			}
+			if before {
+				remove()
+			}
+			m := testManifest()
+			w := newWriter(t, r)
+			result, err := w.WriteChanges(t.Context(), "disk.raw", &source{capacity: src.capacity}, base)
+			if !before {
+				if err != nil {
+					t.Fatal(err)
+				}
+				remove()
+				m.Disks = []Disk{{
+					File: "disk.raw", Capacity: src.capacity, Digest: result.Digest, Hashes: result.Hashes,
+					ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
+				}}
+				_, err = w.Commit(t.Context(), m, testFiles)
+			}
+			if !errors.Is(err, ErrIncomplete) {
+				t.Errorf("error %v, want %v", err, ErrIncomplete)
+			}
+			if points, err := r.List(t.Context(), Filter{}); err != nil || len(points) != 0 {
+				t.Errorf("listed %v, %v", points, err)
+			}
+		})
+	}
+}

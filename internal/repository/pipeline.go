@@ -1,0 +1,216 @@
+package repository
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/compression"
+	"github.com/kopia/kopia/repo/object"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+)
+
+// A diskPipeline carries the data of one disk from its source to the repository: one goroutine
+// assembles chunks, several hash, compress, encrypt and store them, and one writes the chunk table, the
+// hashes and the digest in order.
+type diskPipeline struct {
+	src         disk.Source
+	session     repo.RepositoryWriter
+	compression compression.Name
+	base        *openBase // nil: the source gives the whole disk
+	capacity    int64
+	chunkSize   int64
+	workers     int
+
+	// There are as many chunks as free has room for; the other channels have room for all of them.
+	free    chan *chunk
+	pending chan *chunk // to the workers
+	ordered chan *chunk // to the table
+
+	readBytes int64
+	out       *diskOutput
+}
+
+// chunk is a chunk of a disk that isn't all zero, on its way.
+type chunk struct {
+	offset int64
+	data   []byte
+	filled int // data is valid up to here
+	blocks []block
+	id     object.ID
+	done   chan struct{} // one token when id and blocks are set
+}
+
+// block is a block of a chunk that isn't all zero.
+type block struct {
+	number int64
+	hash   disk.BlockHash
+}
+
+func newDiskPipeline(
+	src disk.Source, session repo.RepositoryWriter, compression compression.Name, base *openBase,
+) *diskPipeline {
+	capacity := src.Capacity()
+	chunkSize := ChunkSize(capacity)
+	chunks, workers := window()
+	p := &diskPipeline{
+		src: src, session: session, compression: compression, base: base,
+		capacity: capacity, chunkSize: chunkSize, workers: workers,
+		free:    make(chan *chunk, chunks),
+		pending: make(chan *chunk, chunks),
+		ordered: make(chan *chunk, chunks),
+	}
+	for range chunks {
+		p.free <- &chunk{done: make(chan struct{}, 1)}
+	}
+	return p
+}
+
+func (p *diskPipeline) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	p.out = newDiskOutput(ctx, p.session, p.capacity, p.chunkSize, p.base)
+	defer p.out.close()
+	g.Go(func() error { return p.read(ctx) })
+	for range p.workers {
+		g.Go(func() error { return p.store(ctx) })
+	}
+	g.Go(func() error { return p.finish(ctx) })
+	return g.Wait()
+}
+
+// read assembles chunks from what the source yields.
+func (p *diskPipeline) read(ctx context.Context) error {
+	var current *chunk
+	var end int64
+	err := p.src.Extents(ctx, func(offset int64, data []byte) (err error) {
+		if offset < end || int64(len(data)) > p.capacity-offset {
+			return fmt.Errorf("source yields %d bytes at %d: behind %d or beyond the capacity of %d",
+				len(data), offset, end, p.capacity)
+		}
+		end = offset + int64(len(data))
+		p.readBytes += int64(len(data))
+		current, err = p.assemble(ctx, current, offset, data)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil { // a source that stopped without saying so
+		return err
+	}
+	if current != nil {
+		p.send(current)
+	}
+	close(p.pending)
+	close(p.ordered)
+	return nil
+}
+
+// assemble copies data into chunks, leaving out zeros, and returns the chunk that isn't full yet.
+func (p *diskPipeline) assemble(ctx context.Context, current *chunk, offset int64, data []byte) (*chunk, error) {
+	for len(data) > 0 {
+		start := offset - offset%p.chunkSize
+		n := min(int64(len(data)), start+p.chunkSize-offset)
+		piece := data[:n]
+		if p.base != nil && !p.base.Areas.Contains(start) {
+			return nil, fmt.Errorf("source yields data at %d, outside of the areas to read", offset)
+		}
+		if !disk.IsZero(piece) {
+			if current != nil && current.offset != start {
+				p.send(current)
+				current = nil
+			}
+			if current == nil {
+				select {
+				case current = <-p.free:
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+				current.start(start, min(p.chunkSize, p.capacity-start))
+			}
+			current.write(int(offset-start), piece)
+		}
+		offset += n
+		data = data[n:]
+	}
+	return current, nil
+}
+
+func (c *chunk) start(offset, length int64) {
+	if int64(cap(c.data)) < length {
+		c.data = make([]byte, length)
+	}
+	c.offset, c.data, c.filled, c.blocks = offset, c.data[:length], 0, c.blocks[:0]
+}
+
+func (c *chunk) write(at int, piece []byte) {
+	clear(c.data[c.filled:at])
+	c.filled = at + copy(c.data[at:], piece)
+}
+
+func (p *diskPipeline) send(c *chunk) {
+	clear(c.data[c.filled:])
+	p.ordered <- c
+	p.pending <- c
+}
+
+// store hashes and stores chunks.
+func (p *diskPipeline) store(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case c, ok := <-p.pending:
+			if !ok {
+				return nil
+			}
+			c.blocks = appendBlocks(c.blocks, c.offset, c.data)
+			if p.base == nil || !p.base.sampled(c.offset) {
+				id, err := putChunk(ctx, p.session, p.chunkSize, p.compression, c.data)
+				if err != nil {
+					return err
+				}
+				c.id = id
+			}
+			c.done <- struct{}{}
+		}
+	}
+}
+
+// appendBlocks appends the blocks of data that are not all zero. The offset is that of a block.
+func appendBlocks(blocks []block, offset int64, data []byte) []block {
+	for i := 0; i < len(data); i += disk.BlockSize {
+		b := data[i:min(i+disk.BlockSize, len(data))]
+		if !disk.IsZero(b) {
+			blocks = append(blocks, block{(offset + int64(i)) / disk.BlockSize, disk.HashBlock(b)})
+		}
+	}
+	return blocks
+}
+
+// finish hands the chunks to the output, in order.
+func (p *diskPipeline) finish(ctx context.Context) error {
+	for {
+		var c *chunk
+		var ok bool
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case c, ok = <-p.ordered:
+		}
+		if !ok {
+			return p.out.finish()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.done:
+		}
+		if err := p.out.add(c); err != nil {
+			return err
+		}
+		p.free <- c
+	}
+}
