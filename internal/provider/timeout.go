@@ -19,3 +19,6 @@ func limit(
 	diags.Append(problems...)
 	return context.WithTimeout(ctx, timeout)
 }
+
+// refreshAge is how old what a refresh reads may be: a plan takes longer than that itself.
+const refreshAge = 10 * time.Second

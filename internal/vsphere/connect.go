@@ -33,6 +33,8 @@ type Client struct {
 	hints   hints
 	listing coalesced[map[types.ManagedObjectReference]types.ObjectContent] // all VMs
 
+	overview *overview
+
 	restSession *restSession
 
 	serverMu sync.Mutex
@@ -89,12 +91,13 @@ func Connect(ctx context.Context, config Config, log *slog.Logger) (*Client, err
 		sc.CloseIdleConnections()
 		return nil, connectError(ctx, u.Host, err)
 	}
-	vim.RoundTripper = &roundTripper{next: sc, session: c.session, log: log}
+	c.overview = newOverview(c.listing.get)
+	vim.RoundTripper = &roundTripper{next: sc, session: c.session, changes: &c.overview.changes, log: log}
 
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.life, c.stop = life, stop
 	c.watcher = newWatcher(life, vim, log)
-	c.reads = newReaders(life, vim)
+	c.reads = newReaders(life, vim, c.overview)
 	c.listing.life = life
 	c.listing.ask = func(ctx context.Context) (map[types.ManagedObjectReference]types.ObjectContent, error) {
 		return c.list(ctx, "VirtualMachine", "name", "config.uuid", "config.instanceUuid")

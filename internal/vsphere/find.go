@@ -223,7 +223,7 @@ func (c *Client) identified(
 
 // vmByHint lists all VMs once instead of asking the index for each of many.
 func (c *Client) vmByHint(ctx context.Context, id string) (*hypervisor.VM, error) {
-	objects, err := c.listing.get(ctx)
+	objects, err := c.overview.listing(ctx)
 	if err != nil {
 		return nil, err
 	}

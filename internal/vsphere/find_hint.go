@@ -22,7 +22,7 @@ type hints struct {
 
 // manyLookUps is how many VMs are searched for one by one before all are listed instead. Listing costs
 // three calls, but a big inventory makes them heavy, so a plan with a few VMs does without.
-const manyLookUps = 8
+const manyLookUps = 2
 
 func (h *hints) get(id string) (types.ManagedObjectReference, bool) {
 	h.mu.Lock()

@@ -19,11 +19,15 @@ import (
 // A reader reads the same properties of many objects in few calls. While one call is under way, further
 // requests queue, and leave together as the next call. A lone request leaves at once; where there was
 // company a moment ago, a call waits for it for a few milliseconds. A request never gets an answer to a
-// call that left before it came, so that whoever changes something and then reads sees the change.
+// call that left before it came, so that whoever changes something and then reads sees the change; whoever
+// accepts older answers (hypervisor.Recent) gets them where many do.
 type reader struct {
 	ctx  context.Context // the client's life: a call serves many callers
 	vim  *vim25.Client
 	spec readSpec
+
+	overview *overview
+	picture  *picture
 
 	mu      sync.Mutex
 	queue   []*readRequest
@@ -62,6 +66,11 @@ const readTimeout = 2 * time.Minute
 func (r *reader) read(
 	ctx context.Context, ref types.ManagedObjectReference,
 ) (map[types.ManagedObjectReference]types.ObjectContent, error) {
+	if maxAge := hypervisor.MaxAge(ctx); maxAge > 0 {
+		if objects, err := r.recent(ctx, ref, maxAge); objects != nil || err != nil {
+			return objects, err
+		}
+	}
 	req := &readRequest{ctx: ctx, ref: ref, done: make(chan struct{})}
 	r.mu.Lock()
 	r.queue = append(r.queue, req)
@@ -221,15 +230,18 @@ type readers struct {
 	vms       *reader // what makes a hypervisor.VM, with the folders above it
 }
 
-func newReaders(ctx context.Context, vim *vim25.Client) readers {
+func newReaders(ctx context.Context, vim *vim25.Client, o *overview) readers {
+	newReader := func(spec readSpec) *reader {
+		return &reader{ctx: ctx, vim: vim, spec: spec, overview: o, picture: newPicture()}
+	}
 	one := func(kind string, paths ...string) *reader {
-		return &reader{ctx: ctx, vim: vim, spec: readSpec{props: []types.PropertySpec{{Type: kind, PathSet: paths}}}}
+		return newReader(readSpec{props: []types.PropertySpec{{Type: kind, PathSet: paths}}})
 	}
 	return readers{
 		snapshots: one("VirtualMachine", "snapshot", "layoutEx"),
 		trees:     one("VirtualMachine", "snapshot", "runtime.consolidationNeeded"),
 		tasks:     one("VirtualMachine", "name", "snapshot", "recentTask"),
-		vms:       &reader{ctx: ctx, vim: vim, spec: vmSpec},
+		vms:       newReader(vmSpec),
 	}
 }
 

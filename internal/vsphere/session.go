@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/vmware/govmomi/fault"
@@ -154,6 +155,7 @@ func (s *session) logout(ctx context.Context) error {
 type roundTripper struct {
 	next    soap.RoundTripper
 	session *session
+	changes *atomic.Int64 // counts the calls that may have changed something
 	log     *slog.Logger
 }
 
@@ -164,6 +166,9 @@ const readAttempts = 5
 func (r *roundTripper) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	method, this := describe(req)
 	renewed := false
+	if mayChange(method) {
+		defer r.changes.Add(1)
+	}
 	for attempt := 1; ; attempt++ {
 		seen, err := r.session.current(ctx)
 		if err != nil {

@@ -73,6 +73,7 @@ func (c *Client) watchTask(ctx context.Context, ref types.ManagedObjectReference
 		}
 		return info.State == types.TaskInfoStateSuccess || info.State == types.TaskInfoStateError
 	})
+	c.overview.changes.Add(1) // whatever it did, what was read before it ended is out of date
 	if err != nil {
 		return nil, err
 	}
