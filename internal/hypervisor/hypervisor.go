@@ -91,6 +91,7 @@ const (
 	ObstacleEncryption     ObstacleKind = "encryption"
 	ObstacleIndependent    ObstacleKind = "independent_disk"
 	ObstacleLocked         ObstacleKind = "snapshots_locked"
+	ObstacleDelta          ObstacleKind = "delta_disk" // of a restore in place only
 )
 
 // An Obstacle is something about a VM that stands in the way of a snapshot or a backup.
@@ -351,6 +352,7 @@ type Hypervisor interface {
 	Snapshotter
 	Reverter
 	PowerController
+	GuestWatcher
 	PointInTimeOpener
 	Restorer
 
