@@ -50,7 +50,7 @@ func (d *demo) makeSystem(ctx context.Context, img image) (string, error) {
 }
 
 func (d *demo) install(ctx context.Context) (err error) {
-	if d.program, err = findTerraform(ctx, d.bin); err != nil {
+	if d.program, err = findTerraform(ctx, d.bin, releaseSite{}); err != nil {
 		return err
 	}
 	name, err := versionOf(ctx, d.program)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,24 +39,55 @@ func newTerraform(program, bin, dir string, l *lab, secret string) (*terraform, 
 		"VSPHERE_PASSWORD="+l.password, "VM_REPOSITORY_PASSWORD="+secret)}, nil
 }
 
+// A releaseSite is where Terraform is downloaded from. The zero value is HashiCorp's.
+type releaseSite struct {
+	url       string
+	publicKey string // that its checksums are signed with, armored
+}
+
 // findTerraform finds terraform or tofu, or installs Terraform beside the built programs.
-func findTerraform(ctx context.Context, bin string) (string, error) {
+func findTerraform(ctx context.Context, bin string, site releaseSite) (string, error) {
 	if program := find("terraform", "tofu"); program != "" {
 		return program, nil
 	}
 	if program, err := exec.LookPath(filepath.Join(bin, "terraform")); err == nil {
 		return program, nil
 	}
-	constraints, err := version.NewConstraint(">= 1.8.0")
-	if err != nil {
-		return "", err
-	}
-	install := &releases.LatestVersion{Product: product.Terraform, InstallDir: bin, Constraints: constraints}
-	program, err := install.Install(ctx)
+	program, err := site.install(ctx, bin)
 	if err != nil {
 		return "", fmt.Errorf("neither terraform nor tofu is on PATH, and Terraform can't be installed: %w", err)
 	}
 	return program, nil
+}
+
+// install puts the latest Terraform into a directory, or leaves that as it was.
+func (s releaseSite) install(ctx context.Context, bin string) (program string, err error) {
+	constraints, err := version.NewConstraint(">= 1.8.0")
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(bin, ".terraform-install-") // where a finished program only has to be renamed
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	latest := &releases.LatestVersion{
+		Product: product.Terraform, InstallDir: dir, Constraints: constraints, ApiBaseURL: s.url, ArmoredPublicKey: s.publicKey,
+	}
+	installed, err := latest.Install(ctx)
+	var failed *fs.PathError
+	switch {
+	case errors.As(err, &failed) && failed.Op == "chmod":
+		// hc-install drops errors of downloading and unpacking, and then misses the program.
+		return "", fmt.Errorf("what was downloaded is incomplete, or not what the signed checksum is of: %w", err)
+	case err != nil:
+		return "", err
+	}
+	if _, err := versionOf(ctx, installed); err != nil {
+		return "", fmt.Errorf("what was downloaded doesn't run: %w", err)
+	}
+	program = filepath.Join(bin, filepath.Base(installed))
+	return program, os.Rename(installed, program)
 }
 
 // versionOf is what a terraform or tofu says of itself.
