@@ -2,9 +2,7 @@ package backup
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -12,50 +10,19 @@ import (
 )
 
 // SnapshotPrefix begins the name of every temporary snapshot; the ID of the run follows.
-const SnapshotPrefix = "tf-backup-"
-
-// owner marks a description as one of ours.
-const owner = "terraform-provider-vm"
-
-// A label is the description of a temporary snapshot. Owner and Run decide; the rest is for people
-// who find the snapshot and wonder.
-type label struct {
-	Owner   string    `json:"owner"`
-	Run     string    `json:"run"` // a run's token
-	Host    string    `json:"host"`
-	PID     int       `json:"pid"`
-	Started time.Time `json:"started"`
-	Expires time.Time `json:"expires"`
-}
+const SnapshotPrefix = run.BackupSnapshot
 
 func snapshotName(r run.Run) string { return SnapshotPrefix + r.ID.String() }
 
 func snapshotDescription(r run.Run, started time.Time) (string, error) {
-	b, err := json.Marshal(label{
-		Owner: owner, Run: r.Token(), Host: r.Host, PID: r.PID,
-		Started: started.UTC().Truncate(time.Second), Expires: r.Expires,
-	})
-	if err != nil {
-		return "", fmt.Errorf("describe the temporary snapshot: %w", err)
-	}
-	return string(b), nil
+	_, description, err := r.LabelSnapshot(SnapshotPrefix, started)
+	return description, err
 }
 
-// temporary tells whether a snapshot is one of ours, and of which run. All of it must fit: a
-// snapshot that somebody gave such a name, or that somebody keeps under another one, isn't.
-func temporary(s hypervisor.Snapshot) (run.Run, label, bool) {
-	if !strings.HasPrefix(s.Name, SnapshotPrefix) {
-		return run.Run{}, label{}, false
-	}
-	var l label
-	if err := json.Unmarshal([]byte(s.Description), &l); err != nil || l.Owner != owner {
-		return run.Run{}, label{}, false
-	}
-	r, err := run.ParseToken(l.Run)
-	if err != nil || s.Name != snapshotName(r) {
-		return run.Run{}, label{}, false
-	}
-	return r, l, true
+// temporary tells whether a snapshot is one of ours, and of which run: of a backup, or of a restore that
+// reads back what it wrote.
+func temporary(s hypervisor.Snapshot) (run.Run, run.SnapshotLabel, bool) {
+	return run.ParseSnapshot(s.Name, s.Description)
 }
 
 // cleanUp removes temporary snapshots of dead runs from a VM. One that can't be removed is in
@@ -68,7 +35,7 @@ func (m *Manager) cleanUp(
 		if !ours || !r.Dead(m.now()) {
 			continue
 		}
-		what := fmt.Sprintf("temporary snapshot %q (%s) that a backup on %s (process %d, %s) left on %s",
+		what := fmt.Sprintf("temporary snapshot %q (%s) that a run on %s (process %d, %s) left on %s",
 			s.Name, s.ID, l.Host, r.PID, l.Started.Format(time.RFC3339), vm.Path)
 		if err := m.hv.RemoveSnapshot(ctx, vm.ID, s.ID, hypervisor.RemoveOptions{}); err != nil {
 			if ctx.Err() != nil {
