@@ -80,6 +80,7 @@ type Lab struct {
 	mu       sync.Mutex
 	calls    map[string]int
 	hooks    map[string]func(context.Context)
+	guests   map[string]GuestBoot                  // by the VM's name
 	overlays map[*simulator.Registry]string        // sessions that have overlays, with their keys
 	jobs     map[types.ManagedObjectReference]*job // running tasks by reference
 	busy     map[types.ManagedObjectReference]*job // the task that changes an object
@@ -112,6 +113,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		options: o, dir: o.Dir, done: make(chan struct{}),
 		calls:    make(map[string]int),
 		hooks:    make(map[string]func(context.Context)),
+		guests:   make(map[string]GuestBoot),
 		overlays: make(map[*simulator.Registry]string),
 		jobs:     make(map[types.ManagedObjectReference]*job),
 		busy:     make(map[types.ManagedObjectReference]*job),

@@ -22,26 +22,17 @@ func (l *Lab) setPower(ctx *simulator.Context, vm *simulator.VirtualMachine, sta
 		{Name: "summary.runtime.powerState", Val: state},
 		{Name: "config.hardware.device", Val: devices},
 	}
-	running, guest := string(types.VirtualMachineToolsRunningStatusGuestToolsNotRunning), "notRunning"
-	var host, address string
+	up := false
 	if on {
 		now := time.Now()
 		changes = append(changes,
 			types.PropertyChange{Name: "runtime.bootTime", Val: now},
 			types.PropertyChange{Name: "summary.runtime.bootTime", Val: now})
-		if hasTools(vm) {
-			running, guest = string(types.VirtualMachineToolsRunningStatusGuestToolsRunning), "running"
-			host, address = vm.Config.Name, guestAddress(vm.Config.InstanceUuid)
+		if up = l.guestComesUp(vm); up && !hasTools(vm) {
+			changes = append(changes, toolsInstalled()...)
 		}
 	}
-	changes = append(changes,
-		types.PropertyChange{Name: "guest.guestState", Val: guest},
-		types.PropertyChange{Name: "guest.hostName", Val: host},
-		types.PropertyChange{Name: "guest.ipAddress", Val: address},
-		types.PropertyChange{Name: "summary.guest.hostName", Val: host},
-		types.PropertyChange{Name: "summary.guest.ipAddress", Val: address},
-		types.PropertyChange{Name: "guest.toolsRunningStatus", Val: running},
-		types.PropertyChange{Name: "summary.guest.toolsRunningStatus", Val: running})
+	changes = append(changes, guestReports(vm, up)...)
 	ctx.Update(vm, changes)
 }
 

@@ -51,6 +51,7 @@ type Fake struct {
 	hidden     map[hypervisor.VMID]bool // not to be found by its instance UUID
 	making     map[hypervisor.VMID]*fakeRestore
 	loose      map[string]*image // disks that no VM has, by path
+	edited     chan struct{}     // closed when something about a VM changes; nil: nobody watches
 	networks   []string
 	datastores []string
 	serial     int
@@ -144,6 +145,15 @@ func (f *Fake) Edit(id hypervisor.VMID, edit func(vm *hypervisor.VM)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	edit(&f.vms[id].VM)
+	f.tell()
+}
+
+// tell wakes up who watches guests. The caller holds the lock.
+func (f *Fake) tell() {
+	if f.edited != nil {
+		close(f.edited)
+		f.edited = nil
+	}
 }
 
 // WriteDisk plays the guest, which writes to its disk.
@@ -333,6 +343,7 @@ func (f *Fake) setPower(id hypervisor.VMID, state hypervisor.PowerState) error {
 		return err
 	}
 	v.PowerState = state
+	f.tell()
 	return nil
 }
 

@@ -32,6 +32,8 @@ const (
 	BeforeShutDownGuest    Point = "ShutDownGuest:before"
 	DuringShutDownGuest    Point = "ShutDownGuest:during" // the guest was told; it shuts down after the method returned
 	BeforePowerOff         Point = "PowerOff:before"
+	BeforeWatchGuest       Point = "WatchGuest:before"
+	DuringWatchGuest       Point = "WatchGuest:during" // before each wait for a change
 	BeforeOpenPointInTime  Point = "OpenPointInTime:before"
 	DuringOpenPointInTime  Point = "OpenPointInTime:during" // the temporary snapshot exists
 	BeforeOpenDisk         Point = "OpenDisk:before"
