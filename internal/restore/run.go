@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
@@ -17,39 +18,54 @@ import (
 // readBackTimeout bounds looking at the VM after the caller's context has ended.
 const readBackTimeout = 30 * time.Second
 
-// Restore builds a VM from a restore point.
+// Restore builds a VM from a restore point, or puts restored disks into one that exists.
 //
-// When it returns an error together with a Result, the VM exists, complete, and the caller must
-// record it: all that is missing is that it could not be started. With any other error nothing is
-// left behind, except where the error names it.
+// When it returns an error together with a Result, the VM exists, complete, with the restored disks, and the
+// caller must record it: all that is missing is that it could not be started (ErrNotStarted, only of a new
+// VM), or that its guest is not ready (ErrGuest). With any other error nothing is left behind, and a VM that
+// was to be restored into is as it was, except where the error says otherwise (*InPlaceError).
 //
-// Errors: ErrRequest, repository.ErrNotFound, repository.ErrDamaged (*repository.DigestError), and
-// those of hypervisor.Restorer.
+// Errors: ErrRequest, repository.ErrNotFound, repository.ErrDamaged (*repository.DigestError), a
+// *VerifyError, and those of hypervisor.Restorer. In place: ErrOtherVM, a *hypervisor.InterruptedError (somebody
+// else is restoring into the VM), an *InPlaceError, and those of hypervisor.InPlaceRestorer.
 func (m *Manager) Restore(ctx context.Context, r Request) (*Result, error) {
 	j, err := m.prepare(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) error { return fmt.Errorf("restore %q from %s: %w", j.name(), r.BackupID, err) }
+	do := m.restoreNew
+	if r.InPlace != nil {
+		do = m.restoreInPlace
+	}
+	result, err := do(ctx, j)
+	if err != nil {
+		return result, j.failed(err)
+	}
+	return result, nil
+}
+
+// restoreNew builds a VM.
+func (m *Manager) restoreNew(ctx context.Context, j *job) (*Result, error) {
 	if err := m.cleanUp(ctx, j); err != nil {
-		return nil, fail(err)
+		return nil, err
 	}
 	warnings, err := m.hv.CheckRestore(ctx, j.spec)
 	if err != nil {
-		return nil, fail(err)
+		return nil, err
 	}
 	j.warnings = append(j.warnings, warnings...)
 	result, err := m.build(ctx, j)
 	if err != nil {
-		return nil, fail(err)
+		return nil, err
 	}
-	if j.powerOn() {
-		if err := m.powerOn(ctx, result); err != nil {
-			return result, fail(fmt.Errorf("all disks of %s are restored, but it could not be started: %w",
-				result.VM.Path, err))
-		}
+	if !j.powerOn(false) {
+		result.warnNoGuest(j)
+		return result, nil
 	}
-	return result, nil
+	if err := m.powerOn(ctx, result); err != nil {
+		return result, fmt.Errorf("all disks of %s are restored, but %w: %w", result.VM.Path, ErrNotStarted, err)
+	}
+	return result, m.awaitGuest(ctx, j, result)
 }
 
 // abandoned reports whether nobody is behind a run any more.
@@ -76,13 +92,21 @@ func (m *Manager) cleanUp(ctx context.Context, j *job) error {
 	return nil
 }
 
+// start begins the run of a restore.
+func (m *Manager) start(ctx context.Context) run.Run {
+	deadline, _ := ctx.Deadline()
+	return run.Start(m.now(), deadline)
+}
+
 // build makes the VM and fills its disks. Until it returns without error, the VM can't be started;
 // with an error it is gone.
 func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
-	deadline, _ := ctx.Deadline()
-	this := run.Start(m.now(), deadline)
+	this := m.start(ctx)
 	defer this.End()
 	j.spec.RunID = this.Token()
+	if j.Verify {
+		j.spec.Verify = func(ctx context.Context, vm hypervisor.VMID) error { return m.verify(ctx, j, this, vm, nil) }
+	}
 	m.log.InfoContext(ctx, "creating the VM", "vm", j.name(), "backup", string(j.BackupID))
 	restore, err := m.hv.StartRestore(ctx, j.spec)
 	if err != nil {
@@ -105,33 +129,43 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 		return nil, fmt.Errorf("finish the VM: %w", err)
 	}
 	m.log.InfoContext(ctx, "VM restored", "vm", vm.Path, "backup", string(j.BackupID))
-	result := &Result{VM: vm, Disks: disks, Warnings: j.warnings, CompletedAt: m.now().UTC()}
+	return m.newResult(j, vm, disks, warnings), nil
+}
+
+// newResult is what a restore that is complete has to say.
+func (m *Manager) newResult(j *job, vm *hypervisor.VM, disks []Disk, warnings []string) *Result {
+	result := &Result{VM: vm, Disks: disks, Verified: j.Verify, Warnings: j.warnings, CompletedAt: m.now().UTC()}
 	for _, w := range warnings {
-		if !slices.Contains(result.Warnings, w) { // CheckRestore may have said so before
+		if !slices.Contains(result.Warnings, w) { // the check may have said so before
 			result.Warnings = append(result.Warnings, w)
 		}
 	}
 	result.describeDisks()
-	return result, nil
+	return result
+}
+
+// A diskWriter takes the content of restored disks, by their captured keys.
+type diskWriter interface {
+	WriteDisk(ctx context.Context, key hypervisor.DiskKey, src disk.Source) error
 }
 
 // writeDisks writes all disks, as many at a time as the hypervisor lets write. The first that fails ends
 // the others.
-func (m *Manager) writeDisks(ctx context.Context, j *job, restore hypervisor.Restore) ([]Disk, error) {
-	disks := make([]Disk, len(j.manifest.Disks))
+func (m *Manager) writeDisks(ctx context.Context, j *job, w diskWriter) ([]Disk, error) {
+	disks := make([]Disk, len(j.disks))
 	var count meter
 	defer m.watch(ctx, j, &count)()
 	group, groupCtx := errgroup.WithContext(ctx)
-	for i, d := range j.manifest.Disks {
+	for i, d := range j.disks {
 		group.Go(func() error {
 			if err := groupCtx.Err(); err != nil {
 				return err
 			}
-			n, err := m.writeDisk(groupCtx, j, restore, d, &count)
+			n, err := m.writeDisk(groupCtx, j, w, d, &count)
 			if err != nil {
 				return fmt.Errorf("write %s: %w", d.Label, err)
 			}
-			disks[i] = Disk{Disk: j.spec.Config.Summary.Disks[i], RestoredBytes: n, Digest: string(d.Digest)}
+			disks[i] = Disk{Disk: portDisk(d), RestoredBytes: n, Digest: string(d.Digest)}
 			return nil
 		})
 	}
@@ -139,14 +173,14 @@ func (m *Manager) writeDisks(ctx context.Context, j *job, restore hypervisor.Res
 }
 
 func (m *Manager) writeDisk(
-	ctx context.Context, j *job, restore hypervisor.Restore, d repository.Disk, count *meter,
+	ctx context.Context, j *job, w diskWriter, d repository.Disk, count *meter,
 ) (written int64, err error) {
 	reader, err := m.repo.OpenDisk(ctx, j.BackupID, d)
 	if err != nil {
 		return 0, err
 	}
 	source := &checkedSource{Source: reader, meter: count}
-	err = restore.WriteDisk(ctx, hypervisor.DiskKey(d.Key), source)
+	err = w.WriteDisk(ctx, hypervisor.DiskKey(d.Key), source)
 	return source.verdict(err)
 }
 
@@ -174,15 +208,17 @@ func (m *Manager) powerOn(ctx context.Context, result *Result) error {
 	return powerErr
 }
 
-// describeDisks replaces what the backup says about disks by what the new VM says, which has paths,
-// datastores and, for a copy, UUIDs of its own. Address is what both have in common.
+// describeDisks replaces what the backup says about disks by what the VM says, which has paths, datastores
+// and, for a copy, UUIDs of its own.
 func (r *Result) describeDisks() {
-	for i := range r.Disks {
-		r.RestoredBytes += r.Disks[i].RestoredBytes
-		for _, d := range r.VM.Disks {
-			if d.Address == r.Disks[i].Address {
-				r.Disks[i].Disk = d
-			}
+	restored := make([]hypervisor.Disk, len(r.Disks))
+	for i, d := range r.Disks {
+		restored[i] = d.Disk
+		r.RestoredBytes += d.RestoredBytes
+	}
+	for i, n := range matchDisks(r.VM.Disks, restored) {
+		if n >= 0 {
+			r.Disks[i].Disk = r.VM.Disks[n]
 		}
 	}
 }

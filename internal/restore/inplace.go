@@ -1,0 +1,268 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/run"
+)
+
+// What ends a restore in place, also of a caller that has gone, may take so long. Stopping a VM and
+// exchanging its disks are quick; the server may be busy.
+const (
+	undoTimeout   = 30 * time.Minute
+	finishTimeout = 10 * time.Minute
+)
+
+// An InPlaceError says what a VM is like after a restore into it that failed once it had begun.
+type InPlaceError struct {
+	VM string // inventory path
+
+	// Swapped is set when the VM has the restored disks: its own could not be put back. They still exist,
+	// and the next restore into the VM recovers from this.
+	Swapped bool
+
+	PowerState hypervisor.PowerState // of the VM now; empty: it could not be read
+	Err        error
+}
+
+func (e *InPlaceError) Error() string {
+	disks, state := "the disks that it had", "in an unknown power state"
+	if e.Swapped {
+		disks = "the restored disks"
+	}
+	switch e.PowerState {
+	case hypervisor.PoweredOn:
+		state = "running"
+	case hypervisor.PoweredOff:
+		state = "powered off"
+	case hypervisor.Suspended:
+		state = "suspended"
+	}
+	return fmt.Sprintf("%v; %s has %s and is %s", e.Err, e.VM, disks, state)
+}
+
+// Unwrap gives what went wrong.
+func (e *InPlaceError) Unwrap() error { return e.Err }
+
+// An inPlace is a restore into a VM that exists.
+type inPlace struct {
+	*job
+	m    *Manager
+	hv   hypervisor.InPlaceRestorer
+	spec hypervisor.InPlaceSpec
+	vm   *hypervisor.VM // as it was before
+	ran  bool           // the VM was running before
+
+	// recovered are disks that a restore replaced which was killed: nobody else knows of them.
+	recovered []hypervisor.Replaced
+
+	this    run.Run
+	restore hypervisor.InPlaceRestore
+}
+
+// inPlaceRestorer is the hypervisor, if it can replace disks.
+func (m *Manager) inPlaceRestorer() (hypervisor.InPlaceRestorer, error) {
+	hv, ok := m.hv.(hypervisor.InPlaceRestorer)
+	if !ok {
+		return nil, fmt.Errorf("restore in place: %w", hypervisor.ErrNotSupported)
+	}
+	return hv, nil
+}
+
+// newInPlace finds the VM and makes sure that it is the one that was backed up.
+func (m *Manager) newInPlace(ctx context.Context, j *job) (*inPlace, error) {
+	hv, err := m.inPlaceRestorer()
+	if err != nil {
+		return nil, err
+	}
+	p := &inPlace{job: j, m: m, hv: hv}
+	captured := j.manifest.VM
+	if j.InPlace.VM == "" {
+		p.vm, err = m.hv.VMByInstanceUUID(ctx, captured.InstanceUUID)
+	} else {
+		p.vm, err = m.hv.FindVM(ctx, j.InPlace.VM)
+	}
+	if err != nil {
+		return nil, err
+	}
+	j.target = p.vm.Path
+	same := p.vm.InstanceUUID == captured.InstanceUUID || p.vm.BIOSUUID == captured.BIOSUUID
+	if !same && !j.InPlace.OtherVM {
+		return nil, fmt.Errorf("%s has BIOS UUID %s and instance UUID %s, the backup is of %s with %s and %s: %w",
+			p.vm.Path, p.vm.BIOSUUID, p.vm.InstanceUUID, captured.Path, captured.BIOSUUID, captured.InstanceUUID, ErrOtherVM)
+	}
+	p.ran = p.vm.PowerState == hypervisor.PoweredOn
+	p.spec = hypervisor.InPlaceSpec{
+		VM: p.vm.ID, Config: j.spec.Config, Disks: j.spec.Disks, Hardware: !j.InPlace.KeepHardware,
+		RemoveSnapshots: j.InPlace.RemoveSnapshots, PowerOff: j.InPlace.PowerOff,
+		ShutdownTimeout: j.InPlace.ShutdownTimeout,
+	}
+	return p, nil
+}
+
+// restoreInPlace puts restored disks into a VM. Until they are swapped, the VM runs on. What goes wrong until
+// it runs again is undone: what it was before was good. From then on the restore stands.
+func (m *Manager) restoreInPlace(ctx context.Context, j *job) (*Result, error) {
+	p, err := m.newInPlace(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.recover(ctx); err != nil {
+		return nil, err
+	}
+	result, err := p.replace(ctx)
+	if result == nil && len(p.recovered) > 0 {
+		err = fmt.Errorf("%w; disks that an earlier restore replaced, which was killed, are still there: %s",
+			err, paths(p.recovered))
+	}
+	return result, err
+}
+
+// replace goes through the steps.
+func (p *inPlace) replace(ctx context.Context) (*Result, error) {
+	if err := p.m.cleanUp(ctx, p.job); err != nil {
+		return nil, err
+	}
+	warnings, err := p.hv.CheckInPlace(ctx, p.spec)
+	if err != nil {
+		return nil, err
+	}
+	p.warnings = append(p.warnings, warnings...)
+	p.this = p.m.start(ctx)
+	defer p.this.End()
+	p.spec.RunID = p.this.Token()
+	p.m.log.InfoContext(ctx, "restoring in place", "vm", p.vm.Path, "backup", string(p.BackupID))
+	if p.restore, err = p.hv.StartInPlace(ctx, p.spec); err != nil {
+		return nil, fmt.Errorf("make room for the disks: %w", err)
+	}
+	result, err := p.swap(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return result, p.finish(ctx, result)
+}
+
+// swap writes the disks, puts them in place and starts the VM. With an error, all of that is undone.
+func (p *inPlace) swap(ctx context.Context) (*Result, error) {
+	disks, err := p.m.writeDisks(ctx, p.job, p.restore)
+	if err != nil {
+		return nil, p.undo(ctx, false, err)
+	}
+	p.m.log.InfoContext(ctx, "all disks are written; replacing those of the VM", "vm", p.vm.Path)
+	vm, replaced, warnings, err := p.restore.Swap(ctx)
+	if err != nil {
+		var swapped *hypervisor.SwappedError
+		return nil, p.undo(ctx, errors.As(err, &swapped), fmt.Errorf("replace the disks: %w", err))
+	}
+	result := p.m.newResult(p.job, vm, disks, warnings)
+	result.Replaced = append(slices.Clone(p.recovered), replaced...)
+	if p.Verify {
+		if err := p.m.verify(ctx, p.job, p.this, vm.ID, p.others(result)); err != nil {
+			return nil, p.undo(ctx, true, err)
+		}
+	}
+	if err := ctx.Err(); err != nil { // or nobody hears of the result
+		return nil, p.undo(ctx, true, err)
+	}
+	if !p.powerOn(p.ran) {
+		return result, nil
+	}
+	if err := p.m.powerOn(ctx, result); err != nil {
+		return nil, p.undo(ctx, true, fmt.Errorf("%w: %w", ErrNotStarted, err))
+	}
+	return result, nil
+}
+
+// others are the disks of the VM that are not restored.
+func (p *inPlace) others(result *Result) []hypervisor.DiskKey {
+	var keys []hypervisor.DiskKey
+	for _, d := range result.VM.Disks {
+		if !slices.ContainsFunc(result.Disks, func(r Disk) bool { return r.Key == d.Key }) {
+			keys = append(keys, d.Key)
+		}
+	}
+	return keys
+}
+
+// undo brings back the VM as it was before: its disks and, if it was stopped, its running. It says what
+// became of that. A VM that can't get its own disks back is left with the restored ones, and off, and keeps
+// its journal: its own disks exist, and the next restore into it goes on from there.
+func (p *inPlace) undo(ctx context.Context, swapped bool, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	p.m.log.WarnContext(ctx, "undoing the restore", "vm", p.vm.Path, "disks_replaced", swapped, "error", err)
+	if swapped {
+		if backErr := p.back(ctx); backErr != nil {
+			err = fmt.Errorf("%w; the disks that the virtual machine had could not be put back: %w", err, backErr)
+			return &InPlaceError{VM: p.vm.Path, Swapped: true, PowerState: p.powerState(ctx), Err: err}
+		}
+	}
+	if abortErr := p.restore.Abort(ctx); abortErr != nil {
+		err = fmt.Errorf("%w; not all of the restore could be undone: %w", err, abortErr)
+	}
+	return &InPlaceError{VM: p.vm.Path, PowerState: p.powerState(ctx), Err: err}
+}
+
+// back puts the VM's own disks back. What stands in the way of that is of this restore: that the VM may run
+// after all, and the snapshot of a verification that could not be removed.
+func (p *inPlace) back(ctx context.Context) error {
+	if err := p.m.hv.PowerOff(ctx, p.vm.ID); err != nil {
+		return err
+	}
+	mine := func(r run.Run) bool { return r.ID == p.this.ID }
+	if err := p.m.removeTemporary(ctx, p.vm, mine); err != nil {
+		return err
+	}
+	return p.restore.Back(ctx)
+}
+
+// powerState is that of the VM now, empty if it can't be told.
+func (p *inPlace) powerState(ctx context.Context) hypervisor.PowerState {
+	vm, err := p.m.hv.VMByInstanceUUID(ctx, p.vm.InstanceUUID)
+	if err != nil {
+		p.m.log.WarnContext(ctx, "reading the VM after a restore that failed", "vm", p.vm.Path, "error", err)
+		return ""
+	}
+	return vm.PowerState
+}
+
+// finish ends a restore that stands: it waits for the guest and deletes the disks that were replaced, if they
+// are not to be kept. That comes before the journal ends: whoever finds a journal knows of those disks, and
+// nobody else does if this process is killed.
+func (p *inPlace) finish(ctx context.Context, result *Result) error {
+	var guestErr error
+	if result.VM.PowerState == hypervisor.PoweredOn {
+		guestErr = p.m.awaitGuest(ctx, p.job, result)
+	} else {
+		result.warnNoGuest(p.job)
+	}
+	result.CompletedAt = p.m.now().UTC()
+	result.ReplacedUntil = result.CompletedAt.Add(p.InPlace.KeepReplacedDisks)
+	if p.InPlace.KeepReplacedDisks == 0 && guestErr == nil {
+		if err := p.hv.DeleteReplaced(ctx, p.vm.ID, result.Replaced); err == nil {
+			result.Replaced = nil
+		} else {
+			result.Warnings = append(result.Warnings, fmt.Sprintf(
+				"%s is restored, but disks that were replaced could not be deleted (%s): %v.",
+				p.vm.Path, paths(result.Replaced), err))
+		}
+	}
+	finishCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	if err := p.restore.Finish(finishCtx); err != nil {
+		result.Warnings = append(result.Warnings, fmt.Sprintf(
+			"%s is restored, but its journal of that could not be removed, which the next restore into it does: %v.",
+			p.vm.Path, err))
+	}
+	p.m.log.InfoContext(ctx, "VM restored in place", "vm", p.vm.Path, "backup", string(p.BackupID),
+		"replaced_disks_kept", len(result.Replaced))
+	if guestErr != nil && len(result.Replaced) > 0 {
+		return fmt.Errorf("%w; the disks that were replaced are kept: %s", guestErr, paths(result.Replaced))
+	}
+	return guestErr
+}

@@ -1,0 +1,119 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/run"
+)
+
+// checkInPlace checks a restore in place. What Restore would clean up first is in nobody's way.
+func (m *Manager) checkInPlace(ctx context.Context, j *job) (warnings []string, err error) {
+	p, err := m.newInPlace(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	interrupted, err := p.interrupted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if interrupted != nil {
+		warnings = append(warnings, p.recovery(interrupted, "is"))
+	}
+	snapshots, err := m.hv.Snapshots(ctx, p.vm.ID)
+	if err != nil {
+		return warnings, err
+	}
+	ours := 0
+	for _, s := range snapshots {
+		if r, _, ok := run.ParseSnapshot(s.Name, s.Description); ok && r.Dead(m.now()) {
+			ours++
+		}
+	}
+	if ours > 0 && ours == len(snapshots) {
+		p.spec.RemoveSnapshots = true
+	}
+	checked, err := p.hv.CheckInPlace(ctx, p.spec)
+	return append(warnings, checked...), err
+}
+
+// interrupted reads the journal of a restore that was killed. One that goes on is an error.
+func (p *inPlace) interrupted(ctx context.Context) (*hypervisor.Interrupted, error) {
+	interrupted, err := p.hv.InterruptedInPlace(ctx, p.vm.ID)
+	if err != nil {
+		return nil, fmt.Errorf("look for an earlier restore: %w", err)
+	}
+	if interrupted != nil && !p.m.abandoned(interrupted.RunID) {
+		return nil, fmt.Errorf("another restore into it is under way: %w",
+			&hypervisor.InterruptedError{VM: p.vm.Path, Interrupted: *interrupted})
+	}
+	return interrupted, nil
+}
+
+// recovery says what becomes of a restore that was killed.
+func (p *inPlace) recovery(interrupted *hypervisor.Interrupted, is string) string {
+	what := "had not replaced any disk yet; it " + is + " undone first."
+	if interrupted.Swapped {
+		what = "had replaced disks; it " + is + " finished first."
+	}
+	return fmt.Sprintf("an earlier restore in place of %s was killed, and %s", p.vm.Path, what)
+}
+
+// recover ends what killed runs left of this VM, so that it has one set of disks, and finds out whether the
+// VM was running before any of that.
+func (p *inPlace) recover(ctx context.Context) error {
+	interrupted, err := p.interrupted(ctx)
+	if err != nil {
+		return err
+	}
+	dead := func(r run.Run) bool { return r.Dead(p.m.now()) }
+	if err := p.m.removeTemporary(ctx, p.vm, dead); err != nil {
+		return err
+	}
+	if interrupted == nil {
+		return nil
+	}
+	p.m.log.WarnContext(ctx, "recovering from a restore that was killed",
+		"vm", p.vm.Path, "run", interrupted.RunID, "disks_replaced", interrupted.Swapped)
+	vm, replaced, err := p.hv.RecoverInPlace(ctx, p.vm.ID, interrupted.RunID)
+	if err != nil {
+		return fmt.Errorf("recover from an earlier restore that was killed: %w", err)
+	}
+	p.vm, p.recovered = vm, replaced
+	p.ran = interrupted.Stopped || vm.PowerState == hypervisor.PoweredOn
+	p.warnings = append(p.warnings, p.recovery(interrupted, "was"))
+	return nil
+}
+
+// removeTemporary removes the temporary snapshots of some runs from a VM: disks that belong to a snapshot
+// can't be replaced.
+func (m *Manager) removeTemporary(ctx context.Context, vm *hypervisor.VM, of func(run.Run) bool) error {
+	snapshots, err := m.hv.Snapshots(ctx, vm.ID)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range snapshots {
+		r, _, ours := run.ParseSnapshot(s.Name, s.Description)
+		if !ours || !of(r) {
+			continue
+		}
+		m.log.WarnContext(ctx, "removing a temporary snapshot that was left behind", "vm", vm.Path, "snapshot", s.Name)
+		if err := m.hv.RemoveSnapshot(ctx, vm.ID, s.ID, hypervisor.RemoveOptions{}); err != nil {
+			errs = append(errs, fmt.Errorf("remove the temporary snapshot %q: %w", s.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// paths lists where replaced disks are.
+func paths(disks []hypervisor.Replaced) string {
+	list := make([]string, len(disks))
+	for i, d := range disks {
+		list[i] = d.Path
+	}
+	return strings.Join(list, ", ")
+}
