@@ -23,8 +23,8 @@ type placement struct {
 	pool       types.ManagedObjectReference
 	compute    mo.ComputeResource
 	host       *types.ManagedObjectReference // nil: the server chooses
-	usable    []mo.HostSystem               // hosts that could be chosen
-	sameHost  bool                          // host is the one that the VM was captured on
+	usable     []mo.HostSystem               // hosts that could be chosen
+	sameHost   bool                          // host is the one that the VM was captured on
 
 	stores    map[string]mo.Datastore // that the VM can use there, by name
 	home      string                  // datastore of the VM

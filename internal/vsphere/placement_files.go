@@ -115,7 +115,7 @@ func (p *placement) rebuild(spec hypervisor.RestoreSpec, captured *capture) rebu
 // keepNames gives the disks that were in the VM's directory the names that they had.
 func (p *placement) keepNames(captured *capture, r *rebuild, taken map[string]bool) {
 	for _, d := range orderedDisks(captured.devices()) {
-		store, file := splitPath(baseFile(d.Backing))
+		store, file := splitPath(firstFile(d.Backing))
 		directory, name := path.Split(file)
 		if p.disks[d.Key] != p.home || store != p.home || strings.TrimSuffix(directory, "/") != p.directory ||
 			path.Ext(name) != ".vmdk" || taken[name] {
@@ -129,8 +129,8 @@ func (p *placement) keepNames(captured *capture, r *rebuild, taken map[string]bo
 // deltaName matches the names of the files that snapshots have a disk continue in.
 var deltaName = regexp.MustCompile(`-\d{6}\.vmdk$`)
 
-// baseFile is the file at the beginning of a disk's chain.
-func baseFile(backing types.BaseVirtualDeviceBackingInfo) string {
+// firstFile is the file at the beginning of a disk's chain.
+func firstFile(backing types.BaseVirtualDeviceBackingInfo) string {
 	name := describeBacking(backing).fileName
 	switch b := backing.(type) {
 	case *types.VirtualDiskFlatVer2BackingInfo:
