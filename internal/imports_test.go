@@ -24,7 +24,7 @@ var mayImport = map[string][]string{
 		"internal/hypervisor", "internal/repository", "internal/disk", "internal/secret",
 		"internal/vsphere", // the composition root wires implementations together
 	},
-	"internal/snapshot":                  {"internal/quiesce", "internal/hypervisor"},
+	"internal/snapshot":                  {"internal/quiesce", "internal/run", "internal/hypervisor"},
 	"internal/backup":                    {"internal/quiesce", "internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
 	"internal/restore":                   {"internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
 	"internal/quiesce":                   {"internal/hypervisor"},

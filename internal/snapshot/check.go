@@ -18,20 +18,30 @@ func (m *Manager) Check(ctx context.Context, r Request) (*hypervisor.VM, []strin
 	if err != nil {
 		return nil, nil, fmt.Errorf("take snapshot %q: %w", r.Name, err)
 	}
-	warnings, err := coverage(vm, r.Memory)
+	all, err := m.hv.Snapshots(ctx, vm.ID)
 	if err != nil {
-		return vm, nil, fmt.Errorf("take snapshot %q: %w", r.Name, err)
+		return vm, nil, fmt.Errorf("take snapshot %q of %s: list snapshots: %w", r.Name, vm.Path, err)
+	}
+	warnings, err := judge(vm, all, r)
+	return vm, warnings, err
+}
+
+// judge refuses a snapshot that can't be taken as it is asked for, and names what it won't be.
+func judge(vm *hypervisor.VM, all []hypervisor.Snapshot, r Request) (warnings []string, err error) {
+	warnings, err = coverage(vm, r.Memory)
+	if err != nil {
+		return nil, fmt.Errorf("take snapshot %q: %w", r.Name, err)
 	}
 	more, err := guest(vm, r)
 	if err != nil {
-		return vm, nil, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
+		return nil, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
 	}
 	warnings = append(warnings, more...)
-	more, err = m.chain(ctx, vm)
+	more, err = chain(vm, all)
 	if err != nil {
-		return vm, nil, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
+		return nil, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
 	}
-	return vm, append(warnings, more...), nil
+	return append(warnings, more...), nil
 }
 
 // validate refuses what contradicts itself.
@@ -103,11 +113,7 @@ func guest(vm *hypervisor.VM, r Request) (warnings []string, err error) {
 }
 
 // chain guards against chains of snapshots that are too deep.
-func (m *Manager) chain(ctx context.Context, vm *hypervisor.VM) (warnings []string, err error) {
-	all, err := m.hv.Snapshots(ctx, vm.ID)
-	if err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
-	}
+func chain(vm *hypervisor.VM, all []hypervisor.Snapshot) (warnings []string, err error) {
 	depth := 1 // of the snapshot to take
 	for _, s := range all {
 		if s.Current {

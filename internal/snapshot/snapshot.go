@@ -1,6 +1,7 @@
-// Package snapshot takes, renames, reads and removes snapshots of virtual machines, and guards the
-// things that make snapshots hurt: deep chains, devices that a snapshot doesn't cover, and guests
-// that were not quiesced although somebody counts on it.
+// Package snapshot takes, renames, reads and removes snapshots of virtual machines, one by one and in
+// sets that belong together, and brings VMs back to them. It guards the things that make snapshots hurt:
+// deep chains, devices that a snapshot doesn't cover, guests that were not quiesced although somebody
+// counts on it, and VMs that are not in the state that they were expected in after a revert.
 package snapshot
 
 import (
@@ -22,6 +23,7 @@ var ErrRequest = errors.New("invalid snapshot request")
 type Hypervisor interface {
 	hypervisor.Finder
 	hypervisor.Snapshotter
+	hypervisor.Reverter
 	hypervisor.PowerController
 }
 
@@ -59,4 +61,6 @@ type Taken struct {
 	Snapshot    hypervisor.Snapshot
 	Consistency quiesce.Consistency
 	Warnings    []string // a sentence or two each
+
+	called, answered time.Time // by our clock, when the snapshot was asked for and when it was there
 }

@@ -46,14 +46,23 @@ func (m *Manager) Take(ctx context.Context, r Request) (taken *Taken, err error)
 			return nil, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
 		}
 	}
+	return m.take(ctx, vm, r, shutDown, warnings)
+}
+
+// take takes a snapshot of a VM that was checked, and of which warnings tells what is known so far.
+func (m *Manager) take(
+	ctx context.Context, vm *hypervisor.VM, r Request, shutDown bool, warnings []string,
+) (*Taken, error) {
+	called := m.now()
 	id, asked, fellBack, err := m.create(ctx, vm, r, shutDown)
+	answered := m.now()
 	if fellBack != "" {
 		warnings = append(warnings, fellBack)
 	}
 	if id == "" {
 		return nil, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
 	}
-	taken = &Taken{VM: *vm, Warnings: warnings, Consistency: quiesce.Crash}
+	taken := &Taken{VM: *vm, Warnings: warnings, Consistency: quiesce.Crash, called: called, answered: answered}
 	s, readErr := m.readBack(ctx, vm, id)
 	if readErr != nil {
 		// The ID is what the caller must record; the rest is what was asked for.
@@ -67,7 +76,8 @@ func (m *Manager) Take(ctx context.Context, r Request) (taken *Taken, err error)
 	if err := errors.Join(err, readErr); err != nil {
 		return taken, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
 	}
-	log.InfoContext(ctx, "snapshot taken", "id", string(id), "consistency", string(taken.Consistency))
+	m.log.InfoContext(ctx, "snapshot taken", "vm", vm.Path, "snapshot", r.Name, "id", string(id),
+		"consistency", string(taken.Consistency))
 	if r.Memory && !taken.Snapshot.Memory && vm.PowerState == hypervisor.PoweredOn {
 		taken.Warnings = append(taken.Warnings, fmt.Sprintf("the snapshot doesn't hold the memory of %s.", vm.Name))
 	}

@@ -1,0 +1,182 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// A SetRevertRequest says that VMs are to be brought back to the snapshots of a set.
+type SetRevertRequest struct {
+	Members []RevertMember
+	Power   Power
+}
+
+// A RevertMember is a VM to bring back with others.
+type RevertMember struct {
+	MemberID
+
+	// Order is when it is started, where it is: those of a lower order run before the next are started.
+	Order int
+}
+
+// CheckRevertSet does at plan time what can be done without touching the VMs: CheckRevert for all members.
+func (m *Manager) CheckRevertSet(ctx context.Context, r SetRevertRequest) ([]Reverted, error) {
+	if len(r.Members) == 0 {
+		return nil, fmt.Errorf("%w: the set has no members", ErrRequest)
+	}
+	found, errs := make([]*Reverted, len(r.Members)), make([]error, len(r.Members))
+	each(len(r.Members), setWorkers, func(i int) { found[i], errs[i] = m.CheckRevert(ctx, r.member(i)) })
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("revert the set: %w", err)
+	}
+	all := make([]Reverted, len(found))
+	seen := map[string]bool{}
+	for i, f := range found {
+		if seen[f.VM.InstanceUUID] {
+			return nil, fmt.Errorf("%w: %s is named twice in the set", ErrRequest, f.VM.Path)
+		}
+		all[i], seen[f.VM.InstanceUUID] = *f, true
+	}
+	return all, nil
+}
+
+func (r SetRevertRequest) member(i int) RevertRequest {
+	return RevertRequest{VM: hypervisor.VMRef(r.Members[i].VM), Snapshot: r.Members[i].Snapshot, Power: r.Power}
+}
+
+// RevertSet brings VMs back to the snapshots of a set, as one: all are checked, then all are stopped, then all
+// are reverted, and only when all are, those that are to run are started, in their order. So no VM that is
+// back meets one that isn't.
+//
+// It returns the members that are reverted, in the order of the request, also with an error, which says of
+// each VM what became of it. After a failure it can be called again.
+// Errors: as Revert.
+func (m *Manager) RevertSet(ctx context.Context, r SetRevertRequest) ([]Reverted, error) {
+	found, err := m.CheckRevertSet(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	g := &setRevert{m: m, request: r, all: make([]*Reverted, len(found)), done: make([]bool, len(found))}
+	for i := range found {
+		g.all[i] = &found[i]
+		g.all[i].Warnings, g.all[i].Undone = nil, nil
+	}
+	for _, step := range []func(ctx context.Context) error{g.stop, g.revert, g.start} {
+		if err = step(ctx); err != nil {
+			err = fmt.Errorf("revert the set: %w; %s", err, g.report(ctx))
+			break
+		}
+	}
+	var reverted []Reverted
+	for i, at := range g.all {
+		if g.done[i] {
+			reverted = append(reverted, *at)
+		}
+	}
+	return reverted, err
+}
+
+// A setRevert is the revert of a set under way.
+type setRevert struct {
+	m       *Manager
+	request SetRevertRequest
+	all     []*Reverted
+	done    []bool // it is reverted
+}
+
+// each does something with all members, and returns what failed.
+func (g *setRevert) each(ctx context.Context, members []int, do func(i int) error) error {
+	errs := make([]error, len(members))
+	each(len(members), setWorkers, func(k int) {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := do(members[k]); err != nil {
+			errs[k] = fmt.Errorf("%s: %w", g.all[members[k]].VM.Path, err)
+		}
+	})
+	err := errors.Join(errs...)
+	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		err = errors.Join(err, ctx.Err())
+	}
+	return err
+}
+
+func (g *setRevert) members() []int {
+	var all []int
+	for i := range g.all {
+		all = append(all, i)
+	}
+	return all
+}
+
+// stop stops all VMs at once: what they do from here on is lost.
+func (g *setRevert) stop(ctx context.Context) error {
+	return g.each(ctx, g.members(), func(i int) error {
+		if g.all[i].VM.PowerState != hypervisor.PoweredOn {
+			return nil // a suspended one doesn't run either
+		}
+		return g.m.hv.PowerOff(ctx, g.all[i].VM.ID)
+	})
+}
+
+// revert reverts all VMs, and leaves them stopped. One that fails doesn't keep the others from it.
+func (g *setRevert) revert(ctx context.Context) error {
+	return g.each(ctx, g.members(), func(i int) error {
+		done, err := g.m.revert(ctx, g.all[i], hypervisor.RevertOptions{Stay: true})
+		g.done[i] = done
+		if err != nil || !done {
+			return fmt.Errorf("revert to %s: %w", g.request.Members[i].Snapshot, err)
+		}
+		if g.all[i].VM.PowerState == hypervisor.PoweredOn {
+			return errors.New("it runs although it was to stay stopped")
+		}
+		return nil
+	})
+}
+
+// start brings the VMs into the states that were asked for: first those that are to stay stopped, then
+// those that are to run, in their order.
+func (g *setRevert) start(ctx context.Context) error {
+	var stay, run []int
+	for i, at := range g.all {
+		if g.request.Power.of(at.Snapshot) == hypervisor.PoweredOn {
+			run = append(run, i)
+		} else {
+			stay = append(stay, i)
+		}
+	}
+	settle := func(i int) error {
+		return g.m.settle(ctx, g.all[i], g.request.Power.of(g.all[i].Snapshot))
+	}
+	if err := g.each(ctx, stay, settle); err != nil {
+		return err
+	}
+	for _, turn := range turns(len(run), func(k int) int { return g.request.Members[run[k]].Order }) {
+		members := make([]int, len(turn))
+		for k, at := range turn {
+			members[k] = run[at]
+		}
+		if err := g.each(ctx, members, settle); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report says of each VM whether it is reverted, and which state it is in.
+func (g *setRevert) report(ctx context.Context) string {
+	lines := make([]string, len(g.all))
+	each(len(g.all), setWorkers, func(i int) {
+		what := "is not reverted"
+		if g.done[i] {
+			what = "is reverted"
+		}
+		lines[i] = fmt.Sprintf("%s %s and is %s", g.all[i].VM.Path, what, g.m.stateOf(ctx, g.all[i]))
+	})
+	return strings.Join(lines, ", ")
+}
