@@ -33,36 +33,48 @@ func reachable(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast()
 }
 
+// AwaitGuest waits for the guest of a VM that was started. It returns the VM as it is then, or as it was if that
+// can't be read, also with an error: ErrGuest.
+func (m *Manager) AwaitGuest(ctx context.Context, vm *hypervisor.VM, w WaitForGuest) (*hypervisor.VM, error) {
+	result := &Result{VM: vm}
+	err := m.await(ctx, vm, w)
+	m.readBack(ctx, result)
+	return result.VM, err
+}
+
 // awaitGuest waits for the guest of a VM that was started, if that is asked for. The result is as good
 // without it: an error says only that the guest is not ready.
 func (m *Manager) awaitGuest(ctx context.Context, j *job, result *Result) error {
-	w := j.WaitForGuest
-	if w == nil {
+	if j.WaitForGuest == nil {
 		return nil
 	}
+	err := m.await(ctx, result.VM, *j.WaitForGuest)
+	m.readBack(ctx, result)
+	return err
+}
+
+func (m *Manager) await(ctx context.Context, vm *hypervisor.VM, w WaitForGuest) error {
 	timeout := w.Timeout
 	if timeout == 0 {
 		timeout = DefaultGuestTimeout
 	}
 	waitCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	m.log.InfoContext(ctx, "waiting for the guest", "vm", result.VM.Path, "timeout", timeout.String())
+	m.log.InfoContext(ctx, "waiting for the guest", "vm", vm.Path, "timeout", timeout.String())
 	last := hypervisor.Guest{PowerState: hypervisor.PoweredOn}
-	err := m.hv.WatchGuest(waitCtx, result.VM.ID, func(g hypervisor.Guest) bool {
+	err := m.hv.WatchGuest(waitCtx, vm.ID, func(g hypervisor.Guest) bool {
 		last = g
 		return g.PowerState != hypervisor.PoweredOn || w.missing(g) == ""
 	})
-	m.readBack(ctx, result)
-	path := result.VM.Path
 	switch {
 	case err == nil && last.PowerState == hypervisor.PoweredOn:
 		return nil
 	case err == nil:
-		return fmt.Errorf("%s is restored and was started, but %w: the virtual machine stopped", path, ErrGuest)
+		return fmt.Errorf("%s is restored and was started, but %w: the virtual machine stopped", vm.Path, ErrGuest)
 	case ctx.Err() == nil && waitCtx.Err() != nil:
-		return fmt.Errorf("%s is restored and runs, but %w after %s: %s", path, ErrGuest, timeout, w.missing(last))
+		return fmt.Errorf("%s is restored and runs, but %w after %s: %s", vm.Path, ErrGuest, timeout, w.missing(last))
 	}
-	return fmt.Errorf("%s is restored and runs, but %w: %w", path, ErrGuest, err)
+	return fmt.Errorf("%s is restored and runs, but %w: %w", vm.Path, ErrGuest, err)
 }
 
 // readBack looks at the VM again: what is known of its guest is new.
