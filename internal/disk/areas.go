@@ -79,6 +79,44 @@ func (a *Areas) Bytes() int64 {
 	return n
 }
 
+// BytesWithin is how many bytes of the areas are in an extent.
+func (a *Areas) BytesWithin(e Extent) (n int64) {
+	end := min(e.End(), a.capacity)
+	for at := max(e.Offset, 0); at < end; {
+		unit := at / a.granularity
+		word := a.set[unit/64] >> (unit % 64)
+		next := (unit + 1) * a.granularity
+		if word == 0 { // nor are the other units of this word
+			next = (unit/64 + 1) * 64 * a.granularity
+		}
+		next = min(next, end)
+		if word&1 != 0 {
+			n += next - at
+		}
+		at = next
+	}
+	return n
+}
+
+// Others are n units of the disk that are not among the areas, chosen at random, or all if there are fewer.
+// random(m) gives a number from zero up to but not including m.
+func (a *Areas) Others(n int64, random func(m int64) int64) *Areas {
+	chosen := NewAreas(a.capacity, a.granularity)
+	units := (a.capacity-1)/a.granularity + 1
+	left := units - a.count
+	for unit := int64(0); unit < units && n > 0; unit++ {
+		if a.Contains(unit * a.granularity) {
+			continue
+		}
+		if random(left) < n { // each is as likely as any other: n of the left ones will be chosen
+			chosen.Add(Extent{Offset: unit * a.granularity, Length: 1})
+			n--
+		}
+		left--
+	}
+	return chosen
+}
+
 // Each calls yield for every area in ascending order, adjacent ones as one, until yield returns false.
 func (a *Areas) Each(yield func(Extent) bool) {
 	start := int64(-1)
@@ -103,6 +141,23 @@ func (a *Areas) Each(yield func(Extent) bool) {
 	}
 	if start >= 0 {
 		yield(a.extent(start, units))
+	}
+}
+
+// Within calls yield for every part of an extent that is in the areas, in ascending order, until yield
+// returns false.
+func (a *Areas) Within(e Extent, yield func(Extent) bool) {
+	off, end := max(e.Offset, 0), min(e.End(), a.capacity)
+	for off < end {
+		in := a.Contains(off)
+		next := off
+		for next < end && a.Contains(next) == in {
+			next = min((next/a.granularity+1)*a.granularity, end)
+		}
+		if in && !yield(Extent{Offset: off, Length: next - off}) {
+			return
+		}
+		off = next
 	}
 }
 

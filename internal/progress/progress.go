@@ -37,3 +37,12 @@ func Rate(n int64, elapsed time.Duration) int64 {
 	}
 	return int64(float64(n) / elapsed.Seconds() / (1 << 20))
 }
+
+// Left is how long it takes to do what remains of a total, at the pace of what is done. Zero: nothing
+// remains, or nothing can be said yet.
+func Left(done, total int64, elapsed time.Duration) time.Duration {
+	if done <= 0 || elapsed <= 0 || done >= total {
+		return 0
+	}
+	return time.Duration(float64(elapsed) / float64(done) * float64(total-done)).Round(time.Second)
+}

@@ -34,3 +34,19 @@ func TestRate(t *testing.T) {
 		t.Errorf("got %d MiB/s in no time", got)
 	}
 }
+
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		done, total int64
+		elapsed     time.Duration
+		want        time.Duration
+	}{
+		{0, 100, time.Minute, 0}, {25, 100, time.Minute, 3 * time.Minute}, {100, 100, time.Minute, 0},
+		{120, 100, time.Minute, 0}, {1, 100, 0, 0}, {1 << 40, 1 << 44, time.Hour, 15 * time.Hour},
+	} {
+		if got := progress.Left(c.done, c.total, c.elapsed); got != c.want {
+			t.Errorf("%d of %d in %v: %v left, want %v", c.done, c.total, c.elapsed, got, c.want)
+		}
+	}
+}
