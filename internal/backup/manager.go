@@ -20,6 +20,7 @@ type Repository interface {
 // A writer is a *repository.Writer.
 type writer interface {
 	WriteDisk(ctx context.Context, file string, src disk.Source) (repository.DiskResult, error)
+	WriteChanges(ctx context.Context, file string, src disk.Source, base repository.Base) (repository.DiskResult, error)
 	Commit(ctx context.Context, m *repository.Manifest, files map[string][]byte) (repository.ID, error)
 	Close(ctx context.Context) error
 }

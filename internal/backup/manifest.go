@@ -3,6 +3,7 @@ package backup
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
@@ -18,7 +19,7 @@ const (
 func diskFile(key hypervisor.DiskKey) string { return "disk-" + string(key) + ".raw" }
 
 // manifest describes what was captured, as of the point in time.
-func (b *backup) manifest(point hypervisor.PointInTime, disks []repository.Disk) *repository.Manifest {
+func (b *backup) manifest(point hypervisor.PointInTime, disks []copied) *repository.Manifest {
 	config, snapshot := point.Config(), point.Snapshot()
 	vm := config.Summary
 	snapshot.Memory = false // of a suspended VM's snapshot: the backup holds the disks alone
@@ -34,12 +35,20 @@ func (b *backup) manifest(point hypervisor.PointInTime, disks []repository.Disk)
 			CPUs: vm.CPUs, MemoryBytes: vm.MemoryBytes,
 		},
 		Consistency: string(quiesce.Of(snapshot, false)),
-		Transport:   transports(disks),
 		Config:      repository.ConfigFile{Format: config.Format, File: configFile},
-		Disks:       disks,
 		Warnings:    slices.Clone(b.warnings),
 		Duration:    b.m.now().Sub(b.start),
 	}
+	var parent time.Time
+	for _, c := range disks {
+		m.Disks = append(m.Disks, c.disk)
+		m.ReadBytes += c.disk.ReadBytes
+		m.StoredBytes += c.stored
+		if c.base != nil && (!m.Incremental || c.base.createdAt.After(parent)) {
+			m.Incremental, m.Parent, parent = true, c.base.id, c.base.createdAt
+		}
+	}
+	m.Transport = transports(m.Disks)
 	if snapshot.CreatedAt.IsZero() { // a hypervisor that needs no snapshot may not tell
 		m.CreatedAt = b.start.UTC()
 	}

@@ -6,16 +6,14 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
-// attempts is how often a backup is tried when the repository lost data that it re-uses: what is
-// gone is then written again.
+// attempts is how often a backup that reads all of the disks is tried when the repository lost data that
+// it re-uses: what is gone is then written again. One that takes over unread data comes before.
 const attempts = 2
 
 // Take takes a backup. It is all or nothing: on error no restore point is listed and no snapshot
@@ -34,20 +32,23 @@ func (m *Manager) Take(ctx context.Context, r Request) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
 	}
-	for attempt := 1; ; attempt++ {
-		b := &backup{m: m, Request: r, vm: c.VM, excluded: c.Excluded, start: start}
+	for left, full := attempts, false; ; full = true {
+		b := &backup{m: m, Request: r, vm: c.VM, excluded: c.Excluded, start: start, full: full}
 		b.warnings = append(b.warnings, c.Warnings...)
 		result, err := b.take(ctx)
+		if len(b.bases) == 0 {
+			left--
+		}
 		switch {
 		case err == nil:
 			result.Duration = m.now().Sub(start)
 			result.Warnings = append(notes, result.Warnings...)
 			return result, nil
-		case !errors.Is(err, repository.ErrIncomplete) || attempt == attempts || ctx.Err() != nil:
+		case !errors.Is(err, repository.ErrIncomplete) || left == 0 || ctx.Err() != nil:
 			return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
 		}
 		m.log.WarnContext(ctx, "taking the backup again", "vm", c.VM.Path, "error", err)
-		notes = append(notes, fmt.Sprintf("the backup was taken twice: %v.", err))
+		notes = append(notes, fmt.Sprintf("the backup was taken again, with all of the disks read: %v.", err))
 	}
 }
 
@@ -58,6 +59,8 @@ type backup struct {
 	vm       *hypervisor.VM
 	excluded []hypervisor.Disk
 	start    time.Time
+	full     bool            // whatever the request says, as an attempt before failed
+	bases    map[string]base // by UUID of the disk
 	warnings []string
 }
 
@@ -74,6 +77,9 @@ func (b *backup) take(ctx context.Context) (result *Result, err error) {
 		}
 	}()
 
+	if b.bases, err = b.findBases(ctx); err != nil {
+		return nil, fmt.Errorf("look for the last backup: %w", err)
+	}
 	deadline, _ := ctx.Deadline()
 	this := run.Start(b.m.now(), deadline)
 	defer this.End()
@@ -116,7 +122,9 @@ func (b *backup) open(ctx context.Context, this run.Run) (hypervisor.PointInTime
 	if err != nil {
 		return nil, err
 	}
-	spec := hypervisor.PointInTimeSpec{Name: snapshotName(this), Description: description}
+	spec := hypervisor.PointInTimeSpec{
+		Name: snapshotName(this), Description: description, ChangeTracking: b.ChangeTracking,
+	}
 	for _, d := range b.excluded {
 		spec.Exclude = append(spec.Exclude, d.Key)
 	}
@@ -143,7 +151,7 @@ func (b *backup) open(ctx context.Context, this run.Run) (hypervisor.PointInTime
 
 // store copies disks and configuration to the repository and commits.
 func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTime) (*Result, error) {
-	disks, read, stored, err := b.copyDisks(ctx, w, point)
+	disks, err := b.copyDisks(ctx, w, point)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +160,6 @@ func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTi
 		b.warn(ctx, warning)
 	}
 	manifest := b.manifest(point, disks)
-	manifest.ReadBytes, manifest.StoredBytes = read, stored
 	files := map[string][]byte{configFile: config.Data}
 	if config.NVRAM != nil {
 		files[nvramFile] = config.NVRAM
@@ -162,53 +169,8 @@ func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTi
 		return nil, fmt.Errorf("commit: %w", err)
 	}
 	b.m.log.InfoContext(ctx, "backup taken", "vm", b.vm.Path, "id", string(id),
-		"read_bytes", read, "stored_bytes", stored)
+		"read_bytes", manifest.ReadBytes, "stored_bytes", manifest.StoredBytes)
 	return &Result{ID: id, Manifest: manifest, Warnings: b.warnings}, nil
-}
-
-// copyDisks copies the disks, as many at a time as the hypervisor lets read. The first that fails ends
-// the others.
-func (b *backup) copyDisks(
-	ctx context.Context, w writer, point hypervisor.PointInTime,
-) (disks []repository.Disk, read, stored int64, err error) {
-	summary := point.Config().Summary
-	disks = make([]repository.Disk, len(summary.Disks))
-	results := make([]repository.DiskResult, len(summary.Disks))
-	var total int64
-	for _, d := range summary.Disks {
-		total += d.Capacity
-	}
-	var count meter
-	defer b.watch(ctx, total, &count)()
-	group, groupCtx := errgroup.WithContext(ctx)
-	for i, d := range summary.Disks {
-		group.Go(func() error {
-			if err := groupCtx.Err(); err != nil {
-				return err
-			}
-			source, err := point.OpenDisk(groupCtx, d.Key, hypervisor.DiskRequest{})
-			if err != nil {
-				return fmt.Errorf("open %s: %w", d.Label, err)
-			}
-			disks[i] = repository.Disk{
-				Key: string(d.Key), Label: d.Label, Address: d.Address, UUID: d.UUID, Capacity: d.Capacity,
-				Datastore: d.Datastore, Path: d.Path, File: diskFile(d.Key), Transport: source.Plan().Transport,
-			}
-			results[i], err = w.WriteDisk(groupCtx, disks[i].File, countedSource{Source: source, meter: &count})
-			if err != nil {
-				return fmt.Errorf("copy %s: %w", d.Label, err)
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, 0, 0, err
-	}
-	for i, result := range results {
-		disks[i].Digest, disks[i].ChunkSize, disks[i].DataBytes = result.Digest, result.ChunkSize, result.DataBytes
-		read, stored = read+result.ReadBytes, stored+result.StoredBytes
-	}
-	return disks, read, stored, nil
 }
 
 func (b *backup) warn(ctx context.Context, warning string) {

@@ -25,9 +25,9 @@ type Manifest struct {
 	Tags            map[string]string `json:"tags,omitempty"`
 	VM              VM                `json:"vm"`
 	Consistency     string            `json:"consistency"`
-	Transport       string            `json:"transport"` // of all disks, in order, with commas
-	Incremental     bool              `json:"incremental"`
-	Parent          ID                `json:"parent,omitempty"`
+	Transport       string            `json:"transport"`        // of all disks, in order, with commas
+	Incremental     bool              `json:"incremental"`      // of at least one disk only a part was read
+	Parent          ID                `json:"parent,omitempty"` // the newest of the disks' parents
 	Config          ConfigFile        `json:"config"`
 	Disks           []Disk            `json:"disks"`
 	Excluded        []ExcludedDisk    `json:"excluded,omitempty"`
@@ -72,8 +72,18 @@ type Disk struct {
 	Digest    disk.Digest `json:"digest"`
 	ChunkSize int64       `json:"chunk_size"` // bytes
 	DataBytes int64       `json:"data_bytes"` // bytes in chunks that are not all zero
-	Tracking  string      `json:"tracking,omitempty"`
-	Transport string      `json:"transport,omitempty"` // the way in which it was read
+
+	// Tracking is the hypervisor's token of the disk at this point in time, by which it can tell what changed
+	// since. Empty: changes were not tracked.
+	Tracking        string `json:"tracking,omitempty"`
+	Transport       string `json:"transport,omitempty"`        // the way in which it was read
+	TransportReason string `json:"transport_reason,omitempty"` // why in no better way
+
+	// Parent is the restore point that unread parts were taken over from. Empty: all of the disk was read.
+	Parent       ID    `json:"parent,omitempty"`
+	Incrementals int   `json:"incrementals,omitempty"`  // how many times in a row not all of it was read
+	ChangedBytes int64 `json:"changed_bytes,omitempty"` // in the areas that changed since the parent
+	ReadBytes    int64 `json:"read_bytes"`              // read from the hypervisor
 }
 
 // ExcludedDisk is a disk that the VM has and the restore point doesn't.
@@ -159,6 +169,9 @@ func (d *Disk) validate() error {
 	}
 	if d.ChunkSize != ChunkSize(d.Capacity) {
 		return fmt.Errorf("chunks of %d bytes for a capacity of %d", d.ChunkSize, d.Capacity)
+	}
+	if d.Parent != "" && !d.Parent.valid() {
+		return fmt.Errorf("%q is not the ID of a restore point", string(d.Parent))
 	}
 	if d.DataBytes < 0 || d.DataBytes > d.Capacity {
 		return fmt.Errorf("%d bytes of data in a capacity of %d", d.DataBytes, d.Capacity)
