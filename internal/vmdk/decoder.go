@@ -21,6 +21,10 @@ type DecodeOptions struct {
 	Workers int
 	// MaxCapacity is the largest disk in bytes that is accepted. Zero means MaxCapacity.
 	MaxCapacity int64
+	// Skip tells of an extent that holds nothing of interest. Grains in such extents are read past without
+	// being inflated, and aren't yielded; that what is left of the stream is whole is checked all the same.
+	// Nil: nothing is skipped.
+	Skip func(disk.Extent) bool
 }
 
 // A Decoder reads a stream-optimized VMDK. It is a disk.Source for one pass.
@@ -129,6 +133,12 @@ func firstError(win *window[inflation], err error) error {
 	return err
 }
 
+// extent is what a grain holds of the disk.
+func (d *Decoder) extent(g *inflation) disk.Extent {
+	length := min(d.header.grain, d.header.capacity-g.sector)
+	return disk.Extent{Offset: int64(g.sector) * sectorSize, Length: int64(length) * sectorSize}
+}
+
 // deliver yields an inflated grain, cut at the capacity.
 func (d *Decoder) deliver(g *inflation, yield func(offset int64, data []byte) error) error {
 	length := min(d.header.grain, d.header.capacity-g.sector) * sectorSize
@@ -163,7 +173,9 @@ func (d *Decoder) readItem(win *window[inflation]) (bool, error) {
 		if d.haveList && d.grains == d.listed && start != d.lastListed {
 			return false, fmt.Errorf("%w: the last grain is at sector %d, the grain tables say %d", ErrFormat, start, d.lastListed)
 		}
-		win.submit()
+		if skip := d.options.Skip; skip == nil || !skip(d.extent(g)) {
+			win.submit()
+		}
 		return true, nil
 	}
 	return d.readMetadata(markerType(binary.LittleEndian.Uint32(b[grainHeaderSize:])), value)

@@ -12,6 +12,8 @@ import (
 	"testing/iotest"
 
 	"github.com/klauspost/compress/zlib"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 )
 
 // sample is a small disk of two tables and a last grain that is cut.
@@ -239,6 +241,43 @@ func TestDecodeAccepts(t *testing.T) {
 }
 
 // withTables makes a stream whose directory and tables stand in front of its grains, without an end.
+// TestDecodeSkips skips grains: their content isn't looked at, but the stream's structure is.
+func TestDecodeSkips(t *testing.T) {
+	t.Parallel()
+	src := sample()
+	stream := encode(t, src, EncodeOptions{})
+	want := src.image()
+	var skipped, yielded int64
+	d, err := NewDecoder(t.Context(), bytes.NewReader(stream), DecodeOptions{Skip: func(e disk.Extent) bool {
+		skip := e.Offset/grainSize%2 == 1
+		if skip {
+			skipped += e.Length
+			clear(want[e.Offset:e.End()])
+		}
+		return skip
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, d.Capacity())
+	if err := d.Extents(t.Context(), func(off int64, data []byte) error {
+		yielded += int64(len(data))
+		copy(got[off:], data)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) || skipped == 0 || yielded == 0 {
+		t.Errorf("skipped %d bytes, yielded %d, not what was to be left", skipped, yielded)
+	}
+	all := DecodeOptions{Skip: func(disk.Extent) bool { return true }}
+	for n := range int64(len(stream)) / sectorSize {
+		if _, _, err := decode(t.Context(), bytes.NewReader(stream[:n*sectorSize]), all); err == nil {
+			t.Errorf("a stream cut after %d sectors passed", n)
+		}
+	}
+}
+
 func withTables(grains int, list func(entry, at uint32) uint32) []byte {
 	h := newHeader(int64(grains) * grainSize)
 	h.directoryOffset = overheadSectors
