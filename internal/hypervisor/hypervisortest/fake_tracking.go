@@ -103,16 +103,16 @@ func (p *fakePointInTime) plan(
 	if request.Granularity <= 0 {
 		return plan, fmt.Errorf("open disk %s: a granularity of %d bytes", d.Key, request.Granularity)
 	}
-	if also := base.Also; also != nil && (also.Capacity() != d.Capacity || also.Granularity() != request.Granularity) {
-		return plan, fmt.Errorf("open disk %s: areas of another disk", d.Key)
-	}
 	areas, reason := p.changed(ctx, d, base.Tracking, request.Granularity)
 	if areas == nil {
 		plan.FullReason = reason
 		return plan, ctx.Err()
 	}
-	if base.Also != nil {
-		areas.AddAll(base.Also)
+	if also := base.Also; also != nil {
+		if also.Capacity() != d.Capacity || also.Granularity() != request.Granularity {
+			return plan, fmt.Errorf("open disk %s: areas of another disk", d.Key)
+		}
+		areas.AddAll(also)
 	}
 	plan.Areas = areas
 	return plan, nil
