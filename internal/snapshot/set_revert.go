@@ -13,6 +13,10 @@ import (
 type SetRevertRequest struct {
 	Members []RevertMember
 	Power   Power
+
+	// Started is called with every VM that was started, and returns it as it is then: to wait until its guest is
+	// up. VMs of a higher order are started only when it has returned for those before. Nil: nothing is.
+	Started func(ctx context.Context, vm *hypervisor.VM) (*hypervisor.VM, error)
 }
 
 // A RevertMember is a VM to bring back with others.
@@ -161,11 +165,29 @@ func (g *setRevert) start(ctx context.Context) error {
 		for k, at := range turn {
 			members[k] = run[at]
 		}
-		if err := g.each(ctx, members, settle); err != nil {
+		err := g.each(ctx, members, func(i int) error {
+			if err := settle(i); err != nil {
+				return err
+			}
+			return g.started(ctx, g.all[i])
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// started tells the caller of a VM that runs.
+func (g *setRevert) started(ctx context.Context, at *Reverted) error {
+	if g.request.Started == nil {
+		return nil
+	}
+	vm, err := g.request.Started(ctx, &at.VM)
+	if vm != nil {
+		at.VM = *vm
+	}
+	return err
 }
 
 // report says of each VM whether it is reverted, and which state it is in.
