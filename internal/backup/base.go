@@ -12,7 +12,7 @@ import (
 )
 
 // lookBack is how many restore points of a VM are looked through, newest first, for the last ones of its
-// disks: another configuration may leave out a disk in every other backup.
+// disks: another configuration may leave out a disk in every other backup, or ignore change tracking.
 const lookBack = 8
 
 // A base is a disk as the repository has it already.
@@ -22,7 +22,7 @@ type base struct {
 	disk      repository.Disk
 }
 
-// findBases finds the newest restore point of each disk of the VM, by the disk's UUID: keys and addresses
+// findBases finds the newest restore point of each disk of the VM that can be a base, by the disk's UUID: keys and addresses
 // are given to other disks when one is removed. A UUID that two disks have says nothing.
 func (b *backup) findBases(ctx context.Context) (map[string]base, error) {
 	if b.full || b.Mode == ModeFull || b.ChangeTracking == hypervisor.TrackingIgnore || b.vm.InstanceUUID == "" {
@@ -57,7 +57,8 @@ func (b *backup) findBases(ctx context.Context) (map[string]base, error) {
 			continue
 		}
 		for uuid, d := range unique(manifest.Disks, func(d repository.Disk) string { return d.UUID }) {
-			if _, found := bases[uuid]; wanted[uuid] && !found {
+			_, found := bases[uuid]
+			if wanted[uuid] && !found && d.Tracking != "" && d.Hashes != "" {
 				bases[uuid] = base{id: p.ID, createdAt: manifest.CreatedAt, disk: d}
 			}
 		}
@@ -90,9 +91,7 @@ func (b *backup) baseOf(d hypervisor.Disk) (found *base, reason string) {
 		every = DefaultFullEvery
 	}
 	switch {
-	case !ok || from.disk.Tracking == "" || from.disk.Hashes == "":
-		return nil, ""
-	case every > 0 && from.disk.Incrementals >= every:
+	case !ok || every > 0 && from.disk.Incrementals >= every:
 		return nil, ""
 	case !from.disk.IsBaseFor(d.Capacity):
 		return nil, fmt.Sprintf("It had %d bytes in the last backup and now has %d.", from.disk.Capacity, d.Capacity)
