@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"fmt"
+	"reflect"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vim25/types"
@@ -70,8 +71,7 @@ func matchDevices(captured, created object.VirtualDeviceList) map[int32]types.Ba
 			continue
 		}
 		_, nic := d.(types.BaseVirtualEthernetCard)
-		_, video := d.(*types.VirtualMachineVideoCard)
-		if !nic && !video {
+		if !nic && !alone(d) {
 			continue
 		}
 		for _, c := range created {
@@ -105,6 +105,15 @@ func unbootable(captured *types.VirtualMachineConfigInfo, spec types.VirtualMach
 	}
 	_, warnings := remapBootOrder(captured.Hardware.Device, order, kept)
 	return warnings
+}
+
+// alone reports whether a VM has no more than one device of the kind, wherever it is.
+func alone(device types.BaseVirtualDevice) bool {
+	switch device.(type) {
+	case *types.VirtualMachineVideoCard, *types.VirtualMachineVMCIDevice:
+		return true
+	}
+	return false
 }
 
 func remapBootOrder(devices object.VirtualDeviceList, order []types.BaseVirtualMachineBootOptionsBootableDevice,
@@ -159,7 +168,7 @@ func closeProperties(vapp types.BaseVmConfigInfo) types.BaseVmConfigSpec {
 	return &spec
 }
 
-// correctDevices brings back the video card, which is the server's own at creation, and network
+// correctDevices brings back what the server makes itself at creation, video card and VMCI device, and network
 // adapters whose address or connection the server decided about by itself.
 func correctDevices(
 	captured []types.BaseVirtualDevice, matched map[int32]types.BaseVirtualDevice, r rebuild,
@@ -183,6 +192,10 @@ func correctDevices(
 				card.DeviceInfo = nil
 				edit(&card)
 			}
+		case *types.VirtualMachineVMCIDevice:
+			if now, ok := created.(*types.VirtualMachineVMCIDevice); ok && correctVMCI(d, now) {
+				edit(now)
+			}
 		case types.BaseVirtualEthernetCard:
 			now, ok := created.(types.BaseVirtualEthernetCard)
 			if ok && correctNIC(d.GetVirtualEthernetCard(), now.GetVirtualEthernetCard(), r) {
@@ -191,6 +204,19 @@ func correctDevices(
 		}
 	}
 	return changes
+}
+
+// correctVMCI changes a created VMCI device into the captured one, but for its ID, and reports whether it had to.
+func correctVMCI(captured, created *types.VirtualMachineVMCIDevice) (changed bool) {
+	want := *created
+	want.AllowUnrestrictedCommunication = captured.AllowUnrestrictedCommunication
+	want.FilterEnable, want.FilterInfo = captured.FilterEnable, captured.FilterInfo
+	if reflect.DeepEqual(want, *created) {
+		return false
+	}
+	*created = want
+	created.DeviceInfo = nil
+	return true
 }
 
 // correctNIC changes a created adapter into the captured one and reports whether it had to.

@@ -82,7 +82,8 @@ var differences = []difference{
 		"permissions.", []string{"permission", "effectiveRole"}},
 	{always, "VMs with Fault Tolerance, encrypted VMs and persistent memory are not captured.", []string{
 		"config.ftInfo", "summary.config.ftInfo", "config.flags.faultToleranceType", "config.metroFtEnabled",
-		"config.metroFtHostGroup", "config.keyId", "config.pmem",
+		"config.metroFtHostGroup", "config.files.ftMetadataDirectory", "config.keyId", "config.hardware.device[].backing.keyId",
+		"config.pmem",
 	}},
 	{always, "They are without effect since long.", []string{
 		"config.networkShaper", "config.flags.recordReplayEnabled", "config.flags.useToe", "config.hardware.device[].shares",
