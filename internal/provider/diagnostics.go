@@ -37,6 +37,13 @@ const (
 	argIdentity   argument = "identity"
 	argTimeout    argument = "timeout"
 	argExclude    argument = "excluded disks"
+	argDisks      argument = "disks"
+	argGuest      argument = "guest to wait for"
+	argOtherVM    argument = "another vm"
+	argSnapshot   argument = "snapshot"
+	argSnapshots  argument = "snapshots in the way"
+	argSkew       argument = "skew"
+	argShutdown   argument = "shutdown"
 )
 
 // An operation is something that can fail: what a diagnostic calls it, and where its arguments are.
@@ -109,12 +116,29 @@ var advices = []advice{
 	{is: is(hypervisor.ErrQuiesce), about: argQuiesce, todo: "See to it that the guest agent (VMware Tools) runs and that " +
 		"the guest's file systems and applications can be frozen; or set quiesce.mode to \"preferred\" or \"off\", for a " +
 		"copy as after a power failure."},
+	{is: is(restore.ErrGuest), about: argGuest, todo: "Look at the virtual machine's console. If the guest only needs " +
+		"longer, allow more time with wait_for_guest.timeout."},
+	{is: is(restore.ErrOtherVM), about: argOtherVM, todo: "Name the virtual machine that was backed up, or set " +
+		"in_place.allow_other_vm = true if this one is meant."},
+	{is: is(hypervisor.ErrSnapshotsInTheWay), about: argSnapshots, todo: "Remove the snapshots of the virtual machine, or set " +
+		"in_place.remove_snapshots = true to have them removed when the restored disks are complete."},
+	{is: is(hypervisor.ErrShutdown), about: argShutdown, todo: "Allow more time with in_place.shutdown_timeout, shut the guest " +
+		"down by hand, or set in_place.power_off = true to have the virtual machine stopped hard."},
+	{is: as[*hypervisor.InterruptedError](), about: argVM, todo: "Wait until the other restore has ended, and apply again. What a " +
+		"restore leaves behind that was killed is taken up by the next one."},
+	{is: as[*hypervisor.DiskMismatchError](), about: argDisks, todo: "Name the disks to restore with only_disks, or restore " +
+		"into a new virtual machine."},
+	{is: as[*restore.VerifyError](), about: argBackup, todo: "The storage didn't give back what was written to it. Check the " +
+		"datastore and the host before anything else, and restore to another datastore."},
+	{is: as[*snapshot.WrongVMError](), about: argSnapshot, todo: "Use the id of a snapshot of this virtual machine."},
+	{is: is(snapshot.ErrSkew), about: argSkew, todo: "Allow more with max_skew_seconds, or have fewer members quiesced: that " +
+		"takes the longest. The snapshots that were taken are removed."},
 	{is: is(hypervisor.ErrGuestAgent), about: argGuestAgent, todo: "Start the guest agent (VMware Tools) in the guest, or " +
 		"do without it."},
 	{is: is(quiesce.ErrPolicy), about: argQuiesce, todo: "Correct the quiesce argument."},
 	{is: is(hypervisor.ErrTooManySnapshots), about: argVM, todo: "Remove snapshots of this virtual machine first. Two or " +
 		"three levels are a good limit; 32 are the end."},
-	{is: is(hypervisor.ErrSnapshotNotFound), todo: "Refresh the state: \"terraform plan -refresh-only\" shows what is gone."},
+	{is: is(hypervisor.ErrSnapshotNotFound), about: argSnapshot, todo: "Refresh the state: \"terraform plan -refresh-only\" shows what is gone."},
 	{is: is(hypervisor.ErrConsolidationNeeded), todo: "Consolidate the virtual machine's disks, once whatever holds its " +
 		"files has let go of them: another backup, a clone, or a full datastore."},
 

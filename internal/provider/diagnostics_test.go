@@ -41,6 +41,15 @@ func everyError() []error {
 			Kind: hypervisor.ObstacleIndependent, Device: "Hard disk 2", Reason: "It is independent.", Remedy: "Exclude it.",
 		}}},
 		fmt.Errorf("take snapshot %q of web01: %w", "s", hypervisor.ErrQuiesce),
+		fmt.Errorf("web01 is restored and runs, but %w after 10m0s", restore.ErrGuest),
+		fmt.Errorf("restore into web02: %w", restore.ErrOtherVM),
+		fmt.Errorf("restore into web01: %w", hypervisor.ErrSnapshotsInTheWay),
+		fmt.Errorf("shut down web01: %w", hypervisor.ErrShutdown),
+		&hypervisor.InterruptedError{VM: "/DC0/vm/web01", Interrupted: hypervisor.Interrupted{RunID: "r1"}},
+		&hypervisor.DiskMismatchError{VM: "/DC0/vm/web01", Disk: "Hard disk 2 (scsi0:1)", Reason: "there is none", Disks: []string{"Hard disk 1 (scsi0:0)"}},
+		&restore.VerifyError{Disk: "Hard disk 1 (scsi0:0)", Want: "blake3-1m:aa", Got: "blake3-1m:bb"},
+		&snapshot.WrongVMError{Snapshot: "snapshot-7", VM: "/DC0/vm/web01", Of: "/DC0/vm/db01"},
+		fmt.Errorf("take the set %q: %w: 7s", "before upgrade", snapshot.ErrSkew),
 		fmt.Errorf("shut down web01: %w", hypervisor.ErrGuestAgent),
 		fmt.Errorf("%w: the timeout is negative", quiesce.ErrPolicy),
 		hypervisor.ErrTooManySnapshots,
@@ -97,6 +106,12 @@ func TestDiagnostics(t *testing.T) {
 		o := backupOperation("Take", "create").leaving("There is no backup.")
 		if row > 0 && slices.Contains([]argument{argNetwork, argDatastore, argPool, argFolder, argHost, argName, argIdentity, argBackup}, advices[row].about) {
 			o = restoreOperation("Restore", "Virtual Machine", "create")
+		}
+		if row > 0 && slices.Contains([]argument{argGuest, argOtherVM, argSnapshots, argShutdown, argDisks}, advices[row].about) {
+			o = inPlaceOperation("Restore", "Virtual Machine", "create")
+		}
+		if row > 0 && slices.Contains([]argument{argSnapshot}, advices[row].about) {
+			o = revertOperation("Revert", "create", &restoreModel{})
 		}
 		write(t.Context(), o, err)
 	}

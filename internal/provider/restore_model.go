@@ -15,12 +15,18 @@ import (
 )
 
 type restoreModel struct {
-	BackupID  types.String   `tfsdk:"backup_id"`
-	NewVM     types.Object   `tfsdk:"new_vm"`
-	PowerOn   types.Bool     `tfsdk:"power_on"`
-	Triggers  types.Map      `tfsdk:"triggers"`
-	OnDestroy types.String   `tfsdk:"on_destroy"`
-	Timeouts  timeouts.Value `tfsdk:"timeouts"`
+	BackupID     types.String   `tfsdk:"backup_id"`
+	SnapshotID   types.String   `tfsdk:"snapshot_id"`
+	SnapshotIDs  types.List     `tfsdk:"snapshot_ids"`
+	NewVM        types.Object   `tfsdk:"new_vm"`
+	InPlace      types.Object   `tfsdk:"in_place"`
+	OnlyDisks    types.Set      `tfsdk:"only_disks"`
+	Verify       types.Bool     `tfsdk:"verify"`
+	PowerOn      types.Bool     `tfsdk:"power_on"`
+	WaitForGuest types.Object   `tfsdk:"wait_for_guest"`
+	Triggers     types.Map      `tfsdk:"triggers"`
+	OnDestroy    types.String   `tfsdk:"on_destroy"`
+	Timeouts     timeouts.Value `tfsdk:"timeouts"`
 
 	ID             types.String `tfsdk:"id"`
 	VMID           types.String `tfsdk:"vm_id"`
@@ -30,11 +36,16 @@ type restoreModel struct {
 	VMPath         types.String `tfsdk:"vm_path"`
 	Disks          types.List   `tfsdk:"disks"`
 	RestoredBytes  types.Int64  `tfsdk:"restored_bytes"`
+	Verified       types.Bool   `tfsdk:"verified"`
 	PowerState     types.String `tfsdk:"power_state"`
 	GuestIPAddress types.String `tfsdk:"guest_ip_address"`
+	GuestAddresses types.List   `tfsdk:"guest_ip_addresses"`
 	CompletedAt    types.String `tfsdk:"completed_at"`
 	Server         types.String `tfsdk:"server"`
 	StartFailed    types.Bool   `tfsdk:"start_failed"`
+	Replaced       types.List   `tfsdk:"replaced_disks"`
+	ReplacedUntil  types.String `tfsdk:"replaced_disks_until"`
+	Reverted       types.List   `tfsdk:"reverted"`
 }
 
 type newVMModel struct {
@@ -49,6 +60,22 @@ type newVMModel struct {
 	ConnectNetworks types.Bool   `tfsdk:"connect_networks"`
 }
 
+type inPlaceModel struct {
+	VM                types.String `tfsdk:"vm"`
+	AllowOtherVM      types.Bool   `tfsdk:"allow_other_vm"`
+	Hardware          types.String `tfsdk:"hardware"`
+	RemoveSnapshots   types.Bool   `tfsdk:"remove_snapshots"`
+	PowerOff          types.Bool   `tfsdk:"power_off"`
+	ShutdownTimeout   types.String `tfsdk:"shutdown_timeout"`
+	KeepReplacedDisks types.String `tfsdk:"keep_replaced_disks"`
+}
+
+type waitForGuestModel struct {
+	Agent   types.Bool   `tfsdk:"agent"`
+	Address types.Bool   `tfsdk:"address"`
+	Timeout types.String `tfsdk:"timeout"`
+}
+
 // restoreDiskTypes are the attributes of a disk that was restored.
 var restoreDiskTypes = map[string]attr.Type{
 	"label":          types.StringType,
@@ -61,19 +88,38 @@ var restoreDiskTypes = map[string]attr.Type{
 	"digest":         types.StringType,
 }
 
+// reverts reports whether VMs are reverted to snapshots, and nothing comes from a backup.
+func (m *restoreModel) reverts() bool { return !m.SnapshotID.IsNull() || !m.SnapshotIDs.IsNull() }
+
+// builds reports whether a VM is made.
+func (m *restoreModel) builds() bool { return !m.reverts() && m.InPlace.IsNull() }
+
 func (m *restoreModel) request(ctx context.Context, diags *diag.Diagnostics) restore.Request {
-	r := restore.Request{BackupID: repository.ID(m.BackupID.ValueString()), Power: restore.PowerAsCaptured}
+	r := restore.Request{
+		BackupID: repository.ID(m.BackupID.ValueString()), Power: restore.PowerAsCaptured, Verify: m.Verify.ValueBool(),
+		WaitForGuest: m.guestWait(ctx, diags), InPlace: m.requestInPlace(ctx, diags), NewVM: m.requestNewVM(ctx, diags),
+	}
+	if r.InPlace != nil {
+		r.Power = restore.PowerAsBefore
+	}
 	if !m.PowerOn.IsNull() && !m.PowerOn.IsUnknown() {
 		r.Power = restore.PowerOff
 		if m.PowerOn.ValueBool() {
 			r.Power = restore.PowerOn
 		}
 	}
+	if !m.OnlyDisks.IsNull() && !m.OnlyDisks.IsUnknown() {
+		diags.Append(m.OnlyDisks.ElementsAs(ctx, &r.Disks, false)...)
+	}
+	return r
+}
+
+func (m *restoreModel) requestNewVM(ctx context.Context, diags *diag.Diagnostics) *restore.NewVM {
 	if m.NewVM.IsNull() || m.NewVM.IsUnknown() {
-		return r
+		return nil
 	}
 	n := m.newVM(ctx, diags)
-	r.NewVM = &restore.NewVM{
+	request := &restore.NewVM{
 		Name:           n.Name.ValueString(),
 		Identity:       hypervisor.Identity(or(n.Identity, string(hypervisor.IdentityOriginal))),
 		Folder:         n.Folder.ValueString(),
@@ -85,9 +131,37 @@ func (m *restoreModel) request(ctx context.Context, diags *diag.Diagnostics) res
 	}
 	if !n.ConnectNetworks.IsNull() && !n.ConnectNetworks.IsUnknown() {
 		connect := n.ConnectNetworks.ValueBool()
-		r.NewVM.ConnectNetworks = &connect
+		request.ConnectNetworks = &connect
 	}
-	return r
+	return request
+}
+
+func (m *restoreModel) requestInPlace(ctx context.Context, diags *diag.Diagnostics) *restore.InPlace {
+	if m.InPlace.IsNull() || m.InPlace.IsUnknown() {
+		return nil
+	}
+	p := m.inPlace(ctx, diags)
+	return &restore.InPlace{
+		VM:                hypervisor.VMRef(p.VM.ValueString()),
+		OtherVM:           p.AllowOtherVM.ValueBool(),
+		RemoveSnapshots:   p.RemoveSnapshots.ValueBool(),
+		PowerOff:          p.PowerOff.ValueBool(),
+		ShutdownTimeout:   duration(p.ShutdownTimeout),
+		KeepHardware:      p.Hardware.ValueString() == hardwareKeep,
+		KeepReplacedDisks: duration(p.KeepReplacedDisks),
+	}
+}
+
+// guestWait is what of a guest is waited for; nil: it isn't.
+func (m *restoreModel) guestWait(ctx context.Context, diags *diag.Diagnostics) *restore.WaitForGuest {
+	if m.WaitForGuest.IsNull() || m.WaitForGuest.IsUnknown() {
+		return nil
+	}
+	var w waitForGuestModel
+	diags.Append(m.WaitForGuest.As(ctx, &w, basetypes.ObjectAsOptions{})...)
+	return &restore.WaitForGuest{
+		Agent: w.Agent.ValueBool(), Address: w.Address.ValueBool(), Timeout: duration(w.Timeout),
+	}
 }
 
 // newVM reads the new_vm argument; all is null where it isn't written.
@@ -99,10 +173,22 @@ func (m *restoreModel) newVM(ctx context.Context, diags *diag.Diagnostics) newVM
 	return n
 }
 
+// inPlace reads the in_place argument; all is null where it isn't written.
+func (m *restoreModel) inPlace(ctx context.Context, diags *diag.Diagnostics) inPlaceModel {
+	var p inPlaceModel
+	if !m.InPlace.IsNull() && !m.InPlace.IsUnknown() {
+		diags.Append(m.InPlace.As(ctx, &p, basetypes.ObjectAsOptions{})...)
+	}
+	return p
+}
+
 // defaultOnDestroy is what on_destroy is where it isn't written. A VM with its original identity may
-// be managed by another resource, to which it came back; a copy is nobody else's. Unknown: the
-// identity is.
+// be managed by another resource, to which it came back; a copy is nobody else's; one that was there before
+// is never deleted. Unknown: the identity is.
 func (m *restoreModel) defaultOnDestroy(ctx context.Context, diags *diag.Diagnostics) types.String {
+	if !m.builds() {
+		return types.StringValue(actionKeep)
+	}
 	if m.NewVM.IsUnknown() {
 		return types.StringUnknown()
 	}
@@ -120,8 +206,12 @@ func (m *restoreModel) defaultOnDestroy(ctx context.Context, diags *diag.Diagnos
 // fill sets what a restore made.
 func (m *restoreModel) fill(r *restore.Result) diag.Diagnostics {
 	m.fillVM(r.VM)
+	m.ID = types.StringValue(r.VM.InstanceUUID)
 	m.RestoredBytes = types.Int64Value(r.RestoredBytes)
+	m.Verified = types.BoolValue(r.Verified)
 	m.CompletedAt = timeValue(r.CompletedAt)
+	m.Reverted = types.ListValueMust(types.ObjectType{AttrTypes: revertedTypes}, nil)
+	m.setReplaced(r.Replaced, r.ReplacedUntil)
 	disks := make([]attr.Value, len(r.Disks))
 	for i, d := range r.Disks {
 		disks[i] = types.ObjectValueMust(restoreDiskTypes, map[string]attr.Value{
@@ -142,7 +232,6 @@ func (m *restoreModel) fill(r *restore.Result) diag.Diagnostics {
 
 // fillVM sets what the VM is now. What was restored is history and stays.
 func (m *restoreModel) fillVM(vm *hypervisor.VM) {
-	m.ID = types.StringValue(vm.InstanceUUID)
 	m.VMID = types.StringValue(string(vm.ID))
 	m.VMName = types.StringValue(vm.Name)
 	m.VMUUID = types.StringValue(vm.BIOSUUID)
@@ -150,8 +239,23 @@ func (m *restoreModel) fillVM(vm *hypervisor.VM) {
 	m.VMPath = types.StringValue(vm.Path)
 	m.Server = types.StringValue(vm.Server)
 	m.PowerState = types.StringValue(string(vm.PowerState))
-	m.GuestIPAddress = types.StringNull()
-	if vm.GuestIPAddress != "" {
-		m.GuestIPAddress = types.StringValue(vm.GuestIPAddress)
+	m.GuestIPAddress = textOrNull(vm.GuestIPAddress)
+	m.GuestAddresses = texts(vm.GuestAddresses)
+}
+
+// texts is a list of texts, empty rather than null.
+func texts(list []string) types.List {
+	values := make([]attr.Value, len(list))
+	for i, text := range list {
+		values[i] = types.StringValue(text)
 	}
+	return types.ListValueMust(types.StringType, values)
+}
+
+// textOrNull is a text, null where it is empty.
+func textOrNull(text string) types.String {
+	if text == "" {
+		return types.StringNull()
+	}
+	return types.StringValue(text)
 }

@@ -13,11 +13,11 @@ import (
 // A VM that a resource restored stands in the way of the plan that replaces it: name and identity are
 // free only when it is deleted, which the apply does first. This file tells that VM from all others.
 
-// errInUse: a VM that could not be started when it was restored is not powered off, so that somebody else
-// must have started it since.
-var errInUse = errors.New("it could not be started when it was restored, but it isn't powered off now: somebody may be using it")
+// errInUse: a VM whose restore ended with an error, because it could not be started or its guest didn't come
+// up, is not powered off. It is complete, and may be of use to somebody.
+var errInUse = errors.New("its restore ended with an error, but it isn't powered off now: somebody may be using it")
 
-// inUse reports whether the VM of a state could not be started when it was restored, and is not off now.
+// inUse reports whether the VM of a state is complete although its restore ended with an error, and not off now.
 func inUse(state restoreModel, now hypervisor.PowerState) bool {
 	return state.StartFailed.ValueBool() && now != hypervisor.PoweredOff
 }
@@ -57,7 +57,7 @@ type owned struct {
 // made says what a VM is made from. Terraform plans what is tainted like a new resource, with neither
 // state nor private state: this is all by which the two can be told to be one.
 func (m *restoreModel) made() string {
-	return m.BackupID.String() + m.NewVM.String()
+	return m.BackupID.String() + m.NewVM.String() + m.OnlyDisks.String()
 }
 
 // own notes the VM of a resource that could not start it and would delete it. Without the first, it is

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
-	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
@@ -15,11 +15,13 @@ import (
 )
 
 var (
-	_ resource.ResourceWithConfigure  = (*restoreResource)(nil)
-	_ resource.ResourceWithModifyPlan = (*restoreResource)(nil)
+	_ resource.ResourceWithConfigure        = (*restoreResource)(nil)
+	_ resource.ResourceWithConfigValidators = (*restoreResource)(nil)
+	_ resource.ResourceWithModifyPlan       = (*restoreResource)(nil)
+	_ resource.ResourceWithValidateConfig   = (*restoreResource)(nil)
 )
 
-// restoreResource manages one VM that was built from a backup.
+// restoreResource manages one VM that was restored from a backup, or VMs that were reverted.
 type restoreResource struct{ session *session }
 
 func (r *restoreResource) Metadata(_ context.Context, req resource.MetadataRequest, resp *resource.MetadataResponse) {
@@ -30,119 +32,35 @@ func (r *restoreResource) Configure(_ context.Context, req resource.ConfigureReq
 	r.session = sessionOf(req.ProviderData, &resp.Diagnostics)
 }
 
-// ModifyPlan shows what on_destroy is, and checks what can be checked before anything is created.
-func (r *restoreResource) ModifyPlan(
-	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
-) {
-	if r.session == nil {
-		return
-	}
-	if !req.State.Raw.IsNull() {
-		r.notePlanned(ctx, req, resp)
-	}
-	if req.Plan.Raw.IsNull() || resp.Diagnostics.HasError() {
-		return
-	}
+func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	var plan, config restoreModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
 	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	if !req.State.Raw.IsNull() {
-		// What could not be started is planned as if it weren't there, until somebody untaints it.
-		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("start_failed"), false)...)
-	}
-	if config.OnDestroy.IsNull() {
-		plan.OnDestroy = plan.defaultOnDestroy(ctx, &resp.Diagnostics)
-		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("on_destroy"), plan.OnDestroy)...)
-	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
-	defer cancel()
-	if req.State.Raw.IsNull() {
-		r.planCreate(ctx, plan, config, req.Private, &resp.Diagnostics)
-	}
-}
-
-// notePlanned notes the VM of a plan that changes a resource. If it is replaced, Terraform plans it once
-// more, as if there were no state, with this private state.
-func (r *restoreResource) notePlanned(
-	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
-) {
-	var state restoreModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	if state.OnDestroy.ValueString() == actionDelete {
-		resp.Diagnostics.Append(noteOwn(ctx, resp.Private, state.VMPath.ValueString())...)
-		return
-	}
-	r.warnOfRefusal(ctx, state, req, resp)
-}
-
-// warnOfRefusal warns where a VM with its original identity is kept although it is to be restored anew
-// from a backup that isn't known yet: a known one is checked.
-func (r *restoreResource) warnOfRefusal(
-	ctx context.Context, state restoreModel, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
-) {
-	if req.Plan.Raw.IsNull() {
-		return
-	}
-	var plan restoreModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
-	keeps := plan.defaultOnDestroy(ctx, &resp.Diagnostics).ValueString() == actionKeep
-	if plan.BackupID.IsUnknown() && keeps {
-		resp.Diagnostics.AddAttributeWarning(path.Root("backup_id"), "Restore May Be Refused", "The backup is not known yet. "+
-			"If it is one of the same virtual machine, the restore will be refused: "+state.VMPath.ValueString()+
-			" exists, and on_destroy = \"keep\" leaves it where it is.\n\nTo have it replaced, first apply on_destroy = "+
-			"\"delete\"; to keep it as it is, leave backup_id as it was.")
-	}
-}
-
-func (r *restoreResource) planCreate(
-	ctx context.Context, plan, config restoreModel, private privateState, diags *diag.Diagnostics,
-) {
-	if plan.BackupID.IsUnknown() || !fullyKnown(ctx, config.NewVM) {
-		return
-	}
-	op := restoreOperation("Plan", "Restore", "")
-	m, err := r.session.restores(ctx)
-	if err != nil {
-		op.failPlan(ctx, diags, err)
-		return
-	}
-	texts, err := m.Check(ctx, plan.request(ctx, diags))
-	warnings(diags, "Restore With Reservations", texts)
-	if inTheWay := vmInTheWay(err); inTheWay != "" {
-		err = r.session.judge(plan, inTheWay, ownPath(ctx, private), err)
-	}
-	if err != nil {
-		op.failPlan(ctx, diags, err)
-	}
-}
-
-// fullyKnown reports whether nothing in an object is unknown.
-func fullyKnown(ctx context.Context, object types.Object) bool {
-	value, err := object.ToTerraformValue(ctx)
-	return err == nil && value.IsFullyKnown()
-}
-
-func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
-	var plan restoreModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
 	ctx, cancel := limit(ctx, plan.Timeouts, timeouts.Value.Create, restoreCreateTimeout, &resp.Diagnostics)
 	defer cancel()
+	if plan.OnDestroy.IsUnknown() {
+		plan.OnDestroy = plan.defaultOnDestroy(ctx, &resp.Diagnostics)
+	}
+	switch {
+	case resp.Diagnostics.HasError():
+	case plan.reverts():
+		r.revert(ctx, plan, resp)
+	default:
+		r.restore(ctx, plan, config, resp)
+	}
+}
+
+// restore restores from a backup.
+func (r *restoreResource) restore(ctx context.Context, plan, config restoreModel, resp *resource.CreateResponse) {
 	request := plan.request(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	if plan.OnDestroy.IsUnknown() {
-		plan.OnDestroy = plan.defaultOnDestroy(ctx, &resp.Diagnostics)
-	}
-
-	op := restoreOperation("Restore", "Virtual Machine", "create").
+	op := plan.operation("Restore", "Virtual Machine", "create").
 		leaving("There is no new virtual machine, and nothing was left behind unless the error names it.")
+	if request.InPlace != nil {
+		op = op.leaving("The virtual machine is as it was, and nothing was left behind, unless the error says otherwise.")
+	}
 	m, err := r.session.restores(ctx)
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
@@ -150,27 +68,43 @@ func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest
 	}
 	result, err := m.Restore(ctx, request)
 	if result != nil {
-		var config restoreModel
-		resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
 		plan.StartFailed = types.BoolValue(err != nil)
-		next := "the next apply deletes it, unless it isn't powered off any more, and restores again"
-		switch {
-		case err != nil && config.OnDestroy.IsNull():
+		if err != nil && config.OnDestroy.IsNull() && plan.builds() {
 			// Terraform replaces what ended with an error. With the original identity that can only
 			// succeed if the leftover makes way.
 			plan.OnDestroy = types.StringValue(actionDelete)
-		case plan.OnDestroy.ValueString() == actionKeep:
-			next = "as on_destroy says, no apply deletes it, but none can restore again beside it either"
 		}
 		warnings(&resp.Diagnostics, "Restored With Reservations", result.Warnings)
 		resp.Diagnostics.Append(plan.fill(result)...)
+		if err != nil { // what the VM was before is not given up for something that doesn't work
+			plan.setReplaced(result.Replaced, time.Time{})
+		}
 		resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
-		op = op.leaving("The virtual machine %s is complete, and in the state, tainted: %s. To keep it, start it and run "+
-			"\"terraform untaint\".", result.VM.Path, next)
+		op = op.leaving("%s", plan.afterFailure(result.VM.Path))
 	}
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 	}
+}
+
+// afterFailure says what there is after a restore that was complete and ended with an error.
+func (m *restoreModel) afterFailure(vmPath string) string {
+	runs := m.PowerState.ValueString() == string(hypervisor.PoweredOn)
+	keep := "To keep it, start it and run \"terraform untaint\"."
+	if runs {
+		keep = "To keep it as it is, run \"terraform untaint\"."
+	}
+	next := "the next apply deletes it, unless it isn't powered off any more, and restores again"
+	switch {
+	case !m.builds():
+		return "The virtual machine " + vmPath + " has the restored disks, and is in the state, tainted: the next apply " +
+			"restores into it once more. " + keep
+	case m.OnDestroy.ValueString() == actionKeep:
+		next = "as on_destroy says, no apply deletes it, but none can restore again beside it either"
+	case runs:
+		next = "the next apply deletes it and restores again if it is powered off before"
+	}
+	return "The virtual machine " + vmPath + " is complete, and in the state, tainted: " + next + ". " + keep
 }
 
 // find finds the VM that was restored, on the server on which it was. Errors: errOtherServer; errAnotherVM and
@@ -183,23 +117,30 @@ func (r *restoreResource) find(
 	if err != nil {
 		return nil, nil, err
 	}
-	restored := hypervisor.VMID(state.VMID.ValueString())
-	vm, err := hv.VMByInstanceUUID(ctx, state.VMInstanceUUID.ValueString())
+	vm, err := findRecorded(ctx, hv, hypervisor.VMID(state.VMID.ValueString()), state.VMInstanceUUID.ValueString())
+	return hv, vm, err
+}
+
+// findRecorded finds a VM by what the state knows of it. Errors: as find.
+func findRecorded(
+	ctx context.Context, hv hypervisor.Hypervisor, recorded hypervisor.VMID, instanceUUID string,
+) (*hypervisor.VM, error) {
+	vm, err := hv.VMByInstanceUUID(ctx, instanceUUID)
 	var notFound *hypervisor.VMNotFoundError
-	if err == nil && vm.ID == restored || err != nil && !errors.As(err, &notFound) {
-		return hv, vm, err
+	if err == nil && vm.ID == recorded || err != nil && !errors.As(err, &notFound) {
+		return vm, err
 	}
-	exists, existsErr := hv.VMExists(ctx, restored)
+	exists, existsErr := hv.VMExists(ctx, recorded)
 	switch {
 	case existsErr != nil:
-		return hv, nil, fmt.Errorf("whether %s is gone can't be told: %w", restored, existsErr)
+		return nil, fmt.Errorf("whether %s is gone can't be told: %w", recorded, existsErr)
 	case exists:
-		return hv, nil, fmt.Errorf("%s exists, but not with the instance UUID %s: %w", restored,
-			state.VMInstanceUUID.ValueString(), hypervisor.ErrOutOfReach)
+		return nil, fmt.Errorf("%s exists, but not with the instance UUID %s: %w", recorded, instanceUUID,
+			hypervisor.ErrOutOfReach)
 	case err == nil:
-		return hv, vm, fmt.Errorf("%s is gone, and %s, which is %s, has its identity: %w", restored, vm.Path, vm.ID, errAnotherVM)
+		return vm, fmt.Errorf("%s is gone, and %s, which is %s, has its identity: %w", recorded, vm.Path, vm.ID, errAnotherVM)
 	default:
-		return hv, nil, err
+		return nil, err
 	}
 }
 
@@ -221,13 +162,18 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	if state.reverts() {
+		r.readReverted(ctx, state, resp)
+		return
+	}
 
-	op := restoreOperation("Read", "Virtual Machine", "read")
+	op := state.operation("Read", "Virtual Machine", "read")
 	deletes := state.OnDestroy.ValueString() == actionDelete
 	_, vm, err := r.find(ctx, state)
 	var notFound *hypervisor.VMNotFoundError
 	switch {
 	case errors.As(err, &notFound):
+		leaveReplaced(state, "The virtual machine is gone.", &resp.Diagnostics)
 		resp.State.RemoveResource(ctx)
 		return
 	case errors.Is(err, errAnotherVM) && deletes:
@@ -245,8 +191,8 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 	resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
 }
 
-// Update starts the VM if that is asked for now; the other changes that don't replace concern
-// Terraform alone.
+// Update starts the VM if that is asked for now, and deletes the replaced disks that are due; the other
+// changes that don't replace concern Terraform alone.
 func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
 	var plan, state restoreModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
@@ -256,14 +202,18 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	if plan.reverts() {
+		r.updateReverted(ctx, plan, state, resp)
+		return
+	}
 
-	op := restoreOperation("Start", "Virtual Machine", "update").
+	op := state.operation("Start", "Virtual Machine", "update").
 		leaving("The virtual machine was not started by this, unless the error says otherwise.")
 	hv, vm, err := r.find(ctx, state)
 	if err == nil && plan.PowerOn.ValueBool() && !state.PowerOn.ValueBool() {
 		if err = hv.PowerOn(ctx, vm.ID); err == nil {
 			op = op.leaving("The virtual machine was started.")
-			vm, err = hv.VMByInstanceUUID(ctx, state.VMInstanceUUID.ValueString())
+			vm, err = r.started(ctx, hv, plan, vm, &resp.Diagnostics)
 		}
 	}
 	if err != nil {
@@ -271,17 +221,44 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 		return
 	}
 	plan.fillVM(vm)
+	plan.Reverted = state.Reverted
+	if plan.ReplacedUntil.IsUnknown() {
+		plan.ReplacedUntil = state.ReplacedUntil
+	}
+	if disks := state.replaced(); len(disks) > 0 && len(plan.replaced()) == 0 {
+		if err := r.deleteReplaced(ctx, hv, vm, disks); err != nil {
+			plan.setReplaced(disks, timeOf(state.ReplacedUntil))
+			plan.operation("Delete", "Replaced Disks", "update").leaving("They are still in the state.").fail(ctx, &resp.Diagnostics, err)
+		}
+	}
 	resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
 }
 
-// Delete deletes the VM that was restored, and no other that has its identity by now. One that could not be
-// started is deleted without anybody having asked for it: only while nobody can be using it.
+// started is a VM as it is after it was started, and after its guest was waited for where that is asked for.
+func (r *restoreResource) started(
+	ctx context.Context, hv hypervisor.Hypervisor, plan restoreModel, vm *hypervisor.VM, diags *diag.Diagnostics,
+) (*hypervisor.VM, error) {
+	if wait := plan.guestWait(ctx, diags); wait != nil {
+		return r.awaitGuest(ctx, vm, *wait)
+	}
+	return hv.VMByInstanceUUID(ctx, vm.InstanceUUID)
+}
+
+// Delete deletes the VM that was built, and no other that has its identity by now. One that could not be
+// started is deleted without anybody having asked for it: only while nobody can be using it. A VM that was
+// there before stays.
 func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	var state restoreModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
 	ctx, cancel := limit(ctx, state.Timeouts, timeouts.Value.Delete, restoreDeleteTimeout, &resp.Diagnostics)
 	defer cancel()
-	if resp.Diagnostics.HasError() || state.OnDestroy.ValueString() != actionDelete {
+	switch {
+	case resp.Diagnostics.HasError() || state.reverts():
+		return
+	case !state.builds():
+		r.endInPlace(ctx, state, &resp.Diagnostics)
+		return
+	case state.OnDestroy.ValueString() != actionDelete:
 		return
 	}
 

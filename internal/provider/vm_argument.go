@@ -87,7 +87,11 @@ func (o operation) failPlan(ctx context.Context, diags *diag.Diagnostics, err er
 	switch {
 	case stillUnknown(err):
 	case errors.As(err, &notFound) && !isUUID(notFound.Ref):
-		diags.AddAttributeWarning(path.Root("vm"), "Virtual Machine Not Found Yet", sentence(err.Error())+
+		at, ok := o.paths[argVM]
+		if !ok {
+			at = path.Root("vm")
+		}
+		diags.AddAttributeWarning(at, "Virtual Machine Not Found Yet", sentence(err.Error())+
 			"\n\nIt must exist when the plan is applied.")
 	default:
 		o.fail(ctx, diags, err)

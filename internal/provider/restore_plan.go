@@ -1,0 +1,110 @@
+package provider
+
+import (
+	"context"
+
+	"github.com/hashicorp/terraform-plugin-framework/attr"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+)
+
+// ModifyPlan shows what on_destroy is, and checks what can be checked before anything is touched.
+func (r *restoreResource) ModifyPlan(
+	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
+) {
+	if r.session == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	var state, plan, config restoreModel
+	if !req.State.Raw.IsNull() {
+		resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	}
+	if !req.Plan.Raw.IsNull() {
+		resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+		resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
+	}
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	if !req.State.Raw.IsNull() && state.builds() {
+		r.notePlanned(ctx, state, plan, req, resp)
+	}
+	if req.Plan.Raw.IsNull() || resp.Diagnostics.HasError() {
+		return
+	}
+	if config.OnDestroy.IsNull() {
+		plan.OnDestroy = plan.defaultOnDestroy(ctx, &resp.Diagnostics)
+		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("on_destroy"), plan.OnDestroy)...)
+	}
+	switch {
+	case !req.State.Raw.IsNull():
+		// What could not be started is planned as if it weren't there, until somebody untaints it.
+		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("start_failed"), false)...)
+		r.planReplaced(ctx, state, plan, resp)
+		r.planInPlaceVM(ctx, state, plan, req, resp)
+	case plan.reverts():
+		r.planRevert(ctx, plan, &resp.Diagnostics)
+	default:
+		r.planCreate(ctx, plan, config, req.Private, &resp.Diagnostics)
+	}
+}
+
+// notePlanned notes the VM of a plan that changes a resource. If it is replaced, Terraform plans it once
+// more, as if there were no state, with this private state.
+func (r *restoreResource) notePlanned(
+	ctx context.Context, state, plan restoreModel, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
+) {
+	if state.OnDestroy.ValueString() == actionDelete {
+		resp.Diagnostics.Append(noteOwn(ctx, resp.Private, state.VMPath.ValueString())...)
+		return
+	}
+	// A VM with its original identity is kept although it is to be restored anew from a backup that isn't known
+	// yet: a known one is checked.
+	keeps := plan.defaultOnDestroy(ctx, &resp.Diagnostics).ValueString() == actionKeep
+	if !req.Plan.Raw.IsNull() && plan.builds() && plan.BackupID.IsUnknown() && keeps {
+		resp.Diagnostics.AddAttributeWarning(path.Root("backup_id"), "Restore May Be Refused", "The backup is not known yet. "+
+			"If it is one of the same virtual machine, the restore will be refused: "+state.VMPath.ValueString()+
+			" exists, and on_destroy = \"keep\" leaves it where it is.\n\nTo have it replaced, first apply on_destroy = "+
+			"\"delete\"; to keep it as it is, leave backup_id as it was.")
+	}
+}
+
+func (r *restoreResource) planCreate(
+	ctx context.Context, plan, config restoreModel, private privateState, diags *diag.Diagnostics,
+) {
+	if plan.BackupID.IsUnknown() || !fullyKnown(ctx, config.NewVM) || !fullyKnown(ctx, config.InPlace) ||
+		!fullyKnown(ctx, config.OnlyDisks) {
+		return
+	}
+	op := plan.operation("Plan", "Restore", "")
+	m, err := r.session.restores(ctx)
+	if err != nil {
+		op.failPlan(ctx, diags, err)
+		return
+	}
+	texts, err := m.Check(ctx, plan.request(ctx, diags))
+	warnings(diags, "Restore With Reservations", texts)
+	if inTheWay := vmInTheWay(err); inTheWay != "" {
+		err = r.session.judge(plan, inTheWay, ownPath(ctx, private), err)
+	}
+	if err != nil {
+		op.failPlan(ctx, diags, err)
+	}
+}
+
+// operation names what is done about the VM of a restore from a backup.
+func (m *restoreModel) operation(verb, noun, timeout string) operation {
+	if m.builds() {
+		return restoreOperation(verb, noun, timeout)
+	}
+	return inPlaceOperation(verb, noun, timeout)
+}
+
+// fullyKnown reports whether nothing in a value is unknown.
+func fullyKnown(ctx context.Context, v attr.Value) bool {
+	value, err := v.ToTerraformValue(ctx)
+	return err == nil && value.IsFullyKnown()
+}
