@@ -137,7 +137,7 @@ func (f *Fake) AddVM(spec VMSpec) hypervisor.VM {
 		})
 	}
 	f.vms[v.ID] = v
-	return v.VM
+	return *v.copy()
 }
 
 // Edit changes what the Fake says about a VM.
