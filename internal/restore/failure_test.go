@@ -166,16 +166,24 @@ func TestRestore_abortFails(t *testing.T) {
 	s.wantClean(t, 1)
 }
 
-func TestRestore_cleansUp(t *testing.T) {
-	t.Parallel()
+// deadRun is a run of this host whose process is gone.
+func deadRun(t *testing.T) run.Run {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "true")
 	if err := cmd.Run(); err != nil {
 		t.Skip("needs the command true of the package coreutils")
 	}
+	dead := run.Start(time.Now(), time.Time{})
+	dead.End()
+	dead.PID = cmd.ProcessState.Pid()
+	return dead
+}
+
+func TestRestore_cleansUp(t *testing.T) {
+	t.Parallel()
 	living := run.Start(time.Now(), time.Time{})
 	t.Cleanup(living.End)
-	dead := living
-	dead.ID, dead.PID = run.ID{1}, cmd.ProcessState.Pid()
+	dead := deadRun(t)
 	for name, c := range map[string]struct {
 		runID string
 		gone  bool
@@ -217,14 +225,9 @@ func TestRestore_cleansUp(t *testing.T) {
 // What a killed restore left behind has the identity that the plan of the next one asks for.
 func TestRestore_deadInTheWay(t *testing.T) {
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), "true")
-	if err := cmd.Run(); err != nil {
-		t.Skip("needs the command true of the package coreutils")
-	}
 	living := run.Start(time.Now(), time.Time{})
 	t.Cleanup(living.End)
-	dead := living
-	dead.ID, dead.PID = run.ID{1}, cmd.ProcessState.Pid()
+	dead := deadRun(t)
 	for name, c := range map[string]struct {
 		run    run.Run
 		refuse bool
