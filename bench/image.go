@@ -1,64 +1,127 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
+	"io"
+	"io/fs"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 )
 
-// makeImage makes a raw disk image that looks like a file system in use: files of 4 KiB to 16 MiB, most of
-// them small, six tenths of the bytes text and the rest incompressible, with free space between them.
-func makeImage(path string, capacity, data int64) error {
-	file, err := os.Create(path)
+// makeImage makes a raw disk image with an ext4 file system that is full of the files of this machine:
+// sources, libraries, programs and archives. It returns how many bytes the files take: data at most, less
+// where the machine hasn't so many.
+func makeImage(ctx context.Context, path string, capacity, data int64) (int64, error) {
+	mke2fs, err := program("mke2fs", "e2fsprogs")
+	if err != nil {
+		return 0, err
+	}
+	staged := path + ".files"
+	if err := os.Mkdir(staged, 0o700); err != nil {
+		return 0, err
+	}
+	total, err := stage(ctx, staged, data)
+	if err == nil {
+		var file *os.File
+		if file, err = os.Create(path); err == nil {
+			err = errors.Join(file.Truncate(capacity), file.Close())
+		}
+	}
+	if err == nil {
+		// Without lazily initialised tables and without a large journal: what is on the disk are files.
+		_, err = output(exec.CommandContext(ctx, mke2fs, "-q", "-F", "-t", "ext4", "-m", "0", "-i", "4096", "-J", "size=16",
+			"-E", "lazy_itable_init=1,nodiscard", "-d", staged, path))
+	}
+	return total, errors.Join(err, os.RemoveAll(staged))
+}
+
+// stage links real files into a directory until there are so many bytes of them.
+func stage(ctx context.Context, dir string, data int64) (int64, error) {
+	var total int64
+	errEnough := errors.New("enough")
+	for n, root := range sourceDirectories(ctx) {
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() {
+				return nil //nolint:nilerr // what can't be read is left out
+			}
+			info, err := entry.Info()
+			if err != nil || info.Size() == 0 || info.Size() > data-total {
+				return nil //nolint:nilerr // gone, or too large
+			}
+			rel, err := filepath.Rel(root, path)
+			if err != nil {
+				return err
+			}
+			target := filepath.Join(dir, fmt.Sprint(n), rel)
+			if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+				return err
+			}
+			if err := link(path, target); err != nil {
+				return nil //nolint:nilerr // it may not be read
+			}
+			if total += (info.Size() + 4095) &^ 4095; total > data-data/256 {
+				return errEnough
+			}
+			return ctx.Err()
+		})
+		if errors.Is(err, errEnough) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// sourceDirectories are those of which the files are taken, in this order.
+func sourceDirectories(ctx context.Context) []string {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOMODCACHE").Output()
+	if err != nil {
+		return []string{"/usr"}
+	}
+	return append(strings.Fields(string(out)), "/usr")
+}
+
+// link makes a file appear under another name: as a link, or on another file system as a copy.
+func link(from, to string) error {
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	in, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	err = file.Truncate(capacity)
-	random := rand.New(rand.NewPCG(1, 2))
-	noise := rand.NewChaCha8([32]byte{1})
-	text := makeText(random, 32<<20)
-	buffer := make([]byte, 16<<20)
-	free := float64(capacity-data) / float64(data)
-	for offset, written := int64(0), int64(0); written < data && offset < capacity && err == nil; {
-		size := 4096 * int64(math.Exp2(random.Float64()*12))
-		size = min(size, data-written, capacity-offset)
-		content := buffer[:size]
-		if random.IntN(10) < 6 {
-			at := random.Int64N(int64(len(text)) - size)
-			content = text[at : at+size]
-		} else {
-			_, _ = noise.Read(content) // never fails
-		}
-		_, err = file.WriteAt(content, offset)
-		written += size
-		offset += size + int64(float64(size)*free*2*random.Float64())&^4095
+	defer func() { _ = in.Close() }() // only read
+	out, err := os.Create(to)
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, file.Close())
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
-// makeText makes text that compresses about as well as logs and sources do.
-func makeText(random *rand.Rand, size int) []byte {
-	words := make([]string, 4000)
-	for i := range words {
-		letters := make([]byte, 2+random.IntN(9))
-		for j := range letters {
-			letters[j] = "etaoinshrdlucmfwypvbgkqjxz"[min(25, int(random.ExpFloat64()*6))]
-		}
-		words[i] = string(letters)
-	}
-	b := make([]byte, 0, size+32)
-	for len(b) < size {
-		b = append(b, words[min(len(words)-1, int(random.ExpFloat64()*500))]...)
-		switch random.IntN(12) {
-		case 0:
-			b = append(b, '\n')
-		case 1:
-			b = fmt.Appendf(b, "=%d ", random.IntN(1e6))
-		default:
-			b = append(b, ' ')
+// program finds a program, or says which package has it.
+func program(name, pkg string) (string, error) {
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/sbin") {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
 		}
 	}
-	return b[:size]
+	return "", fmt.Errorf("%s is not installed (package %s)", name, pkg)
+}
+
+// output runs a command and returns what it prints; the error has what it complains about.
+func output(cmd *exec.Cmd) (string, error) {
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, stderr.String())
+	}
+	return stdout.String(), nil
 }

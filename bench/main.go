@@ -1,8 +1,9 @@
-// Command bench measures what the provider costs, beside plain copying of the same VM from the same
-// vCenter with govc. The vCenter is the lab, in this process; the provider and govc run in processes of
+// Command bench measures what the provider costs, beside other programs that do a part of its work: govc,
+// the stock kopia command, restic, borg, qemu-img and cp. Everybody works in turn, on the same files of
+// this machine in an ext4 file system. The vCenter is the lab, in this process; the provider and govc run in processes of
 // their own, whose time and memory are measured by the system.
 //
-//	cd bench && go run . -bin ../bin [-only transfer,sparse,refresh] [-json FILE]
+//	cd bench && go run . -bin ../bin [-only storage,transfer,scale,refresh,begin] [-rounds N] [-data BYTES] [-json FILE]
 package main
 
 import (
@@ -32,8 +33,14 @@ func main() {
 	if os.Getenv(asGovc) != "" {
 		os.Exit(cli.Run(os.Args[1:]))
 	}
+	main := run
+	for variable, role := range roles {
+		if os.Getenv(variable) != "" {
+			main = func(ctx context.Context) error { return role(ctx, os.Args[1:]) }
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
+	err := main(ctx)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -46,16 +53,19 @@ var measurements = []struct {
 	name string
 	run  func(context.Context, *bench) error
 }{
+	{"storage", storage},
 	{"transfer", transfer},
-	{"sparse", sparse},
+	{"scale", scale},
 	{"refresh", refresh},
+	{"begin", begin},
 }
 
 func run(ctx context.Context) (err error) {
 	bin := flag.String("bin", "../bin", "directory of terraform-provider-vm")
 	only := flag.String("only", "", "benchmarks to run, separated by commas (default: all)")
 	file := flag.String("json", "../build/bench.json", "file to write the figures to")
-	data := flag.Int64("data", 4<<30, "bytes of data on the disk of the transfer, which is 2.5 times as large")
+	data := flag.Int64("data", 4<<30, "bytes of files on the disks")
+	rounds := flag.Int("rounds", 3, "how often everybody does everything")
 	flag.Parse()
 	provider, err := filepath.Abs(filepath.Join(*bin, providerName))
 	if err != nil {
@@ -69,7 +79,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b := &bench{dir: dir, provider: provider, data: *data}
+	b := &bench{dir: dir, provider: provider, data: *data, rounds: *rounds}
 	for _, m := range measurements {
 		if *only != "" && !slices.Contains(strings.Split(*only, ","), m.name) {
 			continue
@@ -91,6 +101,7 @@ type bench struct {
 	dir      string
 	provider string // the program
 	data     int64
+	rounds   int
 	report   report
 }
 

@@ -73,11 +73,14 @@ func book(program string) int {
 // A terraform is a working directory that uses the provider through this program.
 type terraform struct {
 	program, dir string
+	header       string // of every configuration
 	env          []string
 	usage        string
 }
 
-func (b *bench) terraform(dir string, l *lab.Lab) (*terraform, error) {
+// terraform makes a working directory for a lab. The transport is that by which disks are read; empty: the
+// provider chooses.
+func (b *bench) terraform(dir string, l *lab.Lab, transport string) (*terraform, error) {
 	program, err := exec.LookPath("terraform")
 	if err != nil {
 		if program, err = exec.LookPath("tofu"); err != nil {
@@ -100,10 +103,10 @@ func (b *bench) terraform(dir string, l *lab.Lab) (*terraform, error) {
 	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	t := &terraform{program: program, dir: dir, usage: filepath.Join(dir, "usage")}
+	t := &terraform{program: program, dir: dir, usage: filepath.Join(dir, "usage"), header: header(dir, l, transport)}
 	t.env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+settings, "CHECKPOINT_DISABLE=1", "TF_INPUT=0",
 		runProgram+"="+b.provider, usageFile+"="+t.usage, "VSPHERE_SERVER="+l.URL().Host, "VSPHERE_USER="+l.User(),
-		"VSPHERE_PASSWORD="+l.Password(), "VM_REPOSITORY_PASSWORD=benchmark")
+		"VSPHERE_PASSWORD="+l.Password(), "VM_REPOSITORY_PASSWORD="+password)
 	return t, nil
 }
 
@@ -142,22 +145,65 @@ func booked(path string, took time.Duration) (usage, error) {
 	return total, nil
 }
 
-// apply replaces the configuration and brings it about.
-func (t *terraform) apply(ctx context.Context, l *lab.Lab, config string) (usage, error) {
-	header := fmt.Sprintf(`terraform {
+// header is what every configuration begins with.
+func header(dir string, l *lab.Lab, transport string) string {
+	transports := ""
+	if transport != "" {
+		transports = fmt.Sprintf(", transports = [%q]", transport)
+	}
+	return fmt.Sprintf(`terraform {
   required_providers {
     vm = { source = "terraform-vm/vm" }
   }
 }
 provider "vm" {
-  vsphere    = { thumbprint = %q }
+  vsphere    = { thumbprint = %q%s }
   repository = { path = %q }
 }
-`, l.Fingerprint(), filepath.Join(t.dir, "repository"))
-	if err := os.WriteFile(filepath.Join(t.dir, "main.tf"), []byte(header+config), 0o600); err != nil {
+`, l.Fingerprint(), transports, filepath.Join(dir, "repository"))
+}
+
+// write replaces the configuration.
+func (t *terraform) write(config string) error {
+	return os.WriteFile(filepath.Join(t.dir, "main.tf"), []byte(t.header+config), 0o600)
+}
+
+// apply replaces the configuration and brings it about.
+func (t *terraform) apply(ctx context.Context, config string) (usage, error) {
+	if err := t.write(config); err != nil {
 		return usage{}, err
 	}
 	return t.run(ctx, "apply", "-auto-approve")
+}
+
+// attribute reads a number from the state.
+func (t *terraform) attribute(resource, name string) (float64, error) {
+	b, err := os.ReadFile(filepath.Join(t.dir, "terraform.tfstate"))
+	if err != nil {
+		return 0, err
+	}
+	var state struct {
+		Resources []struct {
+			Type      string `json:"type"`
+			Instances []struct {
+				Attributes map[string]any `json:"attributes"`
+			} `json:"instances"`
+		} `json:"resources"`
+	}
+	if err := json.Unmarshal(b, &state); err != nil {
+		return 0, err
+	}
+	for _, r := range state.Resources {
+		if r.Type != resource {
+			continue
+		}
+		for _, i := range r.Instances {
+			if number, ok := i.Attributes[name].(float64); ok {
+				return number, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("the state has no number %s of a %s", name, resource)
 }
 
 // govc runs this program as govc, and returns what that cost. home is a directory for its files.
