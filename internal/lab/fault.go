@@ -66,16 +66,17 @@ func (f Fault) matches(method string) bool {
 
 // privileges are those that a missing permission names, by method.
 var privileges = map[string]string{
-	"CreateSnapshot_Task":  "VirtualMachine.State.CreateSnapshot",
-	"RemoveSnapshot_Task":  "VirtualMachine.State.RemoveSnapshot",
-	"RenameSnapshot":       "VirtualMachine.State.RenameSnapshot",
-	"ExportSnapshot":       "VApp.Export",
-	"ImportVApp":           "VApp.Import",
-	"PowerOnVM_Task":       "VirtualMachine.Interact.PowerOn",
-	"PowerOffVM_Task":      "VirtualMachine.Interact.PowerOff",
-	"Destroy_Task":         "VirtualMachine.Inventory.Delete",
-	"ReconfigVM_Task":      "VirtualMachine.Config.Settings",
-	"RetrievePropertiesEx": "System.Read",
+	"CreateSnapshot_Task":   "VirtualMachine.State.CreateSnapshot",
+	"RemoveSnapshot_Task":   "VirtualMachine.State.RemoveSnapshot",
+	"RenameSnapshot":        "VirtualMachine.State.RenameSnapshot",
+	"RevertToSnapshot_Task": "VirtualMachine.State.RevertToSnapshot",
+	"ExportSnapshot":        "VApp.Export",
+	"ImportVApp":            "VApp.Import",
+	"PowerOnVM_Task":        "VirtualMachine.Interact.PowerOn",
+	"PowerOffVM_Task":       "VirtualMachine.Interact.PowerOff",
+	"Destroy_Task":          "VirtualMachine.Inventory.Delete",
+	"ReconfigVM_Task":       "VirtualMachine.Config.Settings",
+	"RetrievePropertiesEx":  "System.Read",
 }
 
 // fill sets what a server says about the object of a fault. task is the one that fails, empty for a call.

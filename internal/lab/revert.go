@@ -85,6 +85,7 @@ func (l *Lab) revert(
 		state = types.VirtualMachinePowerStateSuspended // its memory is there, it just doesn't run
 	}
 	l.setPower(ctx, vm, state)
+	l.keepSuspended(vm)
 	info := snapshotInfo(vm)
 	info.CurrentSnapshot = &to
 	setSnapshots(ctx, vm, info)
@@ -93,8 +94,19 @@ func (l *Lab) revert(
 	return nil
 }
 
+// keepSuspended makes or removes the file with the memory of a suspended VM.
+func (l *Lab) keepSuspended(vm *simulator.VirtualMachine) {
+	file := directory(vm.Config.Files.VmPathName) + "/" + vm.Config.Name + ".vmss"
+	if vm.Runtime.PowerState == suspended {
+		l.writeEmpty(file, int64(vm.Config.Hardware.MemoryMB)<<20)
+	} else {
+		l.removeFile(file)
+	}
+}
+
 // revertDisks gives every disk of a snapshot a new file on top of the frozen one. Independent disks stay
-// as they are. On a fault nothing has changed.
+// as they are; one that the VM doesn't have any more comes back if there still is its file. On a fault
+// nothing has changed.
 func (l *Lab) revertDisks(
 	vm *simulator.VirtualMachine, frozen []types.BaseVirtualDevice,
 ) ([]types.BaseVirtualDevice, types.BaseMethodFault) {
@@ -113,6 +125,8 @@ func (l *Lab) revertDisks(
 		if isIndependent(d) {
 			if current := now[d.Key]; current != nil && isIndependent(current) {
 				devices = append(devices, clone(current))
+			} else if _, err := l.store.Stat(diskFile(d)); err == nil {
+				devices = append(devices, d)
 			}
 			continue
 		}
@@ -132,8 +146,8 @@ func (l *Lab) revertDisks(
 	return devices, nil
 }
 
-// dropUnused removes the running files that a revert has left, but not those of disks that the snapshot
-// doesn't know: they are detached and stay.
+// dropUnused removes the running files that a revert has left: those on top of a file that a snapshot has.
+// The first file of a disk that came later isn't one of them: the disk is detached, and its file stays.
 func (l *Lab) dropUnused(
 	ctx *simulator.Context, vm *simulator.VirtualMachine, files []string, devices []types.BaseVirtualDevice,
 ) {
@@ -143,7 +157,8 @@ func (l *Lab) dropUnused(
 	}
 	used := l.usedDisks(ctx, vm)
 	for _, file := range files {
-		if info, err := l.store.Stat(file); err == nil && !used[file] && info.Children == 0 && bases[baseName(file)] {
+		info, err := l.store.Stat(file)
+		if err == nil && !used[file] && info.Children == 0 && (bases[baseName(file)] || used[info.Parent]) {
 			_ = l.removeDisk(file) // at worst a file stays that nobody needs
 		}
 	}
