@@ -23,18 +23,19 @@ import (
 // interruptible names the calls in which the port's methods are interrupted: what begins to change
 // something on the server, or carries the data.
 var interruptible = map[hypervisortest.Method]string{
-	hypervisortest.CreateSnapshot:  "CreateSnapshotEx_Task",
-	hypervisortest.RemoveSnapshot:  "RemoveSnapshot_Task",
-	hypervisortest.RenameSnapshot:  "RenameSnapshot",
-	hypervisortest.PowerOn:         "PowerOnVM_Task",
-	hypervisortest.PowerOff:        "PowerOffVM_Task",
-	hypervisortest.ShutDownGuest:   "ShutdownGuest",
-	hypervisortest.OpenPointInTime: "CreateSnapshotEx_Task",
-	hypervisortest.ReadDisk:        "GET /nfc",
-	hypervisortest.StartRestore:    "ImportVApp",
-	hypervisortest.WriteDisk:       "POST /nfc",
-	hypervisortest.Commit:          "ReconfigVM_Task",
-	hypervisortest.DestroyVM:       "Destroy_Task",
+	hypervisortest.CreateSnapshot:   "CreateSnapshotEx_Task",
+	hypervisortest.RemoveSnapshot:   "RemoveSnapshot_Task",
+	hypervisortest.RenameSnapshot:   "RenameSnapshot",
+	hypervisortest.RevertToSnapshot: "RevertToSnapshot_Task",
+	hypervisortest.PowerOn:          "PowerOnVM_Task",
+	hypervisortest.PowerOff:         "PowerOffVM_Task",
+	hypervisortest.ShutDownGuest:    "ShutdownGuest",
+	hypervisortest.OpenPointInTime:  "CreateSnapshotEx_Task",
+	hypervisortest.ReadDisk:         "GET /nfc",
+	hypervisortest.StartRestore:     "ImportVApp",
+	hypervisortest.WriteDisk:        "POST /nfc",
+	hypervisortest.Commit:           "ReconfigVM_Task",
+	hypervisortest.DestroyVM:        "Destroy_Task",
 }
 
 func TestConformance(t *testing.T) {

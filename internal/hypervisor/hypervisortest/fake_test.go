@@ -11,14 +11,15 @@ import (
 
 // during is where a Fake is interrupted in the middle of a method.
 var during = map[hypervisortest.Method]hypervisortest.Point{
-	hypervisortest.CreateSnapshot:  hypervisortest.AfterCreateSnapshot,
-	hypervisortest.RemoveSnapshot:  hypervisortest.AfterRemoveSnapshot,
-	hypervisortest.ShutDownGuest:   hypervisortest.DuringShutDownGuest,
-	hypervisortest.OpenPointInTime: hypervisortest.DuringOpenPointInTime,
-	hypervisortest.ReadDisk:        hypervisortest.DuringRead,
-	hypervisortest.StartRestore:    hypervisortest.DuringStartRestore,
-	hypervisortest.WriteDisk:       hypervisortest.DuringWriteDisk,
-	hypervisortest.Commit:          hypervisortest.AfterCommit,
+	hypervisortest.CreateSnapshot:   hypervisortest.AfterCreateSnapshot,
+	hypervisortest.RemoveSnapshot:   hypervisortest.AfterRemoveSnapshot,
+	hypervisortest.RevertToSnapshot: hypervisortest.AfterRevertToSnapshot,
+	hypervisortest.ShutDownGuest:    hypervisortest.DuringShutDownGuest,
+	hypervisortest.OpenPointInTime:  hypervisortest.DuringOpenPointInTime,
+	hypervisortest.ReadDisk:         hypervisortest.DuringRead,
+	hypervisortest.StartRestore:     hypervisortest.DuringStartRestore,
+	hypervisortest.WriteDisk:        hypervisortest.DuringWriteDisk,
+	hypervisortest.Commit:           hypervisortest.AfterCommit,
 }
 
 func TestFake_conformance(t *testing.T) {

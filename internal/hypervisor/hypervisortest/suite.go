@@ -56,24 +56,25 @@ type Method string
 
 // The methods that a Harness is asked to interrupt.
 const (
-	CreateSnapshot  Method = "CreateSnapshot"
-	RemoveSnapshot  Method = "RemoveSnapshot"
-	RenameSnapshot  Method = "RenameSnapshot"
-	PowerOn         Method = "PowerOn"
-	PowerOff        Method = "PowerOff"
-	ShutDownGuest   Method = "ShutDownGuest"
-	OpenPointInTime Method = "OpenPointInTime"
-	ReadDisk        Method = "ReadDisk"
-	StartRestore    Method = "StartRestore"
-	WriteDisk       Method = "WriteDisk"
-	Commit          Method = "Commit"
-	DestroyVM       Method = "DestroyVM"
+	CreateSnapshot   Method = "CreateSnapshot"
+	RemoveSnapshot   Method = "RemoveSnapshot"
+	RenameSnapshot   Method = "RenameSnapshot"
+	RevertToSnapshot Method = "RevertToSnapshot"
+	PowerOn          Method = "PowerOn"
+	PowerOff         Method = "PowerOff"
+	ShutDownGuest    Method = "ShutDownGuest"
+	OpenPointInTime  Method = "OpenPointInTime"
+	ReadDisk         Method = "ReadDisk"
+	StartRestore     Method = "StartRestore"
+	WriteDisk        Method = "WriteDisk"
+	Commit           Method = "Commit"
+	DestroyVM        Method = "DestroyVM"
 )
 
 // Run checks an implementation of the port. newHarness makes a server for one test and a connection
 // to it, and registers what closes them.
 func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
-	for _, test := range slices.Concat(findTests, snapshotTests, pointInTimeTests, restoreTests, powerTests, cancelTests, trackingTests) {
+	for _, test := range slices.Concat(findTests, snapshotTests, revertTests, pointInTimeTests, restoreTests, powerTests, cancelTests, trackingTests) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := &suite{Harness: newHarness(t)}

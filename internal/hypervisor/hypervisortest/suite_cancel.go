@@ -75,6 +75,7 @@ var actions = []action{
 		a := s.snapshot(t, vm, hypervisor.SnapshotSpec{Name: "a"})
 		return func(ctx context.Context) error { return s.Hypervisor.RenameSnapshot(ctx, vm.ID, a.ID, "b", "") }
 	}},
+	revertAction,
 	{PowerOff, func(_ *testing.T, s *suite, vm *hypervisor.VM) func(ctx context.Context) error {
 		return func(ctx context.Context) error { return s.Hypervisor.PowerOff(ctx, vm.ID) }
 	}},
