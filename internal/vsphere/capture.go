@@ -172,6 +172,11 @@ func (c *Client) capture(
 		return nil, nil, nil, err
 	}
 	warnings = append(warnings, rules...)
+	permissions, err := c.permissionWarnings(ctx, vm)
+	if err := warn("the permissions on the VM", err); err != nil {
+		return nil, nil, nil, err
+	}
+	warnings = append(warnings, permissions...)
 	file := nvramFile(&props, config)
 	nvram, err := c.readNVRAM(ctx, out.Datacenter, file)
 	if nvram != nil {

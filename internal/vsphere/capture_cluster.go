@@ -60,5 +60,8 @@ func clusterSettings(config *types.ClusterConfigInfoEx, vm types.ManagedObjectRe
 	if slices.ContainsFunc(config.DasVmConfig, func(o types.ClusterDasVmConfigInfo) bool { return o.Key == vm }) {
 		out = append(out, "the cluster's HA override for the VM is not captured.")
 	}
+	if slices.ContainsFunc(config.VmOrchestration, func(o types.ClusterVmOrchestrationInfo) bool { return o.Vm == vm }) {
+		out = append(out, "the cluster's restart order override for the VM is not captured.")
+	}
 	return out
 }

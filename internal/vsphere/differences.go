@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -88,6 +89,7 @@ var differences = []difference{
 	{always, "They are without effect since long.", []string{
 		"config.networkShaper", "config.flags.recordReplayEnabled", "config.flags.useToe", "config.hardware.device[].shares",
 	}},
+	{always, "These options describe one run or one place of the VM, or say what a property says too.", transientOptions()},
 	{asked, "The restore was asked for a name or place, or the captured one was taken.", []string{
 		"name", "parent", "parentVApp", "resourcePool", "datastore", "network", "config.name", "config.files",
 		"config.datastoreUrl", "summary.config.name", "summary.config.vmPathName",
@@ -103,6 +105,27 @@ var differences = []difference{
 	{copied, "The network adapters of a copy don't connect at power-on, unless that is asked for.", []string{
 		"config.hardware.device[].connectable.startConnected",
 	}},
+}
+
+// transientOptions are the keys of extraConfig that are not restored, as properties.
+func transientOptions() []string {
+	var keys []string
+	for key := range transientKeys {
+		if key != markerKey { // is never there in a VM that is complete
+			keys = append(keys, key)
+		}
+	}
+	for _, prefix := range transientPrefixes {
+		keys = append(keys, prefix+"*")
+	}
+	for _, suffix := range transientSuffixes {
+		keys = append(keys, "*"+suffix)
+	}
+	slices.Sort(keys)
+	for i, key := range keys {
+		keys[i] = "config.extraConfig[" + key + "]"
+	}
+	return keys
 }
 
 // mayDiffer are the properties by path, with the occasion on which they may differ.

@@ -223,7 +223,7 @@ func richSpec(name string) types.VirtualMachineConfigSpec {
 	}
 	return types.VirtualMachineConfigSpec{
 		Name: name, GuestId: "otherLinux64Guest", AlternateGuestName: "Site Linux 7", Annotation: "Web tier.\nAsk the web team.",
-		Firmware: "efi", Uuid: richUUID, InstanceUuid: "66666666-7777-4888-8999-aaaaaaaaaaaa",
+		Firmware: "efi", Version: "vmx-17", Uuid: richUUID, InstanceUuid: "66666666-7777-4888-8999-aaaaaaaaaaaa",
 		Files:   &types.VirtualMachineFileInfo{VmPathName: "[LocalDS_0]"},
 		NumCPUs: 4, NumCoresPerSocket: types.NewInt32(2), MemoryMB: 512, SimultaneousThreads: 2, MotherboardLayout: "acpiHostBridges",
 		VirtualICH7MPresent: yes, VirtualSMCPresent: yes, VirtualNuma: &types.VirtualMachineVirtualNuma{
