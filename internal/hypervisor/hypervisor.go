@@ -355,6 +355,7 @@ type Hypervisor interface {
 	GuestWatcher
 	PointInTimeOpener
 	Restorer
+	InPlaceRestorer
 
 	// Server is the identity of the server: stable, unique, not secret.
 	Server(ctx context.Context) (string, error)

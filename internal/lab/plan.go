@@ -157,8 +157,23 @@ func (p *plan) add(index int, spec *types.VirtualDeviceConfigSpec) types.BaseMet
 	if fault != nil {
 		return fault
 	}
-	p.devices = append(p.devices, spec.Device)
+	p.insert(spec.Device)
 	return nil
+}
+
+// insert adds a device behind all others, a disk before those with greater keys: a host lists them in order.
+func (p *plan) insert(device types.BaseVirtualDevice) {
+	at := len(p.devices)
+	if disk, ok := device.(*types.VirtualDisk); ok {
+		i := slices.IndexFunc(p.devices, func(d types.BaseVirtualDevice) bool {
+			other, ok := d.(*types.VirtualDisk)
+			return ok && other.Key > disk.Key
+		})
+		if i >= 0 {
+			at = i
+		}
+	}
+	p.devices = slices.Insert(p.devices, at, device)
 }
 
 // fixedDevice is the key of the device that every VM has instead of one that a client wants to add.

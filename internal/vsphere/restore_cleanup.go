@@ -251,6 +251,9 @@ func (c *Client) destroyMade(
 	if err != nil {
 		return err
 	}
+	if err := c.releaseTarget(ctx, ref); err != nil {
+		return err
+	}
 	destroyed, err := destroy(ctx, hypervisor.VMID(ref.Value))
 	if err != nil {
 		return err

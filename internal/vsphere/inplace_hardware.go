@@ -1,0 +1,429 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/vmware/govmomi/fault"
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// configure brings back what the swap could not: the boot order, which names disks by keys that are given
+// out anew, and the captured hardware if that was asked for. It ends with the journal's last phase.
+func (r *inPlace) configure(ctx context.Context) (warnings []string, err error) {
+	if r.journal.Phase == phaseDone {
+		return nil, nil
+	}
+	if !r.plan.spec.Hardware {
+		return nil, r.reshape(ctx, phaseDone, bootSpecOf(r.journal.Boot))
+	}
+	c, id := r.client, r.plan.spec.VM
+	if err := r.replaceNVRAM(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		warnings = append(warnings, fmt.Sprintf("the firmware's variables were not restored: %v.", err))
+	}
+	networks, missing, err := c.inPlaceNetworks(ctx, r.plan)
+	if err != nil {
+		return nil, err
+	}
+	warnings = append(warnings, missing...)
+	want := hardware{config: r.plan.captured.config, networks: networks}
+	err = r.reshape(ctx, phaseDone, want.spec)
+	if isRefusal(ctx, err) {
+		var refused []string
+		refused, err = r.reshapeByParts(ctx, want)
+		warnings = append(warnings, refused...)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bring back the hardware: %w", err)
+	}
+	vm, err := c.readTarget(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	differences, err := compareInPlace(r.plan.captured.config, vm.Config)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range differences {
+		warnings = append(warnings, d.String())
+	}
+	return warnings, nil
+}
+
+// unconfigure takes back what configure has done.
+func (r *inPlace) unconfigure(ctx context.Context) error {
+	if !r.plan.spec.Hardware {
+		return nil
+	}
+	if err := r.client.putBackNVRAM(ctx, r.plan.spec.VM, r.plan.line, r.journal); err != nil {
+		return err
+	}
+	return r.reshape(ctx, phaseSwapped, hardware{config: r.before, networks: networksOf(r.before)}.spec)
+}
+
+// A specBuilder says what to change about a VM as it is.
+type specBuilder func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error)
+
+// reshape changes the VM's settings and leads to a phase.
+func (r *inPlace) reshape(ctx context.Context, to phase, build specBuilder) error {
+	return r.write(ctx, r.plan.spec.RunID, r.journal.as(to), build)
+}
+
+// reshapeByParts brings back each setting on its own, and returns a warning for each that the server refuses.
+func (r *inPlace) reshapeByParts(ctx context.Context, want hardware) ([]string, error) {
+	vm, err := r.client.readTarget(ctx, r.plan.spec.VM)
+	if err != nil {
+		return nil, err
+	}
+	whole, err := want.spec(vm)
+	if err != nil {
+		return nil, err
+	}
+	var warnings []string
+	for _, part := range parts(whole) {
+		_, err := r.client.reconfigureOnce(ctx, r.plan.spec.VM, part.spec)
+		if isRefusal(ctx, err) {
+			warnings = append(warnings, fmt.Sprintf("%s could not be brought back: %v.", part.name, err))
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return warnings, r.reshape(ctx, phaseDone, nil)
+}
+
+// isRefusal tells whether the server understood a change and doesn't want to make it.
+func isRefusal(ctx context.Context, err error) bool {
+	var gone *hypervisor.VMNotFoundError
+	return err != nil && ctx.Err() == nil && !isAmbiguous(err) && !errors.As(err, &gone) &&
+		!errors.Is(err, errNoJournal) && !fault.Is(err, &types.ConcurrentAccess{}) && !fault.Is(err, &types.NotAuthenticated{}) &&
+		faultOrPermission(err)
+}
+
+func faultOrPermission(err error) bool {
+	var denied *hypervisor.PermissionError
+	return errors.As(err, &denied) || faultName(err) != ""
+}
+
+// reconfigureOnce changes a VM without its journal.
+func (c *Client) reconfigureOnce(
+	ctx context.Context, id hypervisor.VMID, spec types.VirtualMachineConfigSpec,
+) (*types.TaskInfo, error) {
+	unlock, err := c.lockVM(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	info, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+		res, err := methods.ReconfigVM_Task(ctx, c.vim, &types.ReconfigVM_Task{This: vmRef(id), Spec: spec})
+		if err != nil {
+			return nil, err
+		}
+		return object.NewTask(c.vim, res.Returnval), nil
+	})
+	return info, withoutURL(err)
+}
+
+// A part is one setting of a specification.
+type part struct {
+	name string
+	spec types.VirtualMachineConfigSpec
+}
+
+// parts takes a specification apart: setting by setting, and device by device.
+func parts(whole types.VirtualMachineConfigSpec) []part {
+	var out []part
+	from := reflect.ValueOf(whole)
+	for i := range from.NumField() {
+		field := from.Type().Field(i)
+		if from.Field(i).IsZero() || field.Name == "DynamicData" || field.Name == "DeviceChange" {
+			continue
+		}
+		p := part{name: strings.ToLower(field.Name[:1]) + field.Name[1:]}
+		reflect.ValueOf(&p.spec).Elem().Field(i).Set(from.Field(i))
+		out = append(out, p)
+	}
+	for _, change := range whole.DeviceChange {
+		out = append(out, part{
+			name: deviceLabel(change.GetVirtualDeviceConfigSpec().Device),
+			spec: types.VirtualMachineConfigSpec{DeviceChange: []types.BaseVirtualDeviceConfigSpec{change}},
+		})
+	}
+	return out
+}
+
+// hardware is a configuration that a VM is brought back to.
+type hardware struct {
+	config   *types.VirtualMachineConfigInfo
+	networks map[int32]types.BaseVirtualDeviceBackingInfo // of adapters, by their keys in config
+}
+
+// spec is what has to change about a VM, as far as a VM can be changed: only what differs, since whatever is
+// asked for may be refused. UUIDs, addresses, and the version of the virtual hardware stay as they are.
+func (h hardware) spec(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
+	want, err := settingsOf(h.config)
+	if err != nil {
+		return want, err
+	}
+	have, err := settingsOf(vm.Config)
+	if err != nil {
+		return want, err
+	}
+	keepChanges(&want, have)
+	want.ExtraConfig = optionsBack(h.config.ExtraConfig, vm.Config.ExtraConfig)
+	want.VAppConfig = vAppBack(h.config.VAppConfig, vm.Config.VAppConfig)
+	config, err := copyConfig(h.config)
+	if err != nil {
+		return want, err
+	}
+	now, err := copyConfig(vm.Config)
+	if err != nil {
+		return want, err
+	}
+	matched := matchDevices(config.Hardware.Device, now.Hardware.Device)
+	want.DeviceChange = h.deviceChanges(config.Hardware.Device, matched)
+	addBootOrder(&want, config, now, matched)
+	return want, nil
+}
+
+// settingsOf is what a configuration would ask for of a new VM, without its devices and lists.
+func settingsOf(config *types.VirtualMachineConfigInfo) (types.VirtualMachineConfigSpec, error) {
+	bare, err := copyConfig(config)
+	if err != nil {
+		return types.VirtualMachineConfigSpec{}, err
+	}
+	bare.Hardware.Device, bare.ExtraConfig, bare.VAppConfig = nil, nil, nil
+	if bare.BootOptions != nil {
+		bare.BootOptions.BootOrder = nil
+	}
+	spec, _, err := creationSpec(bare, rebuild{identity: hypervisor.IdentityCopy})
+	spec.Name, spec.Version, spec.Files, spec.CpuFeatureMask = "", "", nil, nil
+	return spec, err
+}
+
+// keepChanges leaves in want what differs from have.
+func keepChanges(want *types.VirtualMachineConfigSpec, have types.VirtualMachineConfigSpec) {
+	w, h := reflect.ValueOf(want).Elem(), reflect.ValueOf(have)
+	for i := range w.NumField() {
+		if reflect.DeepEqual(w.Field(i).Interface(), h.Field(i).Interface()) {
+			w.Field(i).SetZero()
+		}
+	}
+}
+
+// optionsBack brings extraConfig back. Options that came since are removed.
+func optionsBack(want, have []types.BaseOptionValue) []types.BaseOptionValue {
+	values := func(options []types.BaseOptionValue) map[string]any {
+		out := map[string]any{}
+		for _, o := range rewriteExtraConfig(options) {
+			v := o.GetOptionValue()
+			out[v.Key] = v.Value
+		}
+		return out
+	}
+	wanted, had := values(want), values(have)
+	var changes []types.BaseOptionValue
+	for _, key := range slices.Sorted(maps.Keys(wanted)) {
+		if value, ok := had[key]; !ok || !reflect.DeepEqual(value, wanted[key]) {
+			changes = append(changes, &types.OptionValue{Key: key, Value: wanted[key]})
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(had)) {
+		if _, ok := wanted[key]; !ok {
+			changes = append(changes, &types.OptionValue{Key: key, Value: ""})
+		}
+	}
+	return changes
+}
+
+// vAppBack brings back the values of vApp properties. Those that came since are removed.
+func vAppBack(want, have types.BaseVmConfigInfo) types.BaseVmConfigSpec {
+	var wanted, had []types.VAppPropertyInfo
+	if want != nil {
+		wanted = want.GetVmConfigInfo().Property
+	}
+	if have != nil {
+		had = have.GetVmConfigInfo().Property
+	}
+	var spec types.VmConfigSpec
+	change := func(op types.ArrayUpdateOperation, p types.VAppPropertyInfo) {
+		spec.Property = append(spec.Property, types.VAppPropertySpec{
+			ArrayUpdateSpec: types.ArrayUpdateSpec{Operation: op}, Info: &p,
+		})
+	}
+	for _, p := range wanted {
+		i := slices.IndexFunc(had, func(h types.VAppPropertyInfo) bool { return h.Key == p.Key })
+		switch {
+		case i < 0:
+			change(types.ArrayUpdateOperationAdd, p)
+		case !reflect.DeepEqual(had[i], p):
+			change(types.ArrayUpdateOperationEdit, p)
+		}
+	}
+	for _, p := range had {
+		if !slices.ContainsFunc(wanted, func(w types.VAppPropertyInfo) bool { return w.Key == p.Key }) {
+			spec.Property = append(spec.Property, types.VAppPropertySpec{
+				ArrayUpdateSpec: types.ArrayUpdateSpec{Operation: types.ArrayUpdateOperationRemove, RemoveKey: p.Key},
+			})
+		}
+	}
+	if len(spec.Property) == 0 {
+		return nil
+	}
+	return &spec
+}
+
+// deviceChanges brings back the settings of devices that the VM still has: networks and connections of
+// adapters, the video card, how disks share their storage. Both sides are copies.
+func (h hardware) deviceChanges(
+	want object.VirtualDeviceList, matched map[int32]types.BaseVirtualDevice,
+) []types.BaseVirtualDeviceConfigSpec {
+	var changes []types.BaseVirtualDeviceConfigSpec
+	for _, device := range want {
+		now, ok := matched[device.GetVirtualDevice().Key]
+		if !ok {
+			continue
+		}
+		changed := false
+		switch d := device.(type) {
+		case *types.VirtualDisk:
+			if o, ok := now.(*types.VirtualDisk); ok {
+				changed = alignDisk(d, o)
+			}
+		case types.BaseVirtualEthernetCard:
+			if o, ok := now.(types.BaseVirtualEthernetCard); ok {
+				changed = alignNIC(d.GetVirtualEthernetCard(), o.GetVirtualEthernetCard(), h.networks[device.GetVirtualDevice().Key])
+			}
+		case *types.VirtualMachineVideoCard:
+			card := *d
+			card.VirtualDevice = *now.GetVirtualDevice()
+			changed = !reflect.DeepEqual(types.BaseVirtualDevice(&card), now)
+			now = &card
+		}
+		if changed {
+			changes = append(changes, &types.VirtualDeviceConfigSpec{
+				Operation: types.VirtualDeviceConfigSpecOperationEdit, Device: now,
+			})
+		}
+	}
+	return changes
+}
+
+func alignDisk(want, now *types.VirtualDisk) (changed bool) {
+	if want.StorageIOAllocation != nil && !reflect.DeepEqual(want.StorageIOAllocation, now.StorageIOAllocation) {
+		now.StorageIOAllocation, now.Shares, changed = want.StorageIOAllocation, nil, true
+	}
+	if b, ok := now.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok {
+		if mode := describeBacking(want.Backing).mode; mode != "" && mode != b.DiskMode {
+			b.DiskMode, changed = mode, true
+		}
+	}
+	return changed
+}
+
+func alignNIC(want, now *types.VirtualEthernetCard, network types.BaseVirtualDeviceBackingInfo) (changed bool) {
+	if network != nil && !sameNetwork(now.Backing, network) {
+		now.Backing, changed = network, true
+	}
+	if w, n := want.Connectable, now.Connectable; w != nil && n != nil {
+		if w.StartConnected != n.StartConnected || w.AllowGuestControl != n.AllowGuestControl {
+			n.StartConnected, n.AllowGuestControl, changed = w.StartConnected, w.AllowGuestControl, true
+		}
+	}
+	if !reflect.DeepEqual(want.WakeOnLanEnabled, now.WakeOnLanEnabled) {
+		now.WakeOnLanEnabled, changed = want.WakeOnLanEnabled, true
+	}
+	return changed
+}
+
+// sameNetwork tells whether two backings are one network, whatever port of it.
+func sameNetwork(a, b types.BaseVirtualDeviceBackingInfo) bool {
+	switch a := a.(type) {
+	case *types.VirtualEthernetCardNetworkBackingInfo:
+		b, ok := b.(*types.VirtualEthernetCardNetworkBackingInfo)
+		return ok && a.DeviceName == b.DeviceName
+	case *types.VirtualEthernetCardDistributedVirtualPortBackingInfo:
+		b, ok := b.(*types.VirtualEthernetCardDistributedVirtualPortBackingInfo)
+		return ok && a.Port.PortgroupKey == b.Port.PortgroupKey && a.Port.SwitchUuid == b.Port.SwitchUuid
+	case *types.VirtualEthernetCardOpaqueNetworkBackingInfo:
+		b, ok := b.(*types.VirtualEthernetCardOpaqueNetworkBackingInfo)
+		return ok && a.OpaqueNetworkId == b.OpaqueNetworkId
+	}
+	return false
+}
+
+// networksOf are the networks that a VM's adapters are connected to.
+func networksOf(config *types.VirtualMachineConfigInfo) map[int32]types.BaseVirtualDeviceBackingInfo {
+	networks := map[int32]types.BaseVirtualDeviceBackingInfo{}
+	for _, d := range config.Hardware.Device {
+		if card, ok := d.(types.BaseVirtualEthernetCard); ok {
+			networks[d.GetVirtualDevice().Key] = card.GetVirtualEthernetCard().Backing
+		}
+	}
+	return networks
+}
+
+// inPlaceNetworks finds the captured networks where the VM runs. An adapter whose network isn't there keeps
+// the one that it has.
+func (c *Client) inPlaceNetworks(
+	ctx context.Context, p *inPlacePlan,
+) (map[int32]types.BaseVirtualDeviceBackingInfo, []string, error) {
+	networks := map[int32]types.BaseVirtualDeviceBackingInfo{}
+	if p.vm.Runtime.Host == nil || len(p.captured.Networks) == 0 {
+		return networks, nil, nil
+	}
+	hosts, err := c.hosts(ctx, []types.ManagedObjectReference{*p.vm.Runtime.Host})
+	if err != nil {
+		return nil, nil, err
+	}
+	available, err := c.readNetworks(ctx, hosts[0].Network)
+	if err != nil {
+		return nil, nil, err
+	}
+	var warnings []string
+	for _, n := range p.captured.Networks {
+		target, err := chooseNetwork(available, n.Name, n)
+		if err != nil {
+			label := fmt.Sprintf("network adapter %d", n.Device)
+			if d := p.captured.devices().FindByKey(n.Device); d != nil {
+				label = deviceLabel(d)
+			}
+			warnings = append(warnings, fmt.Sprintf("%s stays connected to what it is: %v.", label, err))
+			continue
+		}
+		networks[n.Device] = target.backing
+	}
+	return networks, warnings, nil
+}
+
+// addBootOrder adds the boot order of want to a specification unless the VM has it.
+func addBootOrder(
+	spec *types.VirtualMachineConfigSpec, want, now *types.VirtualMachineConfigInfo,
+	matched map[int32]types.BaseVirtualDevice,
+) {
+	if len(bootOrder(want)) == 0 {
+		return
+	}
+	order, _ := remapBootOrder(want.Hardware.Device, want.BootOptions.BootOrder, matched)
+	if len(order) == 0 || reflect.DeepEqual(order, bootOrder(now)) {
+		return
+	}
+	if spec.BootOptions == nil {
+		spec.BootOptions = new(types.VirtualMachineBootOptions)
+	}
+	spec.BootOptions.BootOrder = order
+}

@@ -1,0 +1,92 @@
+package vsphere
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/vmware/govmomi/fault"
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// replaceNVRAM brings the firmware's variables back. The VM's own are kept in a file until the end.
+func (r *inPlace) replaceNVRAM(ctx context.Context) error {
+	data := r.plan.spec.Config.NVRAM
+	if len(data) == 0 {
+		return nil
+	}
+	c, dc, run := r.client, r.plan.line.datacenterPath(), r.plan.spec.RunID
+	file := nvramFile(r.plan.vm, r.plan.vm.Config)
+	own, err := c.readNVRAM(ctx, dc, file)
+	switch {
+	case errors.Is(err, errNoFile):
+		return c.writeNVRAM(ctx, dc, file, data)
+	case err != nil || bytes.Equal(own, data):
+		return err
+	}
+	next := r.journal.as(r.journal.Phase)
+	next.NVRAM = strings.TrimSuffix(file, path.Ext(file)) + "-before-restore.nvram"
+	if err := r.write(ctx, run, next, nil); err != nil {
+		return err
+	}
+	if err := c.writeNVRAM(ctx, dc, next.NVRAM, own); err != nil {
+		return err
+	}
+	next = r.journal.as(r.journal.Phase)
+	next.NVRAMSaved = true
+	if err := r.write(ctx, run, next, nil); err != nil {
+		return err
+	}
+	return c.writeNVRAM(ctx, dc, file, data)
+}
+
+// putBackNVRAM brings back the VM's own firmware variables from the file that keeps them. Until that is whole
+// they are not replaced.
+func (c *Client) putBackNVRAM(ctx context.Context, id hypervisor.VMID, line lineage, j *journal) error {
+	if j.NVRAM == "" || !j.NVRAMSaved {
+		return nil
+	}
+	own, err := c.readNVRAM(ctx, line.datacenterPath(), j.NVRAM)
+	if err != nil {
+		return err
+	}
+	vm, err := c.readTarget(ctx, id)
+	if err != nil {
+		return err
+	}
+	return c.writeNVRAM(ctx, line.datacenterPath(), nvramFile(vm, vm.Config), own)
+}
+
+// deleteFile removes a file that is no disk. One that isn't there is no error.
+func (c *Client) deleteFile(ctx context.Context, line lineage, name string) error {
+	dc := line.datacenter()
+	if dc == nil {
+		return errors.New("the datacenter can't be read")
+	}
+	busy, cancel := context.WithTimeout(ctx, appearTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+			res, err := methods.DeleteDatastoreFile_Task(ctx, c.vim, &types.DeleteDatastoreFile_Task{
+				This: *c.vim.ServiceContent.FileManager, Name: name, Datacenter: &dc.Self,
+			})
+			if err != nil {
+				return nil, err
+			}
+			return object.NewTask(c.vim, res.Returnval), nil
+		})
+		if err == nil || fault.Is(err, &types.FileNotFound{}) {
+			return nil
+		}
+		if !mayDeleteLater(err) || pause(busy, backoff(attempt)) != nil {
+			return fmt.Errorf("%s was left behind: %w", name, classify(withoutURL(err)))
+		}
+	}
+}
