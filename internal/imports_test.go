@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	},
 	"internal/snapshot":                  {"internal/quiesce", "internal/run", "internal/hypervisor"},
 	"internal/backup":                    {"internal/quiesce", "internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
+	"internal/backup/backuptest":         {"internal/backup", "internal/hypervisor", "internal/repository"},
 	"internal/restore":                   {"internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
 	"internal/quiesce":                   {"internal/hypervisor"},
 	"internal/hypervisor":                {"internal/disk"},
@@ -58,6 +59,7 @@ var testOnly = map[string][]string{
 	"internal/lab":                       {"cmd/vm-lab", "internal/lab/labtest"},
 	"internal/lab/labtest":               nil,
 	"internal/hypervisor/hypervisortest": nil,
+	"internal/backup/backuptest":         nil,
 }
 
 // TestImports reads the sources rather than asking the go command, whose answer a test cache may serve

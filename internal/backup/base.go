@@ -26,15 +26,15 @@ type base struct {
 // are given to other disks when one is removed. A UUID that two disks have says nothing.
 func (b *backup) findBases(ctx context.Context) (map[string]base, error) {
 	if b.full || b.Mode == ModeFull || b.ChangeTracking == hypervisor.TrackingIgnore || b.vm.InstanceUUID == "" {
-		return nil, nil //nolint:nilnil // no base is the same as none
+		return nil, nil
 	}
 	points, err := b.m.repo.List(ctx, repository.Filter{VM: b.vm.InstanceUUID})
 	if err != nil {
 		return nil, err
 	}
-	wanted := map[string]bool{}
-	for uuid := range unique(b.vm.Disks, func(d hypervisor.Disk) string { return d.UUID }) {
-		wanted[uuid] = true
+	wanted := unique(b.vm.Disks, func(d hypervisor.Disk) string { return d.UUID })
+	for _, d := range b.excluded {
+		delete(wanted, strings.ToLower(d.UUID))
 	}
 	bases := map[string]base{}
 	for looked, p := range points {
@@ -57,8 +57,9 @@ func (b *backup) findBases(ctx context.Context) (map[string]base, error) {
 			continue
 		}
 		for uuid, d := range unique(manifest.Disks, func(d repository.Disk) string { return d.UUID }) {
+			_, want := wanted[uuid]
 			_, found := bases[uuid]
-			if wanted[uuid] && !found && d.Tracking != "" && d.Hashes != "" {
+			if want && !found && d.Tracking != "" && d.Hashes != "" {
 				bases[uuid] = base{id: p.ID, createdAt: manifest.CreatedAt, disk: d}
 			}
 		}
