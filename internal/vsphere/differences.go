@@ -95,7 +95,7 @@ var differences = []difference{
 		"config.datastoreUrl", "summary.config.name", "summary.config.vmPathName",
 		"config.hardware.device[].backing.fileName", "config.hardware.device[].backing.datastore",
 		"config.hardware.device[].backing.deviceName", "config.hardware.device[].backing.network",
-		"config.hardware.device[].backing.port", "config.hardware.device[].backing.opaqueNetworkId",
+		"config.hardware.device[].backing.useAutoDetect", "config.hardware.device[].backing.port", "config.hardware.device[].backing.opaqueNetworkId",
 		"config.hardware.device[].backing.opaqueNetworkType",
 	}},
 	{copied, "They make the copy a VM of its own.", []string{

@@ -80,8 +80,9 @@ func (c *Client) addressOwners(
 			continue // being created, or out of the user's sight
 		}
 		for _, d := range vm.Config.Hardware.Device {
-			if mac := macOf(d); labels[mac] != "" {
-				owners = append(owners, addressOwner{vm: ref, mac: mac})
+			o := addressOwner{vm: ref, mac: macOf(d)}
+			if labels[o.mac] != "" && !slices.Contains(owners, o) {
+				owners = append(owners, o)
 			}
 		}
 	}
