@@ -11,6 +11,17 @@ import (
 // datastoreCapacity is the size that every datastore claims to have.
 const datastoreCapacity = 8 << 40
 
+// formatDatastores makes the datastores say what most are: the simulator's are of no known type.
+func (l *Lab) formatDatastores(ctx *simulator.Context) {
+	for _, entity := range ctx.Map.All("Datastore") {
+		if ds, ok := entity.(*simulator.Datastore); ok {
+			ctx.WithLock(ds, func() {
+				ctx.Update(ds, []types.PropertyChange{{Name: "summary.type", Val: "VMFS"}})
+			})
+		}
+	}
+}
+
 // refreshDatastores recomputes the free space of the datastores.
 func (l *Lab) refreshDatastores(ctx *simulator.Context) {
 	for _, entity := range ctx.Map.All("Datastore") {

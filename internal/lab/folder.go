@@ -213,7 +213,7 @@ func (l *Lab) folderName(u *url.URL, ticket bool) (string, error) {
 // getFile serves a file, or a part of it.
 func (l *Lab) getFile(w http.ResponseWriter, r *http.Request, name string) error {
 	if descriptor := descriptorOf(name); descriptor != "" {
-		info, err := l.store.Stat(descriptor)
+		info, err := l.store.Shape(descriptor)
 		switch {
 		case err == nil:
 			return l.getExtent(w, r, name, descriptor, info)

@@ -28,6 +28,7 @@ const (
 
 // prepareInventory adds what the seeded VMs refer to: a folder, a tag, a custom attribute.
 func (l *Lab) prepareInventory(ctx context.Context) error {
+	l.formatDatastores(l.background())
 	l.refreshDatastores(l.background())
 	if l.options.ESX {
 		return nil

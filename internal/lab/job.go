@@ -57,6 +57,7 @@ func (l *Lab) startJob(ctx *simulator.Context, spec jobSpec, do work) types.Mana
 	j.ctx, j.cancel = context.WithCancel(context.Background()) // a task outlives the call that started it
 	ctx.Map.Put(task)                                          // gives it its reference
 	ctx.WithLock(task, func() { task.Info.Key, task.Info.Task = task.Self.Value, task.Self })
+	l.noteTask(ctx, j)
 	return l.launch(j, do)
 }
 

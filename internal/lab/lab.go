@@ -76,6 +76,7 @@ type Lab struct {
 	leases   leases
 	tickets  tickets
 	tracking tracking
+	events   events
 
 	mu       sync.Mutex
 	calls    map[string]int

@@ -132,6 +132,8 @@ func (l *Lab) overlay(object mo.Reference) mo.Reference {
 		return &ovfManager{o}
 	case *simulator.EnvironmentBrowser:
 		return &environmentBrowser{o, l}
+	case *simulator.EventManager:
+		return &eventManager{o, l}
 	case *simulator.Task:
 		return &taskView{o, l}
 	}
@@ -158,7 +160,7 @@ func (j *janitor) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectRe
 		return // an object of a session that ends, whose registry the simulator holds locked meanwhile
 	}
 	switch ref.Type {
-	case "PropertyCollector", "PropertyFilter", "ContainerView", "ListView":
+	case "PropertyCollector", "PropertyFilter", "ContainerView", "ListView", "EventHistoryCollector":
 		// They have no overlays. The simulator removes them at the end of a session with the session's
 		// registry locked, so looking into that would never return.
 		return

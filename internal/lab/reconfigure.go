@@ -53,12 +53,13 @@ func (l *Lab) reconfigure(
 	applyVApp(config, spec.VAppConfig)
 	l.setConfig(ctx, vm, config)
 	if toggled {
-		l.resetTracking(vm.Self)
+		l.resetTracking(vm)
 	}
 	if len(p.extends) > 0 {
-		l.resetTracking(vm.Self, p.extends...)
+		l.resetTracking(vm, p.extends...)
 	}
 	l.refreshLayout(ctx, vm)
+	l.postEvent(ctx, vm, &types.VmReconfiguredEvent{ConfigSpec: *spec})
 	return nil
 }
 
@@ -170,20 +171,21 @@ func (l *Lab) checkName(
 }
 
 // bootOrder sets a boot order. Its devices must be there; keys that a client made up become those that
-// the devices got.
+// the devices got. A device that is removed leaves the order, also if another takes its place and key.
 func (p *plan) bootOrder(options, wanted *types.VirtualMachineBootOptions) types.BaseMethodFault {
+	if options != nil {
+		options.BootOrder = slices.DeleteFunc(options.BootOrder, func(e types.BaseVirtualMachineBootOptionsBootableDevice) bool {
+			key, ok := bootKey(e)
+			return ok && p.gone[*key]
+		})
+	}
 	if options == nil || wanted == nil || wanted.BootOrder == nil {
 		return nil
 	}
 	order := clone(wanted.BootOrder)
 	for _, device := range order {
-		var key *int32
-		switch d := device.(type) {
-		case *types.VirtualMachineBootOptionsBootableDiskDevice:
-			key = &d.DeviceKey
-		case *types.VirtualMachineBootOptionsBootableEthernetDevice:
-			key = &d.DeviceKey
-		default:
+		key, ok := bootKey(device)
+		if !ok {
 			continue
 		}
 		if to, ok := p.keys[*key]; ok {
@@ -195,6 +197,17 @@ func (p *plan) bootOrder(options, wanted *types.VirtualMachineBootOptions) types
 	}
 	options.BootOrder = order
 	return nil
+}
+
+// bootKey is the device that an entry of a boot order names by its key.
+func bootKey(entry types.BaseVirtualMachineBootOptionsBootableDevice) (key *int32, ok bool) {
+	switch d := entry.(type) {
+	case *types.VirtualMachineBootOptionsBootableDiskDevice:
+		return &d.DeviceKey, true
+	case *types.VirtualMachineBootOptionsBootableEthernetDevice:
+		return &d.DeviceKey, true
+	}
+	return nil, false
 }
 
 // simulated has the simulator do what the lab adds nothing to: vApp options, encryption, tags, and its

@@ -75,6 +75,7 @@ func (l *Lab) revert(
 			left = append(left, diskFile(d))
 		}
 	}
+	toggled := isTrue(vm.Config.ChangeTrackingEnabled) != isTrue(config.ChangeTrackingEnabled)
 	config.Hardware.Device = devices
 	config.Name, config.Files = vm.Config.Name, vm.Config.Files // the VM's place isn't part of a snapshot
 	l.setConfig(ctx, vm, &config)
@@ -89,7 +90,9 @@ func (l *Lab) revert(
 	info := snapshotInfo(vm)
 	info.CurrentSnapshot = &to
 	setSnapshots(ctx, vm, info)
-	l.resetTracking(vm.Self)
+	if toggled {
+		l.resetTracking(vm)
+	}
 	l.refreshLayout(ctx, vm)
 	return nil
 }

@@ -3,7 +3,6 @@ package lab_test
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
@@ -163,23 +162,5 @@ func TestRevert_power(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-// TestRevert_tracking checks that what changed before a revert can't be told afterwards.
-func TestRevert_tracking(t *testing.T) {
-	t.Parallel()
-	e := trackedLab(t)
-	one := e.snapshot("one")
-	id := e.changeID(one, 0)
-	e.write(0, 0, "x")
-	e.must(e.wait(e.vm.RevertToSnapshot(e.ctx, one.Value, true)))
-	two := e.snapshot("two")
-	if _, err := e.query(&two, 2000, 0, id); !fault.Is(err, &types.FileFault{}) {
-		t.Errorf("got %v, want a FileFault", err)
-	}
-	before, _, _ := strings.Cut(id, "/")
-	if after, _, _ := strings.Cut(e.changeID(two, 0), "/"); after == before || after == "" {
-		t.Errorf("tracking goes on as %s", after)
 	}
 }

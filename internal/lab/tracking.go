@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,10 +26,10 @@ type tracking struct {
 	disks map[trackedDisk]string // the tracking's identity, which change IDs begin with
 }
 
-// A trackedDisk is a disk of a VM by its device key.
+// A trackedDisk is a disk of a VM, whatever its files are called.
 type trackedDisk struct {
-	vm  types.ManagedObjectReference
-	key int32
+	vm   types.ManagedObjectReference
+	disk int // of the store
 }
 
 // markTracking is what a snapshot does to change tracking. It closes the epoch of every disk that runs,
@@ -48,11 +49,11 @@ func (l *Lab) markTracking(vm *simulator.VirtualMachine, frozen []types.BaseVirt
 			return err
 		}
 		if enabled {
-			ids[d.Key] = fmt.Sprintf("%s/%d", l.trackingID(vm.Self, d.Key), epoch)
+			ids[d.Key] = fmt.Sprintf("%s/%d", l.trackingID(vm.Self, d), epoch)
 		}
 	}
 	if !enabled {
-		l.resetTracking(vm.Self)
+		l.resetTracking(vm)
 	}
 	for _, d := range disksOf(frozen) {
 		if b := backing(d); b != nil {
@@ -63,10 +64,11 @@ func (l *Lab) markTracking(vm *simulator.VirtualMachine, frozen []types.BaseVirt
 }
 
 // trackingID is the identity of a disk's tracking, which starts if it hasn't yet.
-func (l *Lab) trackingID(vm types.ManagedObjectReference, key int32) string {
+func (l *Lab) trackingID(vm types.ManagedObjectReference, device *types.VirtualDisk) string {
+	info, _ := l.store.Shape(diskFile(device)) // a disk without a file has no changes either
 	l.tracking.mu.Lock()
 	defer l.tracking.mu.Unlock()
-	d := trackedDisk{vm, key}
+	d := trackedDisk{vm, info.Disk}
 	id, ok := l.tracking.disks[d]
 	if !ok {
 		if l.tracking.disks == nil {
@@ -90,17 +92,20 @@ func newTrackingID() string {
 	return strings.Join(hexadecimal[:8], " ") + "-" + strings.Join(hexadecimal[8:], " ")
 }
 
-// resetTracking ends the tracking of some disks of a VM, or of all: it starts anew, under another
-// identity, at the next snapshot. That is what a revert, an extension, a change of the setting, and
-// the end of a disk or a VM do.
-func (l *Lab) resetTracking(vm types.ManagedObjectReference, keys ...int32) {
+// resetTracking ends the tracking of some disks of a VM, by their keys, or of all: it starts anew, under
+// another identity, at the next snapshot. That is what an extension and a change of the setting do. A
+// revert does not, which is what makes it dangerous: a change ID from before it stays valid, but what the
+// revert undid is not among the changes since.
+func (l *Lab) resetTracking(vm *simulator.VirtualMachine, keys ...int32) {
 	l.tracking.mu.Lock()
 	defer l.tracking.mu.Unlock()
-	for _, key := range keys {
-		delete(l.tracking.disks, trackedDisk{vm, key})
+	for _, d := range disksOf(vm.Config.Hardware.Device) {
+		if info, err := l.store.Shape(diskFile(d)); err == nil && slices.Contains(keys, d.Key) {
+			delete(l.tracking.disks, trackedDisk{vm.Self, info.Disk})
+		}
 	}
 	for d := range l.tracking.disks {
-		if len(keys) == 0 && d.vm == vm {
+		if len(keys) == 0 && d.vm == vm.Self {
 			delete(l.tracking.disks, d)
 		}
 	}
@@ -188,7 +193,7 @@ func (vm *virtualMachine) trackedDisk(
 		case vm.Config.ChangeTrackingEnabled == nil || !*vm.Config.ChangeTrackingEnabled:
 			return d, "", nil
 		}
-		return d, fmt.Sprintf("%s/%d", vm.lab.trackingID(vm.Self, d.Key), int64(1)<<62), nil
+		return d, fmt.Sprintf("%s/%d", vm.lab.trackingID(vm.Self, d), int64(1)<<62), nil
 	}
 	return nil, "", invalidArgument("deviceKey")
 }

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+	"github.com/vmware/govmomi/event"
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -195,25 +197,12 @@ func TestQueryChangedDiskAreas_refusals(t *testing.T) {
 func TestTracking_resets(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, lab.Options{VMs: []lab.VMSpec{{Name: "web01", Disks: []string{labtest.RawDisk(t, 4*mib, 1)}, ChangeTracking: true}}})
-	before := e.takeSnapshot("before")
-	id := e.changeID(before, 0)
-	task, err := e.vm.RevertToSnapshot(e.ctx, before.Value, true)
-	e.must(err)
-	e.must(task.Wait(e.ctx))
-	after := e.takeSnapshot("after")
-	if _, err := e.query(&after, 2000, 0, id); !fault.Is(err, &types.FileFault{}) {
-		t.Errorf("a change ID from before a revert: %v", err)
-	}
-	task, err = e.vm.RemoveAllSnapshot(e.ctx, nil)
-	e.must(err)
-	e.must(task.Wait(e.ctx))
-
 	toggle := func(on bool) {
 		task, err := e.vm.Reconfigure(e.ctx, types.VirtualMachineConfigSpec{ChangeTrackingEnabled: &on})
 		e.must(err)
 		e.must(task.Wait(e.ctx))
 	}
-	id = e.changeID(e.takeSnapshot("on"), 0)
+	id := e.changeID(e.takeSnapshot("on"), 0)
 	toggle(false)
 	off := e.takeSnapshot("off")
 	if got := e.changeID(off, 0); got != "" {
@@ -226,6 +215,47 @@ func TestTracking_resets(t *testing.T) {
 	on := e.takeSnapshot("on again")
 	if _, err := e.query(&on, 2000, 0, id); !fault.Is(err, &types.FileFault{}) {
 		t.Errorf("a change ID from before tracking was off: %v", err)
+	}
+}
+
+// TestTracking_revert shows the trap that a revert is: what it undoes is no change.
+func TestTracking_revert(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, lab.Options{VMs: []lab.VMSpec{{Name: "web01", Disks: []string{labtest.RawDisk(t, 4*mib, 1)}, ChangeTracking: true}}})
+	old := e.takeSnapshot("old")
+	e.must(e.WriteDisk("web01", 0, 3*block, []byte("undone")))
+	id := e.changeID(e.takeSnapshot("base"), 0)
+	task, err := e.vm.RevertToSnapshot(e.ctx, old.Value, true)
+	e.must(err)
+	e.must(task.Wait(e.ctx))
+	e.must(e.WriteDisk("web01", 0, 7*block, []byte("new")))
+	after := e.takeSnapshot("after")
+	areas, _ := e.changed(&after, 4*mib, id)
+	equalAreas(t, areas, types.DiskChangeExtent{Start: 7 * block, Length: block})
+
+	// The log of events says so.
+	manager := event.NewManager(e.client.Client)
+	collector, err := manager.CreateCollectorForEvents(e.ctx, types.EventFilterSpec{
+		Entity: &types.EventFilterSpecByEntity{Entity: e.vm.Reference(), Recursion: types.EventFilterSpecRecursionOptionSelf},
+	})
+	e.must(err)
+	var tasks []string
+	for {
+		page, err := collector.ReadNextEvents(e.ctx, 2)
+		e.must(err)
+		if len(page) == 0 {
+			break
+		}
+		for _, event := range page {
+			if task, ok := event.(*types.TaskEvent); ok {
+				tasks = append(tasks, task.Info.DescriptionId)
+			}
+		}
+	}
+	e.must(collector.Destroy(e.ctx))
+	want := []string{"VirtualMachine.createSnapshot", "VirtualMachine.createSnapshot", "vm.Snapshot.revert", "VirtualMachine.createSnapshot"}
+	if !slices.Equal(tasks, want) {
+		t.Errorf("tasks in the log: %q", tasks)
 	}
 }
 

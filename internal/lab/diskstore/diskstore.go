@@ -52,6 +52,8 @@ type Store struct {
 
 // A tree is a root file and everything chained on it.
 type tree struct {
+	id int // of the disk, whatever its files are called
+
 	// mu is held for reading by reads and writes of data, for writing by whatever changes the
 	// shape of the tree or closes an epoch.
 	mu    sync.RWMutex
@@ -81,6 +83,8 @@ type Info struct {
 	AllocatedBytes int64
 	// Parent is the name of the file below, or empty.
 	Parent string
+	// Disk is a number that all files of one disk have, and no other disk.
+	Disk int
 	// Children counts the files chained on this one. A file with children is frozen.
 	Children int
 }
@@ -158,6 +162,9 @@ func (s *Store) add(what string, f *file) error {
 	}
 	s.serial++
 	base := strings.TrimSuffix(path.Base(f.name), ".vmdk")
+	if f.tree.id == 0 {
+		f.tree.id = s.serial
+	}
 	f.overlay = &overlay{path: filepath.Join(s.dir, fmt.Sprintf("%06d-%s.overlay", s.serial, fileName(base)))}
 	s.files[f.name] = f
 	return nil
@@ -357,11 +364,28 @@ func (s *Store) Stat(name string) (Info, error) {
 	defer f.tree.mu.RUnlock()
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	i := Info{Capacity: f.capacity, Children: f.children, AllocatedBytes: f.allocated()}
+	i := f.info()
+	i.AllocatedBytes = f.allocated()
+	return i, nil
+}
+
+// Shape is Stat without AllocatedBytes, which takes time.
+func (s *Store) Shape(name string) (Info, error) {
+	f, err := s.get(name, false)
+	if err != nil {
+		return Info{}, fmt.Errorf("stat: %w", err)
+	}
+	defer f.tree.mu.RUnlock()
+	return f.info(), nil
+}
+
+// info describes a file without what it holds. The caller holds the tree's lock.
+func (f *file) info() Info {
+	i := Info{Capacity: f.capacity, Children: f.children, Disk: f.tree.id}
 	if f.parent != nil {
 		i.Parent = f.parent.name
 	}
-	return i, nil
+	return i
 }
 
 // Names lists the files in alphabetical order.
