@@ -25,7 +25,8 @@ type plan struct {
 
 	copies  map[int32]string // files to copy, by the keys that clients gave new disks
 	devices []types.BaseVirtualDevice
-	extends []int32 // keys of disks that grow
+	extends []int32        // keys of disks that grow
+	gone    map[int32]bool // keys of devices that are removed
 }
 
 // newPlan starts a plan for an existing VM whose lock is held.
@@ -40,7 +41,7 @@ func (l *Lab) newPlan(ctx *simulator.Context, vm *simulator.VirtualMachine) *pla
 }
 
 func (p *plan) init() {
-	p.keys, p.taken, p.need = map[int32]int32{}, map[string]bool{}, map[string]int64{}
+	p.keys, p.taken, p.need, p.gone = map[int32]int32{}, map[string]bool{}, map[string]int64{}, map[int32]bool{}
 }
 
 // snapshotDisks are the files that a VM's snapshots have as disks.
@@ -383,6 +384,7 @@ func (p *plan) remove(index int, spec *types.VirtualDeviceConfigSpec) types.Base
 		}
 	}
 	p.devices = slices.Delete(p.devices, i, i+1)
+	p.gone[device.GetVirtualDevice().Key] = true
 	if _, ok := device.(types.BaseVirtualController); ok {
 		key := device.GetVirtualDevice().Key
 		inUse := func(d types.BaseVirtualDevice) bool { return d.GetVirtualDevice().ControllerKey == key }
