@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
-	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
