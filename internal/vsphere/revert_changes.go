@@ -160,9 +160,12 @@ func connectedTo(backing types.BaseVirtualDeviceBackingInfo) string {
 	case types.BaseVirtualDeviceFileBackingInfo:
 		return b.GetVirtualDeviceFileBackingInfo().FileName
 	case types.BaseVirtualDeviceDeviceBackingInfo:
-		return fmt.Sprintf("device %q", b.GetVirtualDeviceDeviceBackingInfo().DeviceName)
+		if name := b.GetVirtualDeviceDeviceBackingInfo().DeviceName; name != "" {
+			return fmt.Sprintf("device %q", name)
+		}
+		return "a device of the host"
 	case types.BaseVirtualDeviceRemoteDeviceBackingInfo:
-		return "a device of the client"
+		return "a device of a client"
 	}
 	return "nothing"
 }
@@ -262,7 +265,7 @@ func otherChanges(now, then *types.VirtualMachineConfigInfo) ([]string, error) {
 	maps.Copy(paths, b)
 	groups := map[string][]string{}
 	for _, path := range slices.Sorted(maps.Keys(paths)) {
-		if same(path, a[path], b[path]) || isNotReverted(path) {
+		if same(path, a[path], b[path]) || isNotReverted(path) || derived(path, a, b) {
 			continue
 		}
 		group, property := "", path
@@ -281,6 +284,14 @@ func otherChanges(now, then *types.VirtualMachineConfigInfo) ([]string, error) {
 		changes = append(changes, of+strings.Join(groups[group], ", ")+".")
 	}
 	return changes, nil
+}
+
+// derived reports whether a number of shares follows from a level and from what it is a share of, which have
+// sentences of their own.
+func derived(path string, now, then map[string]string) bool {
+	of, ok := strings.CutSuffix(path, ".shares.shares")
+	level := now[of+".shares.level"]
+	return ok && level == then[of+".shares.level"] && level != string(types.SharesLevelCustom)
 }
 
 // describeChange tells the values of a property where they are short and no secrets.
