@@ -34,7 +34,7 @@ func TestExamples(t *testing.T) {
 		}
 		t.Run(filepath.ToSlash(name), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newWorld(t, tiers()...)
 			w.setenv(envAllowUnverifiedSSL, "true")
 			s := w.workspace()
 			config := readFile(t, file)
@@ -49,6 +49,8 @@ func TestExamples(t *testing.T) {
 				if strings.HasPrefix(name, "resources") {
 					config += readFile(t, filepath.Join(filepath.Dir(file), "resource.tf"))
 				}
+			case "resources/vm_snapshot_set/import-by-string-id.tf":
+				config += exampleSet(t, s, filepath.Join(filepath.Dir(file), "resource.tf"))
 			case "resources/vm_backup/import-by-string-id.tf":
 				id := exampleBackup(t, s)
 				config = regexp.MustCompile(`[0-9a-f]{32}`).ReplaceAllLiteralString(config, id)
@@ -76,6 +78,16 @@ func readFile(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return string(p)
+}
+
+// exampleSet takes the set of an example and forgets it, so that it is only on the VMs. It returns the example.
+func exampleSet(t *testing.T, s *workspace, file string) string {
+	t.Helper()
+	config := readFile(t, file)
+	s.write(config)
+	s.must("apply", "-auto-approve")
+	s.must("state", "rm", "vm_snapshot_set.before_upgrade")
+	return config
 }
 
 // exampleBackup takes the backup of the example for vm_backup and forgets it, so that it is only in the

@@ -72,6 +72,7 @@ func (p *Provider) Configure(ctx context.Context, req provider.ConfigureRequest,
 func (p *Provider) Resources(context.Context) []func() resource.Resource {
 	return []func() resource.Resource{
 		func() resource.Resource { return &snapshotResource{} },
+		func() resource.Resource { return &snapshotSetResource{} },
 		func() resource.Resource { return &backupResource{} },
 		func() resource.Resource { return &restoreResource{} },
 	}

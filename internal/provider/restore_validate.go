@@ -62,7 +62,7 @@ func validateWait(ctx context.Context, config restoreModel, diags *diag.Diagnost
 	diags.Append(config.WaitForGuest.As(ctx, &w, basetypes.ObjectAsOptions{})...)
 	no := func(v basetypes.BoolValue) bool { return !v.IsUnknown() && !v.ValueBool() }
 	// Without either, both are waited for.
-	if no(w.Agent) && no(w.Address) && !(w.Agent.IsNull() && w.Address.IsNull()) {
+	if no(w.Agent) && no(w.Address) && (!w.Agent.IsNull() || !w.Address.IsNull()) {
 		diags.AddAttributeError(path.Root("wait_for_guest"), "Conflicting Arguments", "There is nothing to wait for: set agent "+
 			"or address to true, leave both out to wait for both, or leave out wait_for_guest.")
 	}

@@ -1,0 +1,181 @@
+package provider
+
+import (
+	"context"
+	"strings"
+
+	"github.com/hashicorp/terraform-plugin-framework/attr"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/snapshot"
+)
+
+// ValidateConfig refuses arguments that contradict each other.
+func (r *snapshotSetResource) ValidateConfig(
+	ctx context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse,
+) {
+	var config snapshotSetModel
+	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	conflict := func(at path.Path) {
+		resp.Diagnostics.AddAttributeError(at, "Conflicting Arguments", "A snapshot with memory resumes the guest where it was, "+
+			"caches and all: quiescing adds nothing and can fail. Leave out quiesce or memory.")
+	}
+	if config.Memory.ValueBool() && quiesceWanted(ctx, config.Quiesce, &resp.Diagnostics) {
+		conflict(path.Root("quiesce"))
+	}
+	for i, member := range config.members(ctx, &resp.Diagnostics) {
+		if config.Memory.ValueBool() && quiesceWanted(ctx, member.Quiesce, &resp.Diagnostics) {
+			conflict(path.Root("members").AtListIndex(i).AtName("quiesce"))
+		}
+	}
+	(&snapshotResource{}).validateOnDestroy(ctx, snapshotModel{OnDestroy: config.OnDestroy}, &resp.Diagnostics)
+}
+
+// ModifyPlan checks what can be checked before anything is touched, replaces a set that lost snapshots, and
+// judges a change of the members by what they refer to.
+func (r *snapshotSetResource) ModifyPlan(
+	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
+) {
+	if r.session == nil || req.Plan.Raw.IsNull() {
+		return
+	}
+	var plan snapshotSetModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	if req.State.Raw.IsNull() {
+		r.planCreate(ctx, plan, &resp.Diagnostics)
+		return
+	}
+	var state snapshotSetModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	r.planMembers(ctx, state, plan, req, resp)
+	r.planLost(ctx, state, resp)
+}
+
+func (r *snapshotSetResource) planCreate(ctx context.Context, plan snapshotSetModel, diags *diag.Diagnostics) {
+	if !fullyKnown(ctx, plan.Members) || !fullyKnown(ctx, plan.Quiesce) || plan.Memory.IsUnknown() {
+		return
+	}
+	op := setOperation("Plan", "")
+	m, err := r.session.snapshots(ctx)
+	if err != nil {
+		op.failPlan(ctx, diags, err)
+		return
+	}
+	_, texts, err := m.CheckSet(ctx, plan.request(ctx, diags))
+	warnings(diags, "Snapshot Set With Reservations", texts)
+	if err != nil {
+		op.failPlan(ctx, diags, err)
+	}
+}
+
+// planLost replaces a set of which snapshots are gone: it isn't the moment of all members any more.
+func (r *snapshotSetResource) planLost(
+	ctx context.Context, state snapshotSetModel, resp *resource.ModifyPlanResponse,
+) {
+	var lost []string
+	for _, s := range state.snapshots(ctx, &resp.Diagnostics) {
+		if !s.Exists.ValueBool() {
+			lost = append(lost, s.VMPath.ValueString())
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	resp.Diagnostics.AddWarning("Snapshot Set Is Incomplete", "The snapshots of these virtual machines are gone:\n  "+
+		strings.Join(lost, "\n  ")+"\n\nThe set is all or nothing: what is left of it is removed, and a new one taken. To keep "+
+		"what is left, remove the resource from the state with \"terraform state rm\".")
+	for name, value := range map[string]attr.Value{
+		"id": types.StringUnknown(), "created_at": types.StringUnknown(), "skew_seconds": types.Float64Unknown(),
+		"snapshot_ids": types.ListUnknown(types.StringType),
+		"snapshots":    types.ListUnknown(types.ObjectType{AttrTypes: setSnapshotTypes}),
+	} {
+		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root(name), value)...)
+	}
+	resp.RequiresReplace.Append(path.Root("snapshots"))
+}
+
+// planMembers judges a change of the members: another way to write the same VMs keeps the value in the state,
+// so that nothing is planned because of it; everything else takes a new set. Of an imported one it isn't known
+// how it was taken.
+func (r *snapshotSetResource) planMembers(
+	ctx context.Context, state, plan snapshotSetModel, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
+) {
+	at := path.Root("members")
+	if plan.Members.Equal(state.Members) {
+		return
+	}
+	if !fullyKnown(ctx, plan.Members) {
+		resp.RequiresReplace.Append(at)
+		return
+	}
+	was, is := state.members(ctx, &resp.Diagnostics), plan.members(ctx, &resp.Diagnostics)
+	taken := state.snapshots(ctx, &resp.Diagnostics)
+	if len(was) != len(is) || len(was) != len(taken) {
+		resp.RequiresReplace.Append(at)
+		return
+	}
+	unsure := imported(ctx, req.Private)
+	for i := range is {
+		// What isn't known of an imported one was unknown only while it was null.
+		how := (is[i].Order.Equal(was[i].Order) || unsure && was[i].Order.IsNull()) &&
+			(is[i].Quiesce.Equal(was[i].Quiesce) || unsure && was[i].Quiesce.IsNull())
+		same, err := r.session.sameVM(ctx, is[i].VM.ValueString(), vmRecord{
+			Written: was[i].VM.ValueString(), InstanceUUID: taken[i].VMInstanceUUID.ValueString(),
+			BIOSUUID: taken[i].VMUUID.ValueString(), Path: taken[i].VMPath.ValueString(),
+		})
+		switch {
+		case err != nil:
+			op := setOperation("Plan", "")
+			op.paths[argVM] = at.AtListIndex(i).AtName("vm")
+			op.fail(ctx, &resp.Diagnostics, err)
+			return
+		case !same || !how:
+			resp.RequiresReplace.Append(at)
+			return
+		}
+		is[i].VM = was[i].VM
+	}
+	members, diags := setMembersValue(ctx, is)
+	resp.Diagnostics.Append(diags...)
+	resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, at, members)...)
+	if sameArguments(resp.Plan, req.State) {
+		resp.Plan.Raw = req.State.Raw
+	}
+}
+
+// importSet puts a set that was found into the state.
+func (r *snapshotSetResource) importSet(ctx context.Context, set *snapshot.Set, resp *resource.ImportStateResponse) {
+	var model snapshotSetModel
+	model.fill(set)
+	quiesced := quiesceAttribute().GetType()
+	members := make([]setMemberModel, len(set.Members))
+	for i, t := range set.Members {
+		object, ok := quiesced.(types.ObjectType)
+		if !ok {
+			panic("the quiesce argument is no object")
+		}
+		members[i] = setMemberModel{VM: types.StringValue(t.VM.Path), Quiesce: types.ObjectNull(object.AttrTypes)}
+	}
+	value, diags := setMembersValue(ctx, members)
+	resp.Diagnostics.Append(diags...)
+	for name, v := range map[string]attr.Value{
+		"members": value, "snapshots": model.Snapshots, "snapshot_ids": model.SnapshotIDs, "server": model.Server,
+	} {
+		resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root(name), v)...)
+	}
+	resp.Diagnostics.Append(resp.Private.SetKey(ctx, importedKey, []byte("true"))...)
+}
