@@ -195,8 +195,9 @@ func (l *Lab) moveDisk(from, to string) types.BaseMethodFault {
 	}
 	l.setDiskUUID(to, id)
 	l.mu.Lock()
-	l.thick[to] = l.thick[from]
+	l.thick[to], l.made[to] = l.thick[from], l.made[from]
 	delete(l.thick, from)
+	delete(l.made, from)
 	l.mu.Unlock()
 	l.removeFile(from)
 	l.removeFile(extent)

@@ -87,6 +87,7 @@ type Lab struct {
 	busy     map[types.ManagedObjectReference]*job // the task that changes an object
 	points   map[types.ManagedObjectReference]*point
 	thick    map[string]bool // files that take all their space at once
+	made     map[string]diskMake
 	closed   bool
 
 	snapshotIDs map[types.ManagedObjectReference]int32  // the last one given out, by VM
@@ -120,6 +121,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		busy:     make(map[types.ManagedObjectReference]*job),
 		points:   make(map[types.ManagedObjectReference]*point),
 		thick:    make(map[string]bool),
+		made:     make(map[string]diskMake),
 
 		snapshotIDs: make(map[types.ManagedObjectReference]int32),
 		diskUUIDs:   make(map[string]string),

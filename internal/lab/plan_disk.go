@@ -18,7 +18,14 @@ type diskOp struct {
 	source   string // that a created file is a copy of
 	capacity int64
 	thick    bool
+	make     diskMake
 	uuid     string
+}
+
+// A diskMake is what a disk's file says about how it was made, beside its provisioning.
+type diskMake struct {
+	scrubbed bool   // eagerly
+	format   string // of its sectors
 }
 
 const (
@@ -143,7 +150,10 @@ func (p *plan) createDisk(index int, spec *types.VirtualDeviceConfigSpec, source
 		return invalidDevice(index, "device")
 	}
 	b := backing(d)
-	o := diskOp{kind: opCreate, capacity: capacityOf(d), thick: !*b.ThinProvisioned, source: source}
+	o := diskOp{
+		kind: opCreate, capacity: capacityOf(d), thick: !*b.ThinProvisioned, source: source,
+		make: diskMake{scrubbed: isTrue(b.EagerlyScrub), format: d.VirtualDiskFormat},
+	}
 	if b.Parent != nil {
 		info, err := p.lab.store.Stat(b.Parent.FileName)
 		if err != nil {
@@ -226,7 +236,7 @@ func datastoreName(file string) string {
 	return dp.Datastore
 }
 
-// attachDisk plans a disk with a file that exists: capacity and identity are the file's.
+// attachDisk plans a disk with a file that exists: capacity, identity and how it was made are the file's.
 func (p *plan) attachDisk(d *types.VirtualDisk, b *types.VirtualDiskFlatVer2BackingInfo) types.BaseMethodFault {
 	info, err := p.lab.store.Stat(b.FileName)
 	if err != nil {
@@ -247,6 +257,8 @@ func (p *plan) attachDisk(d *types.VirtualDisk, b *types.VirtualDiskFlatVer2Back
 	}
 	b.Uuid = strings.ToLower(b.Uuid)
 	b.ThinProvisioned = types.NewBool(!p.lab.isThick(b.FileName))
+	made := p.lab.madeAs(b.FileName)
+	b.EagerlyScrub, d.VirtualDiskFormat = types.NewBool(made.scrubbed), made.format
 	full := p.lab.backingOf(b.FileName, b)
 	b.Parent, b.DeltaDiskFormat = full.Parent, full.DeltaDiskFormat
 	p.ops = append(p.ops, diskOp{kind: opAttach, file: b.FileName, uuid: b.Uuid})

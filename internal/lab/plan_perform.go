@@ -75,6 +75,7 @@ func (p *plan) create(o diskOp) error {
 	}
 	p.lab.mu.Lock()
 	p.lab.thick[o.file] = o.thick
+	p.lab.made[o.file] = o.make
 	p.lab.mu.Unlock()
 	p.lab.setDiskUUID(o.file, o.uuid)
 	p.lab.writeDescriptor(o.file)
@@ -103,6 +104,12 @@ func (l *Lab) isThick(file string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.thick[file]
+}
+
+func (l *Lab) madeAs(file string) diskMake {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.made[file]
 }
 
 // removeDirectory removes the files of a VM beside its disks, and the directory if that leaves it empty.
