@@ -57,7 +57,7 @@ func compareInPlace(captured, now *types.VirtualMachineConfigInfo) ([]deviation,
 	if err != nil {
 		return nil, err
 	}
-	other := !strings.EqualFold(captured.InstanceUuid, now.InstanceUuid)
+	other := isOther(captured, now)
 	paths := maps.Clone(want)
 	maps.Copy(paths, have)
 	var out []deviation

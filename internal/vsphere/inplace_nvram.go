@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
-	"strings"
 
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/object"
@@ -32,7 +30,7 @@ func (r *inPlace) replaceNVRAM(ctx context.Context) error {
 		return err
 	}
 	next := r.journal.as(r.journal.Phase)
-	next.NVRAM = strings.TrimSuffix(file, path.Ext(file)) + "-before-restore.nvram"
+	next.NVRAM = file + ".before-restore"
 	if err := r.write(ctx, run, next, nil); err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func (c *Client) planInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (
 			return nil, err
 		}
 	}
-	if !strings.EqualFold(p.vm.Config.InstanceUuid, captured.config.InstanceUuid) {
+	if isOther(p.vm.Config, captured.config) {
 		p.warnings = append(p.warnings, fmt.Sprintf("%s is another virtual machine than the one that was backed up, %s: "+
 			"it keeps its own UUIDs and MAC addresses.", p.line.path(), captured.Name))
 	}
@@ -94,6 +94,11 @@ func (c *Client) planInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (
 	}
 	p.warnings = append(p.warnings, changes...)
 	return p, nil
+}
+
+// isOther tells whether two configurations are of different VMs.
+func isOther(a, b *types.VirtualMachineConfigInfo) bool {
+	return !strings.EqualFold(a.InstanceUuid, b.InstanceUuid) && !strings.EqualFold(a.Uuid, b.Uuid)
 }
 
 // matchDisks finds the VM's disk that each captured one replaces, and where its file goes: beside the file
