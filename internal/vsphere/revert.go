@@ -84,9 +84,10 @@ func (c *Client) RevertToSnapshot(
 
 // beforeRevert is what a VM was before a revert.
 type beforeRevert struct {
-	vm      *hypervisor.VM
-	tasks   []types.ManagedObjectReference
-	changes []string
+	vm        *hypervisor.VM
+	snapshots []types.ManagedObjectReference
+	tasks     []types.ManagedObjectReference
+	changes   []string
 }
 
 // revertState reads a VM and the configuration that a snapshot leads back to. Errors:
@@ -113,6 +114,9 @@ func (c *Client) revertState(
 		return nil, err
 	}
 	b := &beforeRevert{vm: now, tasks: m.RecentTask}
+	for _, n := range flatten(m.Snapshot) {
+		b.snapshots = append(b.snapshots, n.node.Snapshot)
+	}
 	if m.Config != nil {
 		b.changes, err = revertChanges(m.Config, &s.Config)
 	}
@@ -158,7 +162,7 @@ func (c *Client) revert(
 			if ctx.Err() == nil {
 				err = nil // at most the answer was lost
 			}
-			return c.verifyReverted(ctx, vm, id, withoutURL(err))
+			return c.verifyReverted(ctx, vm, id, before, withoutURL(err))
 		case info != nil && lost && ctx.Err() == nil:
 			return false, taskError(info)
 		case err == nil:
@@ -177,7 +181,7 @@ func (c *Client) revert(
 // verifyReverted looks whether the snapshot is the current one by now. cause is the error to return if it
 // is.
 func (c *Client) verifyReverted(
-	ctx context.Context, vm hypervisor.VMID, id hypervisor.SnapshotID, cause error,
+	ctx context.Context, vm hypervisor.VMID, id hypervisor.SnapshotID, before *beforeRevert, cause error,
 ) (bool, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
@@ -185,15 +189,33 @@ func (c *Client) verifyReverted(
 	if err := c.readVM(ctx, c.reads.trees, vm, &m); err != nil {
 		return true, errors.Join(cause, fmt.Errorf("verify which snapshot is the current one: %w", err))
 	}
-	if m.Snapshot != nil && m.Snapshot.CurrentSnapshot != nil && *m.Snapshot.CurrentSnapshot == snapshotRef(id) {
-		return true, cause
-	}
 	current := "none"
 	if m.Snapshot != nil && m.Snapshot.CurrentSnapshot != nil {
 		current = m.Snapshot.CurrentSnapshot.Value
+		if before.leadsTo(&m, id) {
+			return true, cause
+		}
 	}
 	return false, errors.Join(cause,
 		fmt.Errorf("the server reports success, but the VM's current snapshot is %s", current))
+}
+
+// leadsTo reports whether a VM's current snapshot is the one that was reverted to, or one that somebody took
+// on top of it meanwhile.
+func (b *beforeRevert) leadsTo(m *mo.VirtualMachine, id hypervisor.SnapshotID) bool {
+	parents := map[types.ManagedObjectReference]*types.ManagedObjectReference{}
+	for _, n := range flatten(m.Snapshot) {
+		parents[n.node.Snapshot] = n.parent
+	}
+	for at := m.Snapshot.CurrentSnapshot; at != nil; at = parents[*at] {
+		if *at == snapshotRef(id) {
+			return true
+		}
+		if slices.Contains(b.snapshots, *at) {
+			return false
+		}
+	}
+	return false
 }
 
 // findRevert looks for the task of a call whose answer was lost, and waits for its end; if ctx has ended, it

@@ -314,15 +314,16 @@ func TestRevert_interrupted(t *testing.T) {
 	}
 }
 
-// TestRevert_slow cancels a task that has not begun to do anything yet.
+// TestRevert_slow cancels a task that takes its time and then fails.
 func TestRevert_slow(t *testing.T) {
 	t.Parallel()
 	b := newRevertBench(t, hypervisor.SnapshotSpec{Name: "a"})
-	b.lab.Fault(lab.Fault{Method: "RevertToSnapshot_Task", Fault: "InvalidState", Delay: time.Second})
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	b.lab.Fault(lab.Fault{Method: "RevertToSnapshot_Task", Fault: "InvalidState", Delay: 200 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	b.lab.OnCall("RevertToSnapshot_Task", func(context.Context) { cancel() })
 	vm, _, err := b.client.RevertToSnapshot(ctx, b.vm, b.id, hypervisor.RevertOptions{})
-	if vm != nil || !errors.Is(err, context.DeadlineExceeded) {
+	if vm != nil || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v and %v", vm, err)
 	}
 	b.wantReverted(false)
@@ -333,13 +334,20 @@ func TestRevert_unverified(t *testing.T) {
 	t.Parallel()
 	b := newRevertBench(t, hypervisor.SnapshotSpec{Name: "a"})
 	other := b.snapshot(hypervisor.SnapshotSpec{Name: "b"})
-	done, err := b.client.verifyReverted(t.Context(), b.vm, b.id, nil)
+	before, err := b.client.revertState(t.Context(), b.vm, b.id)
+	b.must(err)
+	done, err := b.client.verifyReverted(t.Context(), b.vm, b.id, before, nil)
 	if done || err == nil || !strings.Contains(err.Error(), string(other)) {
 		t.Errorf("got %t and %v", done, err)
 	}
 	b.lab.Fault(lab.Fault{Method: "RetrievePropertiesEx", Fault: "call:NoPermission"})
-	if done, err := b.client.verifyReverted(t.Context(), b.vm, other, nil); !done || err == nil {
+	if done, err := b.client.verifyReverted(t.Context(), b.vm, other, before, nil); !done || err == nil {
 		t.Errorf("got %t and %v", done, err)
+	}
+	// Somebody takes a snapshot right after the revert.
+	b.snapshot(hypervisor.SnapshotSpec{Name: "c"})
+	if done, err := b.client.verifyReverted(t.Context(), b.vm, other, before, nil); !done || err != nil {
+		t.Errorf("with a new snapshot on top: got %t and %v", done, err)
 	}
 }
 
