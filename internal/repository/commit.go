@@ -57,7 +57,7 @@ func (w *Writer) Commit(ctx context.Context, m *Manifest, files map[string][]byt
 		return "", fmt.Errorf("commit to repository %s: %w", r.path, writeError(err))
 	}
 	w.closed = true
-	r.compact(ctx)
+	r.upkeep(ctx)
 	return id, nil
 }
 
@@ -333,20 +333,6 @@ func (r *Repository) Delete(ctx context.Context, id ID) error {
 	if err != nil {
 		return fmt.Errorf("delete restore point %s from repository %s: %w", id, r.path, writeError(err))
 	}
-	r.compact(ctx)
+	r.upkeep(ctx)
 	return nil
-}
-
-// compact lets Kopia put many small blobs of manifests into one, which it does when it finds more
-// than a few. It is housekeeping: what failed now is done after the next change.
-func (r *Repository) compact(ctx context.Context) {
-	r.manifests.Lock()
-	defer r.manifests.Unlock()
-	r.storage.compacting.Store(true)
-	defer r.storage.compacting.Store(false)
-	_ = repo.WriteSession(ctx, r.rep, writeOptions("compact"),
-		func(ctx context.Context, w repo.RepositoryWriter) error {
-			_, err := w.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: snapshot.ManifestType})
-			return err
-		})
 }

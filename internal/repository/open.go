@@ -224,6 +224,9 @@ func connect(ctx context.Context, path, password string) (*Repository, error) {
 // ensureOwner names who may run maintenance, unless somebody has done so: Kopia refuses maintenance
 // of a repository without an owner.
 func (r *Repository) ensureOwner(ctx context.Context) error {
+	if r.owned.Load() {
+		return nil
+	}
 	r.manifests.RLock()
 	params, err := maintenance.GetParams(ctx, r.rep)
 	r.manifests.RUnlock()
@@ -231,6 +234,7 @@ func (r *Repository) ensureOwner(ctx context.Context) error {
 		return readError(err)
 	}
 	if params.Owner != "" {
+		r.owned.Store(true)
 		return nil
 	}
 	params.Owner = clientUser + "@" + clientHost

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -87,6 +88,8 @@ type Repository struct {
 	rep     repo.DirectRepository
 
 	compression compression.Name // of disks; empty: none
+
+	owned atomic.Bool // maintenance is known to have an owner
 
 	// manifests keeps readers of manifests away from a running compaction, in which Kopia would
 	// have them write.
