@@ -65,6 +65,7 @@ type fakeVM struct {
 	current   hypervisor.SnapshotID
 	network   string
 	connected bool
+	clock     time.Duration // that its host is ahead
 	journal   *fakeJournal // of a restore in place that has not ended
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
@@ -124,4 +125,11 @@ func (v *fakeVM) undoes(s *fakeSnapshot) (changes []string) {
 		}
 	}
 	return changes
+}
+
+// SetClock puts the clock of a VM's host ahead, or behind, which the times of its snapshots show.
+func (f *Fake) SetClock(id hypervisor.VMID, ahead time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.vms[id].clock = ahead
 }

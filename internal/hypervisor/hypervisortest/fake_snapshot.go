@@ -42,7 +42,7 @@ func (f *Fake) snapshot(id hypervisor.VMID, spec hypervisor.SnapshotSpec) (*fake
 	}
 	s := &fakeSnapshot{images: map[hypervisor.DiskKey]*image{}, Snapshot: hypervisor.Snapshot{
 		ID: hypervisor.SnapshotID(f.next("snapshot")), Name: spec.Name, Description: spec.Description,
-		CreatedAt: f.now(), PowerState: v.PowerState, Parent: v.current, Path: spec.Name, Depth: 1, SizeBytes: -1,
+		CreatedAt: f.now().Add(v.clock), PowerState: v.PowerState, Parent: v.current, Path: spec.Name, Depth: 1, SizeBytes: -1,
 	}}
 	if parent := v.find(v.current); parent != nil {
 		s.Depth, s.Path = parent.Depth+1, parent.Path+"/"+spec.Name
