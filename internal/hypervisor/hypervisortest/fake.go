@@ -66,7 +66,7 @@ type fakeVM struct {
 	network   string
 	connected bool
 	clock     time.Duration // that its host is ahead
-	journal   *fakeJournal // of a restore in place that has not ended
+	journal   *fakeJournal  // of a restore in place that has not ended
 }
 
 type fakeSnapshot struct {
