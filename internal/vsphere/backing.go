@@ -12,6 +12,9 @@ type diskBacking struct {
 	raw          bool // a device of the host
 	physical     bool // a raw one that bypasses snapshots
 	encrypted    bool
+
+	changeID string // of the end of the chain; only that of a snapshot means something
+	base     string // name of the file at the bottom of the chain
 }
 
 // independent tells whether snapshots leave the disk out.
@@ -30,24 +33,36 @@ func describeBacking(backing types.BaseVirtualDeviceBackingInfo) diskBacking {
 			base = base.Parent
 		}
 		return diskBacking{mode: b.DiskMode, uuid: firstOf(b.Uuid, base.Uuid), fileName: b.FileName, sharing: b.Sharing,
-			thin: base.ThinProvisioned, eager: base.EagerlyScrub, writeThrough: b.WriteThrough, encrypted: b.KeyId != nil}
+			thin: base.ThinProvisioned, eager: base.EagerlyScrub, writeThrough: b.WriteThrough, encrypted: b.KeyId != nil,
+			changeID: b.ChangeId, base: base.FileName}
 	case *types.VirtualDiskSeSparseBackingInfo:
 		base := b
 		for base.Parent != nil {
 			base = base.Parent
 		}
 		return diskBacking{mode: b.DiskMode, uuid: firstOf(b.Uuid, base.Uuid), fileName: b.FileName,
-			thin: types.NewBool(true), writeThrough: b.WriteThrough, encrypted: b.KeyId != nil}
+			thin: types.NewBool(true), writeThrough: b.WriteThrough, encrypted: b.KeyId != nil,
+			changeID: b.ChangeId, base: base.FileName}
 	case *types.VirtualDiskSparseVer2BackingInfo:
-		return diskBacking{mode: b.DiskMode, uuid: b.Uuid, fileName: b.FileName,
-			thin: types.NewBool(true), writeThrough: b.WriteThrough, encrypted: b.KeyId != nil}
+		base := b
+		for base.Parent != nil {
+			base = base.Parent
+		}
+		return diskBacking{mode: b.DiskMode, uuid: firstOf(b.Uuid, base.Uuid), fileName: b.FileName,
+			thin: types.NewBool(true), writeThrough: b.WriteThrough, encrypted: b.KeyId != nil,
+			changeID: b.ChangeId, base: base.FileName}
 	case *types.VirtualDiskRawDiskMappingVer1BackingInfo:
-		return diskBacking{mode: b.DiskMode, uuid: b.Uuid, fileName: b.FileName, sharing: b.Sharing, raw: true,
-			physical: b.CompatibilityMode == string(types.VirtualDiskCompatibilityModePhysicalMode)}
+		base := b
+		for base.Parent != nil {
+			base = base.Parent
+		}
+		return diskBacking{mode: b.DiskMode, uuid: firstOf(b.Uuid, base.Uuid), fileName: b.FileName, sharing: b.Sharing,
+			raw: true, physical: b.CompatibilityMode == string(types.VirtualDiskCompatibilityModePhysicalMode),
+			changeID: b.ChangeId, base: base.FileName}
 	case types.BaseVirtualDiskRawDiskVer2BackingInfo:
 		device := b.GetVirtualDiskRawDiskVer2BackingInfo()
 		return diskBacking{uuid: device.Uuid, fileName: device.DescriptorFileName, sharing: device.Sharing,
-			raw: true, physical: true}
+			raw: true, physical: true, changeID: device.ChangeId, base: device.DescriptorFileName}
 	}
 	return describeOldBacking(backing)
 }

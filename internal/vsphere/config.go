@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,18 @@ type Config struct {
 	MaxTransfersPerHost   int
 	MaxTransfersPerServer int
 
+	// Transports are the ways to read disks, the preferred one first: TransportDatastore, TransportExport.
+	// Each disk is read in the first of them that is possible for it. Empty: both, in that order.
+	Transports []string
+
+	// MaxRangesPerDisk is how many parts of a disk's file are read at a time by TransportDatastore, on a
+	// connection each. Zero: 4.
+	MaxRangesPerDisk int
+
+	// ReadTimeout is how long the server may send nothing of a datastore's file before the connection is
+	// given up. Zero: 1 minute.
+	ReadTimeout time.Duration
+
 	// UserAgent is sent with every request. Empty: the name of this provider.
 	UserAgent string
 
@@ -55,6 +68,8 @@ const (
 	defaultTransfersPerVM     = 2
 	defaultTransfersPerHost   = 4
 	defaultTransfersPerServer = 8
+	defaultRangesPerDisk      = 4
+	defaultReadTimeout        = time.Minute
 	defaultDialTimeout        = 15 * time.Second
 	defaultKeepAlive          = 5 * time.Minute
 	defaultUserAgent          = "terraform-provider-vm"
@@ -71,6 +86,22 @@ func (c Config) withDefaults() (Config, *url.URL, error) {
 	set(&c.MaxTransfersPerVM, defaultTransfersPerVM)
 	set(&c.MaxTransfersPerHost, defaultTransfersPerHost)
 	set(&c.MaxTransfersPerServer, defaultTransfersPerServer)
+	set(&c.MaxRangesPerDisk, defaultRangesPerDisk)
+	if c.ReadTimeout <= 0 {
+		c.ReadTimeout = defaultReadTimeout
+	}
+	if len(c.Transports) == 0 {
+		c.Transports = []string{TransportDatastore, TransportExport}
+	}
+	for i, name := range c.Transports {
+		if name != TransportDatastore && name != TransportExport {
+			return c, nil, fmt.Errorf("transports: there is no transport %q, only %q and %q",
+				name, TransportDatastore, TransportExport)
+		}
+		if slices.Contains(c.Transports[:i], name) {
+			return c, nil, fmt.Errorf("transports: %q is there twice", name)
+		}
+	}
 	if c.DialTimeout <= 0 {
 		c.DialTimeout = defaultDialTimeout
 	}

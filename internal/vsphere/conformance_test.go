@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +31,6 @@ var interruptible = map[hypervisortest.Method]string{
 	hypervisortest.PowerOff:         "PowerOffVM_Task",
 	hypervisortest.ShutDownGuest:    "ShutdownGuest",
 	hypervisortest.OpenPointInTime:  "CreateSnapshotEx_Task",
-	hypervisortest.ReadDisk:         "GET /nfc",
 	hypervisortest.StartRestore:     "ImportVApp",
 	hypervisortest.WriteDisk:        "POST /nfc",
 	hypervisortest.Commit:           "ReconfigVM_Task",
@@ -40,11 +39,25 @@ var interruptible = map[hypervisortest.Method]string{
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	hypervisortest.Run(t, newHarness)
+	hypervisortest.Run(t, func(t *testing.T) hypervisortest.Harness { t.Helper(); return newHarness(t, TransportDatastore) })
 }
 
-func newHarness(t *testing.T) hypervisortest.Harness {
+// TestConformance_export reads disks through leases, as where there are no plain files.
+func TestConformance_export(t *testing.T) {
+	t.Parallel()
+	hypervisortest.Run(t, func(t *testing.T) hypervisortest.Harness { t.Helper(); return newHarness(t, TransportExport) },
+		"point in time/", "tracking/", "cancel/before/ReadDisk", "cancel/during/ReadDisk")
+}
+
+func newHarness(t *testing.T, transport string) hypervisortest.Harness {
 	t.Helper()
+	dial := func(t *testing.T, config Config) *Client {
+		t.Helper()
+		if transport == TransportExport {
+			config.Transports = []string{TransportExport}
+		}
+		return dial(t, config)
+	}
 	// What a killed process leaves behind is held by its lease for that long.
 	l := labtest.Start(t, lab.Options{LeaseTimeout: 15 * time.Second})
 	client := dial(t, labConfig(l))
@@ -64,11 +77,23 @@ func newHarness(t *testing.T) hypervisortest.Harness {
 			t.Helper()
 			return leftovers(t, l)
 		},
+		Sabotage: saboteur(l, client),
 		Interrupt: func(_ *testing.T, method hypervisortest.Method, fn func()) bool {
 			call, ok := interruptible[method]
+			before := int64(0)
+			if method == hypervisortest.ReadDisk {
+				call, ok = "GET /nfc", true
+				if transport == TransportDatastore {
+					call, before = "GET /folder", 1 // which only finds out whether it is possible
+				}
+			}
 			if ok {
-				var once sync.Once
-				l.OnCall(call, func(context.Context) { once.Do(fn) })
+				var calls atomic.Int64
+				l.OnCall(call, func(context.Context) {
+					if calls.Add(1) == before+1 {
+						fn()
+					}
+				})
 			}
 			return ok
 		},
@@ -78,7 +103,7 @@ func newHarness(t *testing.T) hypervisortest.Harness {
 func addLabVM(t *testing.T, l *lab.Lab, spec hypervisortest.VMSpec) {
 	t.Helper()
 	dir := t.TempDir()
-	vm := lab.VMSpec{Name: spec.Name, PoweredOff: spec.PoweredOff, ToolsNotRunning: spec.NoAgent}
+	vm := lab.VMSpec{Name: spec.Name, PoweredOff: spec.PoweredOff, ToolsNotRunning: spec.NoAgent, ChangeTracking: spec.Tracking}
 	for n, content := range spec.Disks {
 		file := filepath.Join(dir, strconv.Itoa(n)+".raw")
 		if err := os.WriteFile(file, content, 0o600); err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync/atomic"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/vmdk"
 )
@@ -15,18 +16,16 @@ import (
 // An exportedDisk reads one disk of a point in time through the lease that exports all of them. It is
 // a disk.Source for one pass.
 type exportedDisk struct {
-	point    *pointInTime
-	key      hypervisor.DiskKey
-	label    string
-	slot     string
-	capacity int64
-	started  atomic.Bool
+	point *pointInTime
+	*pointDisk
+	plan    hypervisor.ReadPlan
+	started atomic.Bool
 }
 
 var errSecondPass = errors.New("the disk was read already")
 
 // Plan implements hypervisor.DiskReader.
-func (d *exportedDisk) Plan() hypervisor.ReadPlan { return hypervisor.ReadPlan{Transport: "export"} }
+func (d *exportedDisk) Plan() hypervisor.ReadPlan { return d.plan }
 
 // Capacity implements disk.Source.
 func (d *exportedDisk) Capacity() int64 { return d.capacity }
@@ -57,6 +56,9 @@ func (d *exportedDisk) Extents(ctx context.Context, yield func(offset int64, dat
 }
 
 func (d *exportedDisk) read(ctx context.Context, yield func(offset int64, data []byte) error) error {
+	if d.plan.Areas != nil && d.plan.Areas.Bytes() == 0 {
+		return d.point.reading(ctx)
+	}
 	c := d.point.client
 	release, err := c.acquireTransfer(ctx, string(d.point.vm), d.point.host)
 	if err != nil {
@@ -77,14 +79,14 @@ func (d *exportedDisk) read(ctx context.Context, yield func(offset int64, data [
 	defer func() { _ = body.Close() }()
 
 	stream := newMeasuredReader(body, d.point.sha256)
-	decoder, err := vmdk.NewDecoder(ctx, stream, vmdk.DecodeOptions{})
+	decoder, err := vmdk.NewDecoder(ctx, stream, vmdk.DecodeOptions{Skip: d.skip()})
 	if err != nil {
 		return lostCause(ctx, lease, stream.explain(err))
 	}
 	if decoder.Capacity() != d.capacity {
 		return fmt.Errorf("the server sent a disk of %d bytes instead of %d", decoder.Capacity(), d.capacity)
 	}
-	if err := decoder.Extents(ctx, yield); err != nil {
+	if err := decoder.Extents(ctx, d.within(yield)); err != nil {
 		return lostCause(ctx, lease, stream.explain(err))
 	}
 	if err := stream.drain(); err != nil {
@@ -94,6 +96,34 @@ func (d *exportedDisk) read(ctx context.Context, yield func(offset int64, data [
 		return lostCause(ctx, lease, err)
 	}
 	return nil
+}
+
+// skip tells which grains need not be inflated: those outside of the areas of the plan.
+func (d *exportedDisk) skip() func(disk.Extent) bool {
+	areas := d.plan.Areas
+	if areas == nil {
+		return nil
+	}
+	return func(e disk.Extent) bool {
+		skip := true
+		areas.Within(e, func(disk.Extent) bool { skip = false; return false })
+		return skip
+	}
+}
+
+// within yields only what is in the areas of the plan, of which a grain may hold a part.
+func (d *exportedDisk) within(yield func(offset int64, data []byte) error) func(offset int64, data []byte) error {
+	areas := d.plan.Areas
+	if areas == nil {
+		return yield
+	}
+	return func(offset int64, data []byte) (err error) {
+		areas.Within(disk.Extent{Offset: offset, Length: int64(len(data))}, func(e disk.Extent) bool {
+			err = yield(e.Offset, data[e.Offset-offset:e.End()-offset])
+			return err == nil
+		})
+		return err
+	}
 }
 
 // confirm compares what was read with what the server has sent. Without a checksum of the server there

@@ -27,10 +27,24 @@ type pointInTime struct {
 	host     string // for the limits on transfers
 	snapshot hypervisor.Snapshot
 	config   hypervisor.Config // mu guards its warnings
-	disks    []*exportedDisk   // of the whole VM, in the order of the lease
+	disks    []*pointDisk      // of the whole VM, in the order of the lease
 	exclude  []hypervisor.DiskKey
 	total    int64 // capacity of all disks that may be read
 	read     atomic.Int64
+
+	tracking   tracking
+	datacenter string            // inventory path
+	datastores map[string]string // their types by name
+
+	// life ends with Close.
+	life context.Context
+	end  context.CancelCauseFunc
+
+	logMu     sync.Mutex
+	unsettled map[logPosition]string // what unsettledSince has found out
+
+	placeMu sync.Mutex
+	placed  *place
 
 	mu      sync.Mutex // guards what follows; held while the lease is opened
 	lease   *lease
@@ -39,6 +53,18 @@ type pointInTime struct {
 	opened  map[hypervisor.DiskKey]bool
 	pending int // disks that were opened and not yet read to their end
 	closed  bool
+}
+
+// A pointDisk is a disk of a point in time.
+type pointDisk struct {
+	key      hypervisor.DiskKey
+	device   int32 // its key on the server
+	label    string
+	slot     string
+	capacity int64 // bytes
+	backing  diskBacking
+	filtered bool // I/O filters see what it reads and writes
+	flat     bool // the snapshot froze a flat file that stands on no other
 }
 
 var errClosedPoint = errors.New("the point in time is closed")
@@ -54,12 +80,16 @@ func (c *Client) OpenPointInTime(
 	if err := refuseObstacles(vm, spec.Exclude); err != nil {
 		return nil, err
 	}
+	changes, err := c.prepareTracking(ctx, id, spec.ChangeTracking)
+	if err != nil {
+		return nil, fmt.Errorf("open point in time of %q: %w", vm.Name, err)
+	}
 	snapshot, err := c.CreateSnapshot(ctx, id, hypervisor.SnapshotSpec{
 		Name: spec.Name, Description: spec.Description, Quiesce: spec.Quiesce,
 	})
 	var point *pointInTime
 	if err == nil {
-		point, err = c.openSnapshot(ctx, id, snapshot, spec.Exclude)
+		point, err = c.openSnapshot(ctx, id, snapshot, spec.Exclude, changes)
 	}
 	if err == nil {
 		return point, nil
@@ -106,8 +136,12 @@ func refuseObstacles(vm *hypervisor.VM, exclude []hypervisor.DiskKey) error {
 // openSnapshot captures the VM as of a snapshot that exists.
 func (c *Client) openSnapshot(
 	ctx context.Context, id hypervisor.VMID, snapshot hypervisor.SnapshotID, exclude []hypervisor.DiskKey,
+	changes tracking,
 ) (*pointInTime, error) {
-	p := &pointInTime{client: c, vm: id, exclude: slices.Clone(exclude), opened: map[hypervisor.DiskKey]bool{}}
+	p := &pointInTime{client: c, vm: id, exclude: slices.Clone(exclude), opened: map[hypervisor.DiskKey]bool{},
+		tracking: changes, unsettled: map[logPosition]string{}, datastores: map[string]string{}}
+	// A point in time outlives the call that opens it.
+	p.life, p.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	list, err := c.Snapshots(ctx, id)
 	if err != nil {
 		return nil, err
@@ -141,6 +175,14 @@ func (c *Client) openSnapshot(
 		return slices.Contains(exclude, d.Key)
 	})
 	p.config = hypervisor.Config{Format: configFormat, Data: data, NVRAM: nvram, Summary: *summary, Warnings: warnings}
+	p.datacenter = captured.Datacenter
+	for _, ds := range captured.Datastores {
+		p.datastores[ds.Name] = ds.Type
+	}
+	if err := p.judgeTracking(ctx, list); err != nil {
+		return nil, fmt.Errorf("look at change tracking: %w", err)
+	}
+	p.warnOfTracking(ctx)
 	return p, nil
 }
 
@@ -151,8 +193,11 @@ func (p *pointInTime) addDisks(captured *capture) {
 		if describeBacking(d.Backing).independent() {
 			continue
 		}
-		e := &exportedDisk{point: p, key: diskKey(d), label: deviceLabel(d),
-			slot: deviceSlot(devices, d), capacity: diskCapacity(d)}
+		e := &pointDisk{key: diskKey(d), device: d.Key, label: deviceLabel(d), slot: deviceSlot(devices, d),
+			capacity: diskCapacity(d), backing: describeBacking(d.Backing), filtered: len(d.Iofilter) > 0}
+		if b, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok {
+			e.flat = b.Parent == nil && b.DeltaDiskFormat == ""
+		}
 		p.disks = append(p.disks, e)
 		if !slices.Contains(p.exclude, e.key) {
 			p.total += e.capacity
@@ -180,17 +225,24 @@ func (p *pointInTime) warn(ctx context.Context, text string) {
 	p.config.Warnings = append(p.config.Warnings, text)
 }
 
-// OpenDisk implements hypervisor.PointInTime. The lease that all disks share is opened when the first
-// of them is read.
+// OpenDisk implements hypervisor.PointInTime. The lease that all exported disks share is opened when the
+// first of them is read.
 func (p *pointInTime) OpenDisk(
-	ctx context.Context, key hypervisor.DiskKey, _ hypervisor.DiskRequest,
+	ctx context.Context, key hypervisor.DiskKey, request hypervisor.DiskRequest,
 ) (hypervisor.DiskReader, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", key, context.Cause(ctx))
 	}
-	i := slices.IndexFunc(p.disks, func(d *exportedDisk) bool { return d.key == key })
+	i := slices.IndexFunc(p.disks, func(d *pointDisk) bool { return d.key == key })
 	if i < 0 || slices.Contains(p.exclude, key) {
 		return nil, fmt.Errorf("open disk %s: it is not part of the point in time", key)
+	}
+	if err := p.reading(ctx); err != nil {
+		return nil, fmt.Errorf("open disk %s: %w", key, err)
+	}
+	reader, err := p.openDisk(ctx, p.disks[i], request)
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s: %w", key, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -201,8 +253,63 @@ func (p *pointInTime) OpenDisk(
 		p.opened[key] = true
 		p.pending++
 	}
-	d := p.disks[i]
-	return &exportedDisk{point: p, key: d.key, label: d.label, slot: d.slot, capacity: d.capacity}, nil
+	return reader, nil
+}
+
+// openDisk decides what of a disk is read, and how: in the first of the configured ways that is possible.
+func (p *pointInTime) openDisk(
+	ctx context.Context, d *pointDisk, request hypervisor.DiskRequest,
+) (hypervisor.DiskReader, error) {
+	var plan hypervisor.ReadPlan
+	var err error
+	if plan.Areas, plan.FullReason, err = p.changes(ctx, d, request); err != nil {
+		return nil, err
+	}
+	if token := p.token(d); token != nil {
+		if plan.Tracking, err = token.encode(); err != nil {
+			return nil, err
+		}
+	}
+	for _, transport := range p.client.config.Transports {
+		plan.Transport = transport
+		if transport == TransportExport {
+			return &exportedDisk{point: p, pointDisk: d, plan: plan}, nil
+		}
+		file, why, err := p.probe(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			plan.TransportReason = why
+			continue
+		}
+		reader := &datastoreDisk{point: p, pointDisk: d, file: file, plan: plan}
+		if plan.Areas == nil {
+			if reader.allocated, err = p.findAllocated(ctx, d); err != nil {
+				return nil, err
+			}
+		}
+		return reader, nil
+	}
+	return nil, fmt.Errorf("no transport that is allowed can read it: %s: %w", plan.TransportReason, hypervisor.ErrNotSupported)
+}
+
+// reading returns an error when nothing can be read any more.
+func (p *pointInTime) reading(ctx context.Context) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case p.life.Err() != nil:
+		return context.Cause(p.life)
+	}
+	return nil
+}
+
+// whileOpen returns a context that ends with ctx or when the point in time is closed.
+func (p *pointInTime) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(p.life, func() { cancel(context.Cause(p.life)) })
+	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 
 // openLease returns the lease and the items of its disks by slot. Readers that come while it is being
@@ -293,6 +400,7 @@ func (p *pointInTime) Close(ctx context.Context) error {
 		return nil
 	}
 	p.closed = true
+	p.end(errClosedPoint)
 	l, whole := p.lease, p.pending == 0
 	p.mu.Unlock()
 

@@ -72,15 +72,17 @@ const (
 )
 
 // Run checks an implementation of the port. newHarness makes a server for one test and a connection
-// to it, and registers what closes them.
-func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
+// to it, and registers what closes them. Of several ways to do the same, all but one may be checked with
+// those tests only whose names begin with one of some words.
+func Run(t *testing.T, newHarness func(t *testing.T) Harness, words ...string) {
 	for _, test := range slices.Concat(findTests, snapshotTests, revertTests, pointInTimeTests, restoreTests, powerTests, cancelTests, trackingTests) {
+		begins := func(word string) bool { return strings.HasPrefix(test.name, word) }
+		if len(words) > 0 && !slices.ContainsFunc(words, begins) {
+			continue
+		}
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := &suite{Harness: newHarness(t)}
-			if strings.HasPrefix(test.name, "tracking/") && s.Sabotage.Revert == nil {
-				t.Skip("the harness doesn't play those who reset change tracking")
-			}
 			test.run(t, s)
 			if left := s.Leftovers(t); len(left) > 0 {
 				t.Errorf("left behind: %q", left)

@@ -206,8 +206,11 @@ var trackingTests = []suiteTest{
 			t.Errorf("warnings %q, or it is on", p.Config().Warnings)
 		}
 		reader, err := p.OpenDisk(t.Context(), vm.Disks[0].Key, hypervisor.DiskRequest{})
-		if err != nil || reader.Plan().Tracking != "" {
-			t.Errorf("%v, %+v", err, reader.Plan())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan := reader.Plan(); plan.Tracking != "" {
+			t.Errorf("plan %+v", plan)
 		}
 		closePoint(t, p)
 	}},

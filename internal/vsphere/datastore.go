@@ -1,0 +1,166 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync/atomic"
+
+	"github.com/vmware/govmomi/fault"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// The ways to read disks, as a Config names them.
+const (
+	// TransportDatastore reads areas of a disk's file over HTTP.
+	TransportDatastore = "datastore"
+	// TransportExport reads the whole disk as a stream through a lease.
+	TransportExport = "export"
+)
+
+// A datastoreDisk reads one disk of a point in time from the file that the temporary snapshot has frozen.
+// It is a disk.Source for one pass.
+type datastoreDisk struct {
+	point *pointInTime
+	*pointDisk
+	file folderFile
+	plan hypervisor.ReadPlan
+
+	// allocated is what of the disk isn't zero, when all of it is read and the server can tell. Nil: it can't.
+	allocated *disk.Areas
+	started   atomic.Bool
+}
+
+// Plan implements hypervisor.DiskReader.
+func (d *datastoreDisk) Plan() hypervisor.ReadPlan { return d.plan }
+
+// Capacity implements disk.Source.
+func (d *datastoreDisk) Capacity() int64 { return d.capacity }
+
+// Extents implements disk.Source. When the connection breaks, or the file isn't any more what it was when
+// the disk was opened, the error wraps hypervisor.ErrLost.
+func (d *datastoreDisk) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
+	if d.started.Swap(true) {
+		return fmt.Errorf("read %s: %w", d.label, errSecondPass)
+	}
+	yieldErr := error(nil)
+	err := d.read(ctx, func(offset int64, data []byte) error {
+		yieldErr = yield(offset, data)
+		return yieldErr
+	})
+	switch {
+	case yieldErr != nil:
+		return yieldErr
+	case err == nil:
+		d.point.diskDone(d.key)
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("read %s: %w", d.label, context.Cause(ctx))
+	}
+	return fmt.Errorf("read %s: %w", d.label, err)
+}
+
+func (d *datastoreDisk) read(ctx context.Context, yield func(offset int64, data []byte) error) error {
+	if d.plan.Areas != nil && d.plan.Areas.Bytes() == 0 {
+		return d.point.reading(ctx)
+	}
+	c := d.point.client
+	release, err := c.acquireTransfer(ctx, string(d.point.vm), d.point.host)
+	if err != nil {
+		return err
+	}
+	defer release()
+	ctx, stop := d.point.whileOpen(ctx)
+	defer stop()
+	if err := c.readRanges(ctx, d.file, d.extents(), yield); err != nil {
+		return err
+	}
+	return d.confirm(ctx)
+}
+
+// extents are what is read.
+func (d *datastoreDisk) extents() iter.Seq[disk.Extent] {
+	switch {
+	case d.plan.Areas != nil:
+		return d.plan.Areas.Each
+	case d.allocated != nil:
+		return d.allocated.Each
+	}
+	return func(yield func(disk.Extent) bool) { yield(disk.Extent{Length: d.capacity}) }
+}
+
+// confirm finds out, when everything was read, whether it was read from the right place all the time.
+// Nothing held the disk there: it may have been moved to another datastore, or the snapshot that kept it
+// from being written to may have been removed.
+func (d *datastoreDisk) confirm(ctx context.Context) error {
+	c := d.point.client
+	var frozen mo.VirtualMachineSnapshot
+	err := c.properties(ctx, snapshotRef(d.point.snapshot.ID), []string{"config.hardware.device"}, &frozen)
+	switch {
+	case fault.Is(err, &types.ManagedObjectNotFound{}), errors.Is(err, hypervisor.ErrSnapshotNotFound):
+		return fmt.Errorf("%w: the temporary snapshot was removed meanwhile", hypervisor.ErrLost)
+	case err != nil:
+		return err
+	}
+	now := ""
+	for _, device := range orderedDisks(frozen.Config.Hardware.Device) {
+		if device.Key == d.device {
+			now = describeBacking(device.Backing).fileName
+		}
+	}
+	if now != d.backing.fileName {
+		return fmt.Errorf("%w: the disk was moved meanwhile, from %s to %s", hypervisor.ErrLost, d.backing.fileName, now)
+	}
+	why, err := d.point.disturbed(ctx)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		return fmt.Errorf("%w: %s", hypervisor.ErrLost, why)
+	}
+	return nil
+}
+
+// allocatedUnit is the granularity of what is read of a disk of which only the allocated areas are read, in
+// bytes: gaps that are smaller cost less to read than another request. It is also the unit in which VMFS
+// allocates.
+const allocatedUnit = 1 << 20
+
+// findAllocated lists what of a disk isn't zero. It returns nil where that can't be relied on: then all of
+// the disk has to be read. What a server lists may be incomplete if change tracking was switched on above a
+// snapshot, which nobody can see afterwards; but then it is less than what the disk occupies. That is known
+// of thin disks on VMFS only.
+func (p *pointInTime) findAllocated(ctx context.Context, d *pointDisk) (*disk.Areas, error) {
+	datastore, _ := splitPath(d.backing.base)
+	thin := d.backing.thin != nil && *d.backing.thin
+	if p.untracked(d) != "" || p.datastores[datastore] != "VMFS" || !thin {
+		return nil, nil
+	}
+	at, err := p.place(ctx)
+	if err != nil {
+		return nil, err
+	}
+	extent := at.extent(p.snapshot.ID, d.device)
+	if extent == nil {
+		return nil, nil
+	}
+	areas := disk.NewAreas(d.capacity, allocatedUnit)
+	err = p.queryChanges(ctx, d, allAreas, areas.Add)
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("list allocated areas: %w", context.Cause(ctx))
+	case err != nil:
+		p.client.log.InfoContext(ctx, "list allocated areas; the whole disk is read", "vm", p.vm, "disk", d.label, "error", err)
+		return nil, nil
+	case areas.Bytes() < min(max(extent.Size, extent.UniqueSize), d.capacity):
+		p.client.log.WarnContext(ctx, "the list of allocated areas is incomplete; the whole disk is read",
+			"vm", p.vm, "disk", d.label, "listed", areas.Bytes(), "occupied", extent.Size)
+		return nil, nil
+	}
+	return areas, nil
+}

@@ -1,0 +1,123 @@
+package vsphere
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// The kinds of datastores whose files are plain files. vSAN and vVols keep disks as objects.
+var plainDatastores = []string{"VMFS", "NFS", "NFS41"}
+
+const sectorSize = 512
+
+// place is where the files of a point in time are.
+type place struct {
+	connection types.VirtualMachineConnectionState
+	layout     *types.VirtualMachineFileLayoutEx
+}
+
+// place reads what the probes of all disks have in common, once.
+func (p *pointInTime) place(ctx context.Context) (*place, error) {
+	p.placeMu.Lock()
+	defer p.placeMu.Unlock()
+	if p.placed != nil {
+		return p.placed, nil
+	}
+	var m mo.VirtualMachine
+	if err := p.client.properties(ctx, vmRef(p.vm), []string{"runtime.connectionState", "layoutEx"}, &m); err != nil {
+		return nil, err
+	}
+	p.placed = &place{connection: m.Runtime.ConnectionState, layout: m.LayoutEx}
+	return p.placed, nil
+}
+
+// probe finds out whether a disk can be read as a file of its datastore. If it can't, why says so in a
+// sentence. What isn't a flat file that nobody writes to can't: a delta disk has a format of its own,
+// and so have disks that are encrypted or filtered.
+func (p *pointInTime) probe(ctx context.Context, d *pointDisk) (file folderFile, why string, err error) {
+	if why := d.unreadable(); why != "" {
+		return folderFile{}, why, nil
+	}
+	datastore, _ := splitPath(d.backing.base)
+	if kind := p.datastores[datastore]; !slices.Contains(plainDatastores, kind) {
+		return folderFile{}, fmt.Sprintf("The datastore %q, of type %q, has no plain files.", datastore, kind), nil
+	}
+	at, err := p.place(ctx)
+	if err != nil {
+		return folderFile{}, "", err
+	}
+	if at.connection != types.VirtualMachineConnectionStateConnected {
+		return folderFile{}, fmt.Sprintf("The virtual machine's host is %s.", at.connection), nil
+	}
+	extent := at.extent(p.snapshot.ID, d.device)
+	if extent == nil {
+		return folderFile{}, "The disk doesn't consist of one flat file.", nil
+	}
+	file = folderFile{
+		name: extent.Name, url: p.client.folderURL(p.datacenter, extent.Name).String(), size: d.capacity,
+	}
+	// The first sector tells whether the file can be read at all, whether ranges are served, and the size.
+	var sector [sectorSize]byte
+	err = p.client.readRange(ctx, file, disk.Extent{Length: min(sectorSize, d.capacity)}, sector[:min(sectorSize, d.capacity)])
+	switch {
+	case ctx.Err() != nil:
+		return folderFile{}, "", fmt.Errorf("probe %s: %w", d.label, context.Cause(ctx))
+	case err != nil:
+		return folderFile{}, fmt.Sprintf("The disk's file can't be read: %v.", err), nil
+	}
+	return file, "", nil
+}
+
+// unreadable says in a sentence why the disk's own properties rule out to read it as a file. Empty: they
+// don't.
+func (d *pointDisk) unreadable() string {
+	switch {
+	case d.backing.encrypted:
+		return "The disk is encrypted."
+	case d.filtered:
+		return "The disk has I/O filters."
+	case !d.flat:
+		return "The disk is in a chain of snapshots, or in another format than flat."
+	}
+	return ""
+}
+
+// extent is the one file that holds the bytes of a disk as of a snapshot, nil if there isn't just one.
+func (a *place) extent(snapshot hypervisor.SnapshotID, device int32) *types.VirtualMachineFileLayoutExFileInfo {
+	if a.layout == nil {
+		return nil
+	}
+	i := slices.IndexFunc(a.layout.Snapshot, func(s types.VirtualMachineFileLayoutExSnapshotLayout) bool {
+		return s.Key.Value == string(snapshot)
+	})
+	if i < 0 {
+		return nil
+	}
+	disks := a.layout.Snapshot[i].Disk
+	i = slices.IndexFunc(disks, func(d types.VirtualMachineFileLayoutExDiskLayout) bool { return d.Key == device })
+	if i < 0 || len(disks[i].Chain) != 1 {
+		return nil
+	}
+	var found *types.VirtualMachineFileLayoutExFileInfo
+	for _, key := range disks[i].Chain[0].FileKey {
+		for j := range a.layout.File {
+			f := &a.layout.File[j]
+			if f.Key != key || f.Type != string(types.VirtualMachineFileLayoutExFileTypeDiskExtent) {
+				continue
+			}
+			if found != nil || !strings.HasSuffix(f.Name, "-flat.vmdk") {
+				return nil
+			}
+			found = f
+		}
+	}
+	return found
+}
