@@ -130,7 +130,10 @@ func (c *Client) readNetworks(
 	}
 	switches := map[types.ManagedObjectReference]mo.DistributedVirtualSwitch{}
 	var out []targetNetwork
-	for _, ref := range refs {
+	for i, ref := range refs {
+		if slices.Contains(refs[:i], ref) {
+			continue // listed once for each host that has it
+		}
 		n := targetNetwork{ref: ref}
 		switch ref.Type {
 		case "DistributedVirtualPortgroup":

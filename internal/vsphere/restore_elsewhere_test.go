@@ -104,19 +104,44 @@ func aboutLabels(line string) bool {
 func (b *bench) renameAway() {
 	b.Helper()
 	for path, name := range map[string]string{
-		"/DC0/network/VM Network": "LAN", "/DC0/network/DVS0": "Switch B",
+		"/DC0/network/VM Network": "LAN", "/DC0/network/DVS0": "old switch", "/DC0/network/DC0_DVPG0": "old prod",
 	} {
 		// The simulator renames nothing of the kind for a client.
 		sim := b.lab.Model().Service.Context
 		network := sim.Map.Get(b.path(path))
 		sim.WithLock(network, func() { sim.Update(network, []types.PropertyChange{{Name: "name", Val: name}}) })
 	}
-	task, err := object.NewCommon(b.client.vim, b.path("/DC0/network/DC0_DVPG0")).Rename(b.Context(), "prod")
+	b.addSwitch()
+	_, err := object.NewFolder(b.client.vim, b.path("/DC0/vm")).CreateFolder(b.Context(), "recovered")
 	must(b, err)
-	_, err = b.client.waitTask(b.Context(), task)
+}
+
+// addSwitch gives all hosts a port group "prod" of a switch "Switch B".
+func (b *bench) addSwitch() {
+	b.Helper()
+	ctx, vim := b.Context(), b.client.vim
+	hosts, err := b.client.list(ctx, "HostSystem", "name")
 	must(b, err)
-	_, err = object.NewFolder(b.client.vim, b.path("/DC0/vm")).CreateFolder(b.Context(), "recovered")
-	must(b, err)
+	var members types.DVSConfigSpec
+	for ref := range hosts {
+		members.Host = append(members.Host, types.DistributedVirtualSwitchHostMemberConfigSpec{Operation: "add", Host: ref})
+	}
+	wait := func(task *object.Task, err error) *types.TaskInfo {
+		b.Helper()
+		must(b, err)
+		info, err := b.client.waitTask(ctx, task)
+		must(b, err)
+		return info
+	}
+	info := wait(object.NewFolder(vim, b.path("/DC0/network")).CreateDVS(ctx, types.DVSCreateSpec{
+		ConfigSpec: &types.VMwareDVSConfigSpec{DVSConfigSpec: types.DVSConfigSpec{Name: "Switch B"}}}))
+	ref, ok := info.Result.(types.ManagedObjectReference)
+	if !ok {
+		b.Fatalf("result %v", info.Result)
+	}
+	wait(object.NewDistributedVirtualSwitch(vim, ref).Reconfigure(ctx, &members))
+	wait(object.NewDistributedVirtualSwitch(vim, ref).AddPortgroup(ctx, []types.DVPortgroupConfigSpec{
+		{Name: "prod", Type: "earlyBinding", NumPorts: 8}}))
 }
 
 // labelAway makes one of the tags and one of the custom attributes that the VM has at home.

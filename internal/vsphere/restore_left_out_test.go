@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -85,7 +86,14 @@ func TestRestore_namesWhatIsLeftOut(t *testing.T) {
 			t.Errorf("%s: no warning %q", what, text)
 		}
 	}
-	for _, line := range differ(before, b.read(t.Context(), restored.ID), always) {
+	after := b.read(t.Context(), restored.ID)
+	for i := range 2 { // it is back on the host that has these processors
+		path := fmt.Sprintf("config.cpuAffinity.affinitySet[%d]", i)
+		if before[path] != after[path] || after[path] == "" {
+			t.Errorf("%s is %q", path, after[path])
+		}
+	}
+	for _, line := range differ(before, after, always) {
 		if !aboutHostDevice(line) && !strings.HasPrefix(line, "config.files.snapshotDirectory:") {
 			t.Error(line)
 		}

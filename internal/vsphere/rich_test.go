@@ -75,7 +75,7 @@ func (b *bench) addRich(name string, controllers []types.BaseVirtualDevice, extr
 	must(b, c.properties(ctx, b.path("/DC0/network/DC0_DVPG0"), []string{"key", "config.distributedVirtualSwitch"}, &portgroup))
 	var dvs mo.DistributedVirtualSwitch
 	must(b, c.properties(ctx, *portgroup.Config.DistributedVirtualSwitch, []string{"uuid"}, &dvs))
-	spec := richSpec(escapeName(name))
+	spec := richSpec("formerly " + escapeName(name)) // its files keep that name
 	spec.DeviceChange = additions(richDevices(controllers, types.DistributedVirtualSwitchPortConnection{
 		SwitchUuid: dvs.Uuid, PortgroupKey: portgroup.Key,
 	}), extra)
@@ -88,7 +88,7 @@ func (b *bench) addRich(name string, controllers []types.BaseVirtualDevice, extr
 	if !ok {
 		b.Fatalf("result %v", info.Result)
 	}
-	b.adjust(ref)
+	b.adjust(ref, name)
 	b.label(ref)
 	var vm mo.VirtualMachine
 	must(b, c.properties(ctx, ref, []string{"config", "layoutEx"}, &vm))
@@ -144,9 +144,9 @@ func additions(lists ...[]types.BaseVirtualDevice) []types.BaseVirtualDeviceConf
 	return out
 }
 
-// adjust sets what can't be set at creation. The VM boots from its last disk then, from its second adapter and
+// adjust sets what can't be set at creation, and the name. The VM boots from its last disk then, from its second adapter and
 // from the CD-ROM.
-func (b *bench) adjust(ref types.ManagedObjectReference) {
+func (b *bench) adjust(ref types.ManagedObjectReference, name string) {
 	b.Helper()
 	var vm mo.VirtualMachine
 	must(b, b.client.properties(b.Context(), ref, []string{"config.hardware"}, &vm))
@@ -167,6 +167,7 @@ func (b *bench) adjust(ref types.ManagedObjectReference) {
 		{Rank: 1, Action: "allow", Protocol: "stream", Direction: "guest", LowerDstPortBoundary: 10, UpperDstPortBoundary: 20},
 	}}
 	b.reconfigure(ref, types.VirtualMachineConfigSpec{
+		Name: name,
 		DeviceChange: []types.BaseVirtualDeviceConfigSpec{&types.VirtualDeviceConfigSpec{
 			Operation: types.VirtualDeviceConfigSpecOperationEdit, Device: &vmci}},
 		BootOptions: &types.VirtualMachineBootOptions{
