@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -293,27 +291,9 @@ func TestRestore_cleanUpFails(t *testing.T) {
 // A repository that lost or changed a disk's data must not make a VM.
 func TestRestore_damaged(t *testing.T) {
 	t.Parallel()
-	s := newScene(t)
+	s := newOwnScene(t)
 	s.hv.Lose(s.vm.ID)
-	packs := 0
-	err := filepath.WalkDir(s.dir, func(path string, d os.DirEntry, err error) error {
-		// Data is in files below directories that are named p….
-		if err != nil || d.IsDir() || !strings.HasPrefix(strings.TrimPrefix(path, s.dir), "/p") {
-			return err
-		}
-		packs++
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		for i := len(b) / 4; i < len(b)*3/4; i += 97 {
-			b[i] ^= 0x55
-		}
-		return os.WriteFile(path, b, 0o600)
-	})
-	if err != nil || packs == 0 {
-		t.Fatalf("%d packs, %v", packs, err)
-	}
+	s.damage(t)
 	// Opened anew: what was read before is in a cache.
 	m := restore.New(s.hv, openRepository(t, s.dir), slog.New(slog.DiscardHandler), time.Now)
 	if result, err := m.Restore(t.Context(), restore.Request{BackupID: s.id}); !errors.Is(err, repository.ErrDamaged) || result != nil {

@@ -25,7 +25,12 @@ const childVariable = "TEST_RESTORE_CHILD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if err := closeShared(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+		os.Exit(code)
 	}
 	if err := restoreAsChild(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)

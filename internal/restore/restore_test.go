@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,19 +52,86 @@ type scene struct {
 	m     *restore.Manager
 }
 
+// newScene is a VM that was backed up, on a hypervisor of its own. The backup is in a repository that scenes
+// share: to open one takes longer than most tests.
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	s := &scene{hv: hypervisortest.NewFake(t), dir: filepath.Join(t.TempDir(), "repository")}
-	s.disks = [][]byte{content(1, 5<<20+512), content(2, 3<<20)}
-	s.vm = s.hv.AddVM(hypervisortest.VMSpec{Name: "web", Disks: s.disks})
-	s.repo = openRepository(t, s.dir)
-	s.m = restore.New(s.hv, s.repo, slog.New(slog.DiscardHandler), time.Now)
-	result, err := backup.New(s.hv, s.repo, slog.New(slog.DiscardHandler), time.Now, "1").Take(t.Context(), backup.Request{VM: "web"})
+	shared.once.Do(func() { shared.err = takeShared(t) })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.at(t)
+}
+
+// shared is the scene whose backup the others use, and the directory of its repository.
+var shared struct {
+	once sync.Once
+	scene
+	err error
+}
+
+// takeShared takes the backup. Its repository outlives the test.
+func takeShared(t *testing.T) error {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "restore-test-") //nolint:usetesting // it is of many tests
+	if err != nil {
+		return err
+	}
+	ctx := context.WithoutCancel(t.Context())
+	repo, err := repository.Open(ctx, repository.Config{Path: dir, Password: secret.New(repositoryPassword), Create: true})
+	if err != nil {
+		return err
+	}
+	shared.scene, err = takeScene(t, repo, dir)
+	return err
+}
+
+// closeShared removes what takeShared made.
+func closeShared(ctx context.Context) error {
+	if shared.repo == nil {
+		return nil
+	}
+	return errors.Join(shared.repo.Close(ctx), os.RemoveAll(shared.dir))
+}
+
+// newOwnScene is a scene with a repository of its own.
+func newOwnScene(t *testing.T) *scene {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "repository")
+	s, err := takeScene(t, openRepository(t, dir), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s.at(t)
+}
+
+// takeScene makes a VM and backs it up.
+func takeScene(t *testing.T, repo *repository.Repository, dir string) (scene, error) {
+	t.Helper()
+	s := scene{hv: hypervisortest.NewFake(t), repo: repo, dir: dir}
+	s.disks = [][]byte{content(1, 5<<20+512), content(2, 3<<20)}
+	s.vm = s.hv.AddVM(hypervisortest.VMSpec{Name: "web", Disks: s.disks})
+	result, err := backup.New(s.hv, s.repo, slog.New(slog.DiscardHandler), time.Now, "1").
+		Take(t.Context(), backup.Request{VM: "web"})
+	if err != nil {
+		return s, err
+	}
 	s.id = result.ID
-	return s
+	return s, nil
+}
+
+// at is the scene on another hypervisor.
+func (s scene) at(t *testing.T) *scene {
+	t.Helper()
+	s.hv = hypervisortest.NewFake(t)
+	id := s.hv.AddVM(hypervisortest.VMSpec{Name: s.vm.Name, Disks: s.disks}).ID
+	s.vm.ID = id
+	s.hv.Edit(id, func(vm *hypervisor.VM) {
+		*vm = s.vm
+		vm.Disks = slices.Clone(s.vm.Disks)
+	})
+	s.m = restore.New(s.hv, s.repo, slog.New(slog.DiscardHandler), time.Now)
+	return &s
 }
 
 func openRepository(t *testing.T, dir string) *repository.Repository {

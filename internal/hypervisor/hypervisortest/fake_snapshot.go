@@ -144,7 +144,7 @@ func (f *Fake) RemoveSnapshot(
 		return err
 	}
 	f.mu.Lock()
-	if v, ok := f.vms[id]; ok {
+	if v, err := f.vm(id); err == nil {
 		v.remove(snapshot, options.Children)
 	}
 	f.mu.Unlock()
@@ -302,7 +302,7 @@ func (p *fakePointInTime) Close(ctx context.Context) error {
 func (p *fakePointInTime) release() {
 	p.f.mu.Lock()
 	defer p.f.mu.Unlock()
-	if v, ok := p.f.vms[p.vm]; ok {
+	if v, err := p.f.vm(p.vm); err == nil {
 		v.remove(p.snapshot.ID, false)
 	}
 }
