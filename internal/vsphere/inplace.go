@@ -293,13 +293,7 @@ func (r *inPlace) abort(ctx context.Context) error {
 	}
 	id := r.plan.spec.VM
 	if wait := min(time.Until(r.asked), afterAsked); wait > 0 {
-		// The guest was asked to shut down and is doing it: it can be started again when it is done.
-		waitCtx, cancel := context.WithTimeout(ctx, wait)
-		err := r.client.waitPowerState(waitCtx, id, types.VirtualMachinePowerStatePoweredOff)
-		cancel()
-		if err != nil {
-			r.client.log.InfoContext(ctx, "the guest was asked to shut down and hasn't", "vm", id, "error", err)
-		}
+		r.client.awaitStop(ctx, id, wait) // and can be started again then
 	}
 	vm, err := r.client.readTarget(ctx, id)
 	if vmGone(err) && r.journal != nil { // and its disks with it; those that it never got are left

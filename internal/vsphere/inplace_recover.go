@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/object"
@@ -73,12 +74,28 @@ func (c *Client) recoverInPlace(
 	if j.interrupted(vm).Swapped {
 		return j.replaced(), c.finishInPlace(ctx, id, line, j)
 	}
-	if j.Phase == phaseSwapped {
+	switch j.Phase {
+	case phaseSwapped:
 		if j, err = c.swapBack(ctx, id, line, j); err != nil {
 			return nil, err
 		}
+	case phaseStop:
+		c.awaitStop(ctx, id, afterKilled)
 	}
 	return nil, c.undoInPlace(ctx, id, line, j)
+}
+
+// afterKilled is how long a recovery waits for a guest that was perhaps asked to shut down, to start it
+// again.
+const afterKilled = 5 * time.Second
+
+// awaitStop waits for a VM whose guest may be shutting down.
+func (c *Client) awaitStop(ctx context.Context, id hypervisor.VMID, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := c.waitPowerState(ctx, id, types.VirtualMachinePowerStatePoweredOff); err != nil {
+		c.log.InfoContext(ctx, "the guest was asked to shut down, and hasn't", "vm", id, "error", err)
+	}
 }
 
 // removeUpload removes the VM in the making of a run that was killed. Its lease may hold it for a while.

@@ -1,0 +1,270 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+)
+
+// A wire is the way of one client to the server. When it is cut nothing gets through any more, as when the
+// client's process is killed, whatever the code still tries to tidy up.
+type wire struct {
+	listener net.Listener
+	to       string
+
+	mu    sync.Mutex
+	conns []net.Conn
+	dead  bool
+}
+
+func newWire(t *testing.T, to string) *wire {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	w := &wire{listener: listener, to: to}
+	t.Cleanup(w.cut)
+	go w.serve(t.Context())
+	return w
+}
+
+func (w *wire) serve(ctx context.Context) {
+	for {
+		near, err := w.listener.Accept()
+		if err != nil {
+			return
+		}
+		far, err := new(net.Dialer).DialContext(ctx, "tcp", w.to)
+		if err != nil || !w.keep(near, far) {
+			_ = near.Close()
+			continue
+		}
+		go func() { _, _ = io.Copy(far, near); _ = far.Close() }()
+		go func() { _, _ = io.Copy(near, far); _ = near.Close() }()
+	}
+}
+
+func (w *wire) keep(conns ...net.Conn) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conns = append(w.conns, conns...)
+	return !w.dead
+}
+
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dead = true
+	_ = w.listener.Close()
+	for _, c := range w.conns {
+		_ = c.Close()
+	}
+}
+
+// A death is a moment at which the process is killed.
+type death struct {
+	name   string
+	method string
+	nth    int32
+	unsent bool // the server doesn't get the call any more
+	more   []lab.Fault
+	nvram  bool
+	snaps  bool
+	// swapped is set when the VM has the restored disks then, and keeps them.
+	swapped bool
+}
+
+var deaths = []death{
+	{name: "journal", method: "ReconfigVM_Task", nth: journalChange},
+	{name: "journal unsent", method: "ReconfigVM_Task", nth: journalChange, unsent: true},
+	{name: "import", method: "ImportVApp"},
+	{name: "import unsent", method: "ImportVApp", unsent: true},
+	{name: "upload", method: "POST /nfc"},
+	{name: "second upload", method: "POST /nfc", nth: 1},
+	{name: "complete", method: "HttpNfcLeaseComplete"},
+	{name: "complete unsent", method: "HttpNfcLeaseComplete", unsent: true},
+	{name: "detach", method: "ReconfigVM_Task", nth: detachChange},
+	{name: "detach unsent", method: "ReconfigVM_Task", nth: detachChange, unsent: true},
+	{name: "destroy", method: "Destroy_Task"},
+	{name: "destroy unsent", method: "Destroy_Task", unsent: true},
+	{name: "stop", method: "ReconfigVM_Task", nth: stopChange},
+	{name: "shutdown", method: "ShutdownGuest"},
+	{name: "shutdown unsent", method: "ShutdownGuest", unsent: true},
+	{name: "snapshots", method: "RemoveAllSnapshots_Task", snaps: true},
+	{name: "snapshots unsent", method: "RemoveAllSnapshots_Task", snaps: true, unsent: true},
+	{name: "swap", method: "ReconfigVM_Task", nth: swapChange}, // without its hardware, it is undone
+	{name: "swap unsent", method: "ReconfigVM_Task", nth: swapChange, unsent: true},
+	{name: "NVRAM announced", method: "ReconfigVM_Task", nth: swapChange + 1, nvram: true},
+	{name: "NVRAM copy", method: "PUT /folder", nvram: true},
+	{name: "NVRAM copied", method: "ReconfigVM_Task", nth: swapChange + 2, nvram: true},
+	{name: "NVRAM", method: "PUT /folder", nth: 1, nvram: true},
+	{name: "hardware", method: "ReconfigVM_Task", nth: hardwareChange, swapped: true},
+	{name: "hardware unsent", method: "ReconfigVM_Task", nth: hardwareChange, unsent: true},
+	{name: "hardware with NVRAM", method: "ReconfigVM_Task", nth: hardwareChange + 2, nvram: true, swapped: true},
+	{name: "finish unsent", method: "ReconfigVM_Task", nth: finishChange, unsent: true, swapped: true},
+	{name: "finish", method: "ReconfigVM_Task", nth: finishChange, swapped: true},
+	{name: "finish with NVRAM", method: "DeleteDatastoreFile_Task", nvram: true, swapped: true},
+}
+
+// A bench whose leases don't outlive their clients for long.
+func newMortalBench(t *testing.T, d death) (*inPlaceBench, hypervisor.InPlaceSpec) {
+	t.Helper()
+	b := &inPlaceBench{bench: &bench{T: t, lab: labtest.Start(t, lab.Options{LeaseTimeout: 4 * time.Second})}}
+	b.client = dial(t, labConfig(b.lab))
+	var disks [][]byte
+	for n, capacity := range []int64{1 << 20, 1<<20 + 512} {
+		raw := labtest.RawDisk(t, capacity, uint64(n)+1) //nolint:gosec // two disks
+		b.raw = append(b.raw, raw)
+		disks = append(disks, nil)
+	}
+	must(t, b.lab.AddVM(t.Context(), lab.VMSpec{Name: benchVM, Disks: b.raw}))
+	b.find()
+	b.backup = b.mustBackUp()
+	b.before = b.content()
+	for n := range disks {
+		must(t, b.lab.WriteDisk(benchVM, n, 512, []byte("written since")))
+	}
+	b.after = b.content()
+	b.reconfigure(vmRef(b.vm.ID), types.VirtualMachineConfigSpec{Annotation: "changed since"})
+	spec := b.spec("run-1")
+	spec.Hardware, spec.RemoveSnapshots = true, d.snaps
+	if d.nvram {
+		spec.Config.NVRAM = []byte("variables that were captured")
+	}
+	if d.snaps {
+		_, err := b.client.CreateSnapshot(t.Context(), b.vm.ID, hypervisor.SnapshotSpec{Name: "somebody's"})
+		must(t, err)
+	}
+	return b, spec
+}
+
+// die carries a restore out until the process is killed.
+func (b *inPlaceBench) die(d death, spec hypervisor.InPlaceSpec) {
+	b.Helper()
+	w := newWire(b.T, b.lab.URL().Host)
+	config := labConfig(b.lab)
+	config.Server = w.listener.Addr().String()
+	client, err := Connect(b.Context(), config, slog.New(slog.DiscardHandler))
+	must(b, err)
+	defer func() { _ = client.Close(b.Context()) }() // it can't log out any more
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	var calls atomic.Int32
+	var killed atomic.Bool
+	b.lab.OnCall(d.method, func(context.Context) {
+		if calls.Add(1) == d.nth+1 {
+			killed.Store(true)
+			w.cut()
+			cancel()
+		}
+	})
+	if d.unsent {
+		b.lab.Fault(lab.Fault{Method: d.method, Fault: "drop", After: int(d.nth)})
+	}
+	err = func() error {
+		r, err := client.StartInPlace(ctx, spec)
+		if err != nil {
+			return err
+		}
+		if err := b.write(ctx, r, spec); err != nil {
+			return err
+		}
+		if _, _, _, err := r.Swap(ctx); err != nil {
+			return err
+		}
+		return r.Finish(ctx)
+	}()
+	b.lab.OnCall(d.method, nil)
+	if !killed.Load() || err == nil {
+		b.Fatalf("the process wasn't killed: %d calls, %v", calls.Load(), err)
+	}
+}
+
+// After the process was killed, whenever that was, the VM has one complete set of disks. Another process
+// finishes what it had begun or undoes it, and nothing stays behind.
+func TestInPlace_killed(t *testing.T) {
+	t.Parallel()
+	for n, d := range deaths {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			b, spec := newMortalBench(t, d)
+			was := b.read(t.Context(), b.vm.ID)
+			b.die(d, spec)
+			found, err := b.client.InterruptedInPlace(t.Context(), b.vm.ID)
+			must(t, err)
+			if found != nil && (found.RunID != "run-1" || found.Swapped != d.swapped) {
+				t.Errorf("found %+v", found)
+			}
+			again := b.spec("run-2")
+			again.RemoveSnapshots, again.PowerOff = d.snaps, true
+			if found != nil {
+				var interrupted *hypervisor.InterruptedError
+				if _, err := b.client.StartInPlace(t.Context(), again); !errors.As(err, &interrupted) {
+					t.Errorf("another restore: %v", err)
+				}
+			}
+			if n%2 == 0 { // in either order
+				_, err := b.client.CleanUpRestores(t.Context(), func(run string) bool { return run == "run-1" })
+				must(t, err)
+			}
+			vm, replaced, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+			must(t, err)
+			if d.swapped {
+				b.sameContent("finished", b.before)
+				if found != nil && len(replaced) != 2 || vm.PowerState != hypervisor.PoweredOff {
+					t.Errorf("replaced %+v, the VM is %s", replaced, vm.PowerState)
+				}
+				if found == nil { // nobody is left who knows
+					replaced = b.replacedFiles()
+				}
+				b.deleteReplaced(replaced)
+			} else {
+				b.sameContent("undone", b.after)
+				if len(replaced) != 0 || vm.PowerState != hypervisor.PoweredOn {
+					t.Errorf("replaced %+v, the VM is %s", replaced, vm.PowerState)
+				}
+				for _, line := range differ(was, b.read(t.Context(), b.vm.ID), always) {
+					if !d.snaps {
+						t.Errorf("undone: %s", line)
+					}
+				}
+			}
+			if len(b.lab.Status().VMs[0].Snapshots) == 0 {
+				b.untouched()
+			} else {
+				b.noTraces()
+			}
+			b.deleteReplaced(b.mustInPlace(again).replaced)
+			b.sameContent("again", b.before)
+			b.untouched()
+		})
+	}
+}
+
+// replacedFiles are the disks beside those that the VM has.
+func (b *inPlaceBench) replacedFiles() (all []hypervisor.Replaced) {
+	b.Helper()
+	used := b.status(benchVM).Disks
+	for _, f := range b.lab.Status().Files {
+		own := strings.HasSuffix(f.Name, "-flat.vmdk") || !strings.HasSuffix(f.Name, ".vmdk")
+		for _, d := range used {
+			own = own || d.File == f.Name
+		}
+		if !own {
+			all = append(all, hypervisor.Replaced{Path: f.Name})
+		}
+	}
+	return all
+}
