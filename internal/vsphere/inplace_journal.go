@@ -132,7 +132,9 @@ func decodeJournal(text string) (*journal, error) {
 // keeps them, whatever was still to be done: its guest has written to them.
 func (j *journal) interrupted(vm *mo.VirtualMachine) hypervisor.Interrupted {
 	off := vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff
-	return hypervisor.Interrupted{RunID: j.Run, Swapped: j.Phase == phaseDone || j.Phase == phaseSwapped && !off}
+	return hypervisor.Interrupted{
+		RunID: j.Run, Swapped: j.Phase == phaseDone || j.Phase == phaseSwapped && !off, Stopped: j.Restart,
+	}
 }
 
 const (
