@@ -53,7 +53,6 @@ func (e *InPlaceError) Unwrap() error { return e.Err }
 type inPlace struct {
 	*job
 	m    *Manager
-	hv   hypervisor.InPlaceRestorer
 	spec hypervisor.InPlaceSpec
 	vm   *hypervisor.VM // as it was before
 	ran  bool           // the VM was running before
@@ -65,23 +64,11 @@ type inPlace struct {
 	restore hypervisor.InPlaceRestore
 }
 
-// inPlaceRestorer is the hypervisor, if it can replace disks.
-func (m *Manager) inPlaceRestorer() (hypervisor.InPlaceRestorer, error) {
-	hv, ok := m.hv.(hypervisor.InPlaceRestorer)
-	if !ok {
-		return nil, fmt.Errorf("restore in place: %w", hypervisor.ErrNotSupported)
-	}
-	return hv, nil
-}
-
 // newInPlace finds the VM and makes sure that it is the one that was backed up.
 func (m *Manager) newInPlace(ctx context.Context, j *job) (*inPlace, error) {
-	hv, err := m.inPlaceRestorer()
-	if err != nil {
-		return nil, err
-	}
-	p := &inPlace{job: j, m: m, hv: hv}
+	p := &inPlace{job: j, m: m}
 	captured := j.manifest.VM
+	var err error
 	if j.InPlace.VM == "" {
 		p.vm, err = m.hv.VMByInstanceUUID(ctx, captured.InstanceUUID)
 	} else {
@@ -128,7 +115,7 @@ func (p *inPlace) replace(ctx context.Context) (*Result, error) {
 	if err := p.m.cleanUp(ctx, p.job); err != nil {
 		return nil, err
 	}
-	warnings, err := p.hv.CheckInPlace(ctx, p.spec)
+	warnings, err := p.m.hv.CheckInPlace(ctx, p.spec)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +124,7 @@ func (p *inPlace) replace(ctx context.Context) (*Result, error) {
 	defer p.this.End()
 	p.spec.RunID = p.this.Token()
 	p.m.log.InfoContext(ctx, "restoring in place", "vm", p.vm.Path, "backup", string(p.BackupID))
-	if p.restore, err = p.hv.StartInPlace(ctx, p.spec); err != nil {
+	if p.restore, err = p.m.hv.StartInPlace(ctx, p.spec); err != nil {
 		return nil, fmt.Errorf("make room for the disks: %w", err)
 	}
 	result, err := p.swap(ctx)
@@ -244,7 +231,7 @@ func (p *inPlace) finish(ctx context.Context, result *Result) error {
 	result.CompletedAt = p.m.now().UTC()
 	result.ReplacedUntil = result.CompletedAt.Add(p.InPlace.KeepReplacedDisks)
 	if p.InPlace.KeepReplacedDisks == 0 && guestErr == nil {
-		if err := p.hv.DeleteReplaced(ctx, p.vm.ID, result.Replaced); err == nil {
+		if err := p.m.hv.DeleteReplaced(ctx, p.vm.ID, result.Replaced); err == nil {
 			result.Replaced = nil
 		} else {
 			result.Warnings = append(result.Warnings, fmt.Sprintf(

@@ -258,14 +258,6 @@ func TestRestoreInPlace_refused(t *testing.T) {
 	if n := s.hv.Seen(hypervisortest.BeforeStartInPlace); n > 0 {
 		t.Errorf("%d restores were begun", n)
 	}
-	var unsupported restore.Hypervisor = struct{ restore.Hypervisor }{s.hv}
-	m := restore.New(unsupported, s.repo, slog.New(slog.DiscardHandler), time.Now)
-	if _, err := m.Restore(t.Context(), s.inPlace()); !errors.Is(err, hypervisor.ErrNotSupported) {
-		t.Errorf("without the ability: %v", err)
-	}
-	if err := m.DeleteReplaced(t.Context(), s.vm.InstanceUUID, make([]hypervisor.Replaced, 1)); !errors.Is(err, hypervisor.ErrNotSupported) {
-		t.Errorf("without the ability: %v", err)
-	}
 }
 
 // What is allowed explicitly.

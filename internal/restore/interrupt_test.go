@@ -35,7 +35,7 @@ type site struct {
 	m       *restore.Manager
 }
 
-func newSite(t *testing.T, options lab.Options) *site {
+func newSite(t *testing.T, options lab.Options, transports ...string) *site {
 	t.Helper()
 	s := &site{lab: labtest.Start(t, options), dir: filepath.Join(t.TempDir(), "repository")}
 	s.repo = openRepository(t, s.dir)
@@ -51,7 +51,7 @@ func newSite(t *testing.T, options lab.Options) *site {
 	if err := s.lab.AddVM(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	s.client = connect(t, s.lab)
+	s.client = connect(t, s.lab, transports...)
 	vm, err := s.client.FindVM(t.Context(), "web")
 	if err != nil {
 		t.Fatal(err)
@@ -62,10 +62,11 @@ func newSite(t *testing.T, options lab.Options) *site {
 	return s
 }
 
-func connect(t *testing.T, l *lab.Lab) *vsphere.Client {
+func connect(t *testing.T, l *lab.Lab, transports ...string) *vsphere.Client {
 	t.Helper()
 	client, err := vsphere.Connect(t.Context(), vsphere.Config{
 		Server: l.URL().Host, User: l.User(), Password: secret.New(l.Password()), Thumbprint: l.Fingerprint(),
+		Transports: transports,
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -152,10 +153,14 @@ func (s *site) restoreAll(t *testing.T, id repository.ID, mayWarn ...string) {
 // succeeds.
 func TestInterruptedBackup(t *testing.T) {
 	t.Parallel()
-	for _, call := range []string{"CreateSnapshotEx_Task", "ExportSnapshot", "GET /nfc", "RemoveSnapshot_Task"} {
+	for call, transport := range map[string]string{
+		"CreateSnapshotEx_Task": vsphere.TransportDatastore, "GET /folder": vsphere.TransportDatastore,
+		"ExportSnapshot": vsphere.TransportExport, "GET /nfc": vsphere.TransportExport,
+		"RemoveSnapshot_Task": vsphere.TransportDatastore,
+	} {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, lab.Options{})
+			s := newSite(t, lab.Options{}, transport)
 			ctx, hit := s.interrupt(t, call)
 			result, err := s.backups.Take(ctx, backup.Request{VM: "web"})
 			if !hit() {

@@ -57,16 +57,12 @@ func (m *Manager) DeleteReplaced(ctx context.Context, instanceUUID string, disks
 	if len(disks) == 0 {
 		return nil
 	}
-	hv, err := m.inPlaceRestorer()
-	if err != nil {
-		return err
-	}
 	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
 	if err != nil {
 		return fmt.Errorf("delete replaced disks: %w", err)
 	}
 	m.log.InfoContext(ctx, "deleting replaced disks", "vm", vm.Path, "disks", len(disks))
-	if err := hv.DeleteReplaced(ctx, vm.ID, disks); err != nil {
+	if err := m.hv.DeleteReplaced(ctx, vm.ID, disks); err != nil {
 		return fmt.Errorf("delete replaced disks of %s: %w", vm.Path, err)
 	}
 	return nil

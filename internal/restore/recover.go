@@ -36,13 +36,13 @@ func (m *Manager) checkInPlace(ctx context.Context, j *job) (warnings []string, 
 	if ours > 0 && ours == len(snapshots) {
 		p.spec.RemoveSnapshots = true
 	}
-	checked, err := p.hv.CheckInPlace(ctx, p.spec)
+	checked, err := p.m.hv.CheckInPlace(ctx, p.spec)
 	return append(warnings, checked...), err
 }
 
 // interrupted reads the journal of a restore that was killed. One that goes on is an error.
 func (p *inPlace) interrupted(ctx context.Context) (*hypervisor.Interrupted, error) {
-	interrupted, err := p.hv.InterruptedInPlace(ctx, p.vm.ID)
+	interrupted, err := p.m.hv.InterruptedInPlace(ctx, p.vm.ID)
 	if err != nil {
 		return nil, fmt.Errorf("look for an earlier restore: %w", err)
 	}
@@ -78,7 +78,7 @@ func (p *inPlace) recover(ctx context.Context) error {
 	}
 	p.m.log.WarnContext(ctx, "recovering from a restore that was killed",
 		"vm", p.vm.Path, "run", interrupted.RunID, "disks_replaced", interrupted.Swapped)
-	vm, replaced, err := p.hv.RecoverInPlace(ctx, p.vm.ID, interrupted.RunID)
+	vm, replaced, err := p.m.hv.RecoverInPlace(ctx, p.vm.ID, interrupted.RunID)
 	if err != nil {
 		return fmt.Errorf("recover from an earlier restore that was killed: %w", err)
 	}

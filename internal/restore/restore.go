@@ -47,6 +47,7 @@ type Hypervisor interface {
 	hypervisor.Snapshotter
 	hypervisor.PointInTimeOpener
 	hypervisor.Restorer
+	hypervisor.InPlaceRestorer
 	hypervisor.GuestWatcher
 }
 
