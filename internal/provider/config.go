@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/boolvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
@@ -19,6 +20,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
+	"github.com/terraform-vm/terraform-provider-vm/internal/vsphere"
 )
 
 // Environment variables that stand in for arguments which are not written. Those of vSphere are the
@@ -47,10 +49,12 @@ type vsphereModel struct {
 	CAFile             types.String `tfsdk:"ca_file"`
 	Thumbprint         types.String `tfsdk:"thumbprint"`
 	AllowUnverifiedSSL types.Bool   `tfsdk:"allow_unverified_ssl"`
+	Transports         types.List   `tfsdk:"transports"`
 	MaxTransfers       types.Object `tfsdk:"max_transfers"`
 }
 
 type transfersModel struct {
+	PerDisk   types.Int64 `tfsdk:"per_disk"`
 	PerVM     types.Int64 `tfsdk:"per_vm"`
 	PerHost   types.Int64 `tfsdk:"per_host"`
 	PerServer types.Int64 `tfsdk:"per_server"`
@@ -76,7 +80,9 @@ type vsphereSettings struct {
 	password           secret.String
 	caFile, thumbprint string
 	allowUnverifiedSSL bool
-	perVM              int // transfers at a time; zero: the default
+	transports         []string // empty: the default
+	perDisk            int      // requests at a time; zero: the default
+	perVM              int      // transfers at a time; zero: the default
 	perHost, perServer int
 }
 
@@ -155,10 +161,29 @@ func vsphereAttributes() map[string]schema.Attribute {
 				path.MatchRelative().AtParent().AtName("thumbprint"),
 			)},
 		},
+		"transports": schema.ListAttribute{
+			MarkdownDescription: "The ways in which backups may read disks, the preferred one first. `datastore` reads " +
+				"parts of a disk's file from its datastore: only what is allocated, or what changed since the backup before. " +
+				"It needs the privilege `Datastore.Browse`, a VMFS or NFS datastore, and a VM without snapshots. `export` " +
+				"reads every disk as one stream, as an export of the VM does; it is always possible. For each disk, the first " +
+				"one that is possible is used. Default: `[\"datastore\", \"export\"]`.",
+			ElementType: types.StringType,
+			Optional:    true,
+			Validators: []validator.List{
+				listvalidator.SizeAtLeast(1), listvalidator.UniqueValues(),
+				listvalidator.ValueStringsAre(stringvalidator.OneOf(vsphere.TransportDatastore, vsphere.TransportExport)),
+			},
+		},
 		"max_transfers": schema.SingleNestedAttribute{
 			MarkdownDescription: "How many disks may be read or written at the same time.",
 			Optional:            true,
 			Attributes: map[string]schema.Attribute{
+				"per_disk": schema.Int64Attribute{
+					MarkdownDescription: "Parts of one disk that the transport `datastore` reads at the same time, each on a " +
+						"connection of its own. Default: `4`.",
+					Optional:   true,
+					Validators: []validator.Int64{int64validator.Between(1, 32)},
+				},
 				"per_vm":     transfersAttribute("one virtual machine", 2),
 				"per_host":   transfersAttribute("one ESXi host", 4),
 				"per_server": transfersAttribute("the server, over everything in this run", 8),
@@ -217,7 +242,7 @@ func (m vsphereModel) settings(
 	for name, value := range map[string]attr.Value{
 		"server": m.Server, "user": m.User, "password": m.Password, "ca_file": m.CAFile,
 		"thumbprint": m.Thumbprint, "allow_unverified_ssl": m.AllowUnverifiedSSL, "max_transfers": m.MaxTransfers,
-		"max_transfers.per_vm": transfers.PerVM, "max_transfers.per_host": transfers.PerHost,
+		"transports": m.Transports, "max_transfers.per_disk": transfers.PerDisk, "max_transfers.per_vm": transfers.PerVM, "max_transfers.per_host": transfers.PerHost,
 		"max_transfers.per_server": transfers.PerServer,
 	} {
 		if value.IsUnknown() {
@@ -232,9 +257,18 @@ func (m vsphereModel) settings(
 		caFile:             m.CAFile.ValueString(),
 		thumbprint:         m.Thumbprint.ValueString(),
 		allowUnverifiedSSL: m.AllowUnverifiedSSL.ValueBool(),
+		perDisk:            int(transfers.PerDisk.ValueInt64()),
 		perVM:              int(transfers.PerVM.ValueInt64()),
 		perHost:            int(transfers.PerHost.ValueInt64()),
 		perServer:          int(transfers.PerServer.ValueInt64()),
+	}
+	for _, transport := range m.Transports.Elements() {
+		if transport.IsUnknown() {
+			return nil, "vsphere.transports"
+		}
+	}
+	if !m.Transports.IsNull() {
+		diags.Append(m.Transports.ElementsAs(ctx, &v.transports, false)...)
 	}
 	// A certificate that is pinned, or a CA that is named, is a decision of its own: the variable
 	// doesn't take it back.

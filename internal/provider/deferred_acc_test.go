@@ -83,7 +83,7 @@ func TestTimeouts(t *testing.T) {
 	}
 	w.run(
 		resource.TestStep{
-			PreConfig:   func() { w.lab.Fault(lab.Fault{Method: "GET /nfc", Delay: time.Minute}) },
+			PreConfig:   func() { w.lab.Fault(lab.Fault{Method: "GET /folder", Delay: time.Minute}) },
 			Config:      limited(backupConfig),
 			ExpectError: regexp.MustCompile(`(?s)Unable to Take Backup.*There is no backup.*allow more time in the timeouts`),
 		},

@@ -43,6 +43,7 @@ func TestInterrupt(t *testing.T) {
 	}{
 		"snapshot":             {method: "CreateSnapshot_Task", config: snapshotConfig},
 		"backup's snapshot":    {method: "CreateSnapshot_Task", config: backupConfig},
+		"backup's reading":     {method: "GET /folder", config: backupConfig},
 		"backup's transfer":    {method: "GET /nfc", config: backupConfig},
 		"backup's commit":      {method: committing, config: backupConfig},
 		"backup's clean-up":    {method: "RemoveSnapshot_Task", config: backupConfig},
@@ -64,7 +65,7 @@ func TestInterrupt(t *testing.T) {
 			if c.lose && !c.stays {
 				vms = 0
 			}
-			s.write(w.provider() + c.config)
+			s.write(w.providerFor(c.method) + c.config)
 			if c.method != committing {
 				w.lab.Fault(lab.Fault{Method: c.method, Delay: time.Second}) // time for the signal to arrive
 			}
@@ -83,6 +84,14 @@ func TestInterrupt(t *testing.T) {
 			s.recovers()
 		})
 	}
+}
+
+// providerFor is a provider block with which a call is made.
+func (w *world) providerFor(call string) string {
+	if call == "GET /nfc" || call == "ExportSnapshot" {
+		return w.reading("export")
+	}
+	return w.provider()
 }
 
 // consistent compares the backups in the repository with those in the state.
@@ -191,7 +200,8 @@ func TestKill(t *testing.T) {
 		config string
 		lose   bool
 	}{
-		"backup":  {method: "GET /nfc", config: backupConfig},
+		"backup":  {method: "GET /folder", config: backupConfig},
+		"export":  {method: "GET /nfc", config: backupConfig},
 		"restore": {method: "POST /nfc", config: restoreConfig, lose: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -201,7 +211,7 @@ func TestKill(t *testing.T) {
 			if c.lose {
 				s.loseIt()
 			}
-			s.write(w.provider() + c.config)
+			s.write(w.providerFor(c.method) + c.config)
 			w.lab.Fault(lab.Fault{Method: c.method, Fault: "hang"})
 			out := s.signal(c.method, func(*exec.Cmd) error {
 				text, err := os.ReadFile(filepath.Join(s.dir, "pid"))
@@ -254,7 +264,7 @@ func TestLostConnection(t *testing.T) {
 				s.loseIt()
 				config, vms = restoreConfig, 0
 			}
-			s.write(w.provider() + config)
+			s.write(w.providerFor(c.fault.Method) + config)
 			w.lab.Fault(c.fault)
 			s.refused(c.words, "apply", "-auto-approve")
 			s.consistent()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/hashicorp/terraform-plugin-framework/providerserver"
@@ -57,7 +58,7 @@ data "vm_snapshots" "all" {
 			Config: config,
 			ConfigStateChecks: []statecheck.StateCheck{
 				attribute("vm_snapshot.s", "name", knownvalue.StringExact("terraform-provider-vm-test")),
-				attribute("vm_backup.b", "transport", knownvalue.StringExact("export")),
+				attribute("vm_backup.b", "transport", knownvalue.StringRegexp(regexp.MustCompile("^(datastore|export)$"))),
 				attribute("vm_restore.copy", "power_state", knownvalue.StringExact("powered_off")),
 			},
 		}},

@@ -147,7 +147,7 @@ func show(diagnostics []*tfprotov6.Diagnostic, severity tfprotov6.DiagnosticSeve
 	return b.String()
 }
 
-// value makes a value of a type: a map for an object or a map, a slice for a set, text, a number, a
+// value makes a value of a type: a map for an object or a map, a slice for a list or set, text, a number, a
 // truth value, nil for null, unknown{} for unknown. Attributes that an object's map lacks are null.
 func (r *rpc) value(typ tftypes.Type, v any) tftypes.Value {
 	r.t.Helper()
@@ -177,6 +177,12 @@ func (r *rpc) value(typ tftypes.Type, v any) tftypes.Value {
 		out := map[string]tftypes.Value{}
 		for name, one := range v.(map[string]any) { //nolint:forcetypeassert // a test's own literal
 			out[name] = r.value(typ.ElementType, one)
+		}
+		return tftypes.NewValue(typ, out)
+	case tftypes.List:
+		var out []tftypes.Value
+		for _, one := range v.([]any) { //nolint:forcetypeassert // a test's own literal
+			out = append(out, r.value(typ.ElementType, one))
 		}
 		return tftypes.NewValue(typ, out)
 	case tftypes.Set:

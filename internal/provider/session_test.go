@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -92,10 +93,10 @@ func TestSettingsFromEnvironment(t *testing.T) {
 		"what is written wins": {
 			config: map[string]any{
 				"vsphere": map[string]any{
-					"server": "s", "allow_unverified_ssl": false, "max_transfers": map[string]any{"per_vm": 3, "per_host": 5, "per_server": 6}},
+					"server": "s", "allow_unverified_ssl": false, "transports": []any{"export"}, "max_transfers": map[string]any{"per_disk": 2, "per_vm": 3, "per_host": 5, "per_server": 6}},
 				"repository": map[string]any{"path": "/written"},
 			},
-			want: vsphereSettings{server: "s", user: "env-user", password: secret.New("env-password"), perVM: 3, perHost: 5, perServer: 6},
+			want: vsphereSettings{server: "s", user: "env-user", password: secret.New("env-password"), transports: []string{"export"}, perDisk: 2, perVM: 3, perHost: 5, perServer: 6},
 			path: "/written",
 		},
 		"a thumbprint is not undone": {
@@ -114,7 +115,7 @@ func TestSettingsFromEnvironment(t *testing.T) {
 			if diags.HasError() {
 				t.Fatal(diags)
 			}
-			if *got.vsphere != c.want {
+			if !reflect.DeepEqual(*got.vsphere, c.want) {
 				t.Errorf("got %+v, want %+v", *got.vsphere, c.want)
 			}
 			if got.repository.path != c.path || got.repository.password.Reveal() != "env-repository" {

@@ -25,6 +25,8 @@ var realBackends = backends{
 			CAFile:                s.vsphere.caFile,
 			Thumbprint:            s.vsphere.thumbprint,
 			AllowUnverifiedSSL:    s.vsphere.allowUnverifiedSSL,
+			Transports:            s.vsphere.transports,
+			MaxRangesPerDisk:      s.vsphere.perDisk,
 			MaxTransfersPerVM:     s.vsphere.perVM,
 			MaxTransfersPerHost:   s.vsphere.perHost,
 			MaxTransfersPerServer: s.vsphere.perServer,

@@ -157,8 +157,16 @@ func (w *world) runAs(steps ...resource.TestStep) {
 }
 
 // provider is a provider block. Everything but the certificate comes from the environment.
-func (w *world) provider() string {
-	return providerSource() + fmt.Sprintf("provider \"vm\" {\n  vsphere = {\n    thumbprint = %q\n  }\n  repository = {}\n}\n", w.lab.Fingerprint())
+func (w *world) provider() string { return w.providerWith("") }
+
+// reading is a provider block that reads disks in one way only.
+func (w *world) reading(transport string) string {
+	return w.providerWith(fmt.Sprintf("    transports = [%q]\n", transport))
+}
+
+func (w *world) providerWith(arguments string) string {
+	return providerSource() + fmt.Sprintf("provider \"vm\" {\n  vsphere = {\n    thumbprint = %q\n%s  }\n  repository = {}\n}\n",
+		w.lab.Fingerprint(), arguments)
 }
 
 // providerSource names the provider's source where the CLI would not find it without: OpenTofu looks for a

@@ -33,6 +33,8 @@ var interruptible = map[hypervisortest.Method]string{
 	hypervisortest.OpenPointInTime:  "CreateSnapshotEx_Task",
 	hypervisortest.StartRestore:     "ImportVApp",
 	hypervisortest.WriteDisk:        "POST /nfc",
+	hypervisortest.StartInPlace:     "ImportVApp",
+	hypervisortest.Swap:             "ShutdownGuest",
 	hypervisortest.Commit:           "ReconfigVM_Task",
 	hypervisortest.DestroyVM:        "Destroy_Task",
 }
@@ -53,8 +55,8 @@ func newHarness(t *testing.T, transport string) hypervisortest.Harness {
 	t.Helper()
 	dial := func(t *testing.T, config Config) *Client {
 		t.Helper()
-		if transport == TransportExport {
-			config.Transports = []string{TransportExport}
+		if transport == TransportDatastore {
+			config.Transports = nil // the default: datastore, where it is possible
 		}
 		return dial(t, config)
 	}

@@ -48,7 +48,8 @@ func newBench(t *testing.T, capacities ...int64) *bench {
 }
 
 func labConfig(l *lab.Lab) Config {
-	return Config{Server: l.URL().Host, User: l.User(), Password: secret.New(l.Password()), Thumbprint: l.Fingerprint()}
+	return Config{Server: l.URL().Host, User: l.User(), Password: secret.New(l.Password()), Thumbprint: l.Fingerprint(),
+		Transports: []string{TransportExport}}
 }
 
 func (b *bench) find() {
