@@ -19,6 +19,8 @@ var during = map[hypervisortest.Method]hypervisortest.Point{
 	hypervisortest.ReadDisk:         hypervisortest.DuringRead,
 	hypervisortest.StartRestore:     hypervisortest.DuringStartRestore,
 	hypervisortest.WriteDisk:        hypervisortest.DuringWriteDisk,
+	hypervisortest.StartInPlace:     hypervisortest.DuringStartInPlace,
+	hypervisortest.Swap:             hypervisortest.DuringSwap,
 	hypervisortest.Commit:           hypervisortest.AfterCommit,
 }
 

@@ -3,6 +3,7 @@ package hypervisortest
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -159,7 +160,7 @@ var actions = []action{
 // the way of what comes next.
 var cancelTests = func() []suiteTest {
 	var tests []suiteTest
-	for _, a := range actions {
+	for _, a := range slices.Concat(actions, inPlaceActions) {
 		tests = append(tests,
 			suiteTest{"cancel/before/" + string(a.method), func(t *testing.T, s *suite) {
 				vm := s.vm(t, "vm1")

@@ -1,0 +1,357 @@
+package hypervisortest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+)
+
+// Methods of restores in place that a Harness is asked to interrupt.
+const (
+	StartInPlace Method = "StartInPlace"
+	Swap         Method = "Swap"
+)
+
+// A changedVM is one that was captured and has been written to since.
+type changedVM struct {
+	*hypervisor.VM
+	config hypervisor.Config
+	then   [][]byte // its disks as captured
+	now    [][]byte
+}
+
+func (s *suite) changed(t *testing.T, name string) changedVM {
+	t.Helper()
+	vm := s.vm(t, name)
+	c := changedVM{VM: vm}
+	c.config, c.then = s.capture(t, vm)
+	for n := range c.then {
+		s.WriteDisk(t, name, n, bytes.Repeat([]byte("changed "), 100), 1<<20)
+	}
+	c.now = s.disks(t, name)
+	return c
+}
+
+func (c changedVM) spec(run string) hypervisor.InPlaceSpec {
+	return hypervisor.InPlaceSpec{VM: c.ID, Config: c.config, RunID: run}
+}
+
+// startInPlace starts a restore in place, which is aborted when the test ends if it wasn't ended before.
+func (s *suite) startInPlace(t *testing.T, h hypervisor.Hypervisor, spec hypervisor.InPlaceSpec) hypervisor.InPlaceRestore {
+	t.Helper()
+	r, err := h.StartInPlace(t.Context(), spec)
+	if err != nil {
+		t.Fatalf("start in place: %v", err)
+	}
+	if h == s.Hypervisor {
+		t.Cleanup(func() { _ = r.Abort(context.WithoutCancel(t.Context())) }) // the test itself looks at the first error
+	}
+	return r
+}
+
+func writeInPlace(ctx context.Context, r hypervisor.InPlaceRestore, spec hypervisor.InPlaceSpec, disks [][]byte) error {
+	errs := make([]error, len(disks))
+	var group sync.WaitGroup
+	for n, d := range spec.Config.Summary.Disks {
+		if spec.Disks == nil || slices.Contains(spec.Disks, d.Key) {
+			group.Go(func() { errs[n] = r.WriteDisk(ctx, d.Key, bytesSource(disks[n])) })
+		}
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// swapped starts a restore in place, writes the disks and swaps them.
+func (s *suite) swapped(t *testing.T, h hypervisor.Hypervisor, c changedVM, spec hypervisor.InPlaceSpec) (hypervisor.InPlaceRestore, []hypervisor.Replaced) {
+	t.Helper()
+	r := s.startInPlace(t, h, spec)
+	if err := writeInPlace(t.Context(), r, spec, c.then); err != nil {
+		t.Fatalf("write: %v", err)
+	}
+	wantBytes(t, "before the swap", s.disks(t, c.Name), c.now)
+	if got := s.find(t, c.InstanceUUID); got.PowerState != c.PowerState {
+		t.Errorf("the VM is %s before the swap", got.PowerState)
+	}
+	vm, replaced, warnings, err := r.Swap(t.Context())
+	if err != nil {
+		t.Fatalf("swap: %v", err)
+	}
+	if vm.ID != c.ID || vm.InstanceUUID != c.InstanceUUID || vm.PowerState != hypervisor.PoweredOff || len(warnings) > 0 {
+		t.Errorf("swapped: %+v, warnings %q", vm, warnings)
+	}
+	return r, replaced
+}
+
+// ended checks that a VM has no journal, and deletes what was replaced.
+func (s *suite) ended(t *testing.T, c changedVM, replaced []hypervisor.Replaced) {
+	t.Helper()
+	if got, err := s.Hypervisor.InterruptedInPlace(t.Context(), c.ID); err != nil || got != nil {
+		t.Errorf("journal: %+v, %v", got, err)
+	}
+	for range 2 { // the second time there is nothing left to delete
+		if err := s.Hypervisor.DeleteReplaced(t.Context(), c.ID, replaced); err != nil {
+			t.Errorf("delete replaced: %v", err)
+		}
+	}
+}
+
+func (s *suite) wantPower(t *testing.T, c changedVM, want hypervisor.PowerState) {
+	t.Helper()
+	if got := s.find(t, c.InstanceUUID).PowerState; got != want {
+		t.Errorf("the VM is %s, want %s", got, want)
+	}
+}
+
+var inPlaceTests = []suiteTest{
+	{"in place/round trip", func(t *testing.T, s *suite) {
+		c := s.changed(t, "vm1")
+		for _, run := range []string{"run1", "run2"} {
+			spec := c.spec(run)
+			if warnings, err := s.Hypervisor.CheckInPlace(t.Context(), spec); err != nil || len(warnings) > 0 {
+				t.Fatalf("check: %q, %v", warnings, err)
+			}
+			r, replaced := s.swapped(t, s.Hypervisor, c, spec)
+			wantBytes(t, "swapped", s.disks(t, "vm1"), c.then)
+			if err := r.Finish(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Abort(t.Context()); err != nil {
+				t.Errorf("abort after finish: %v", err)
+			}
+			vm := s.find(t, c.InstanceUUID)
+			for n, d := range vm.Disks {
+				was := c.Disks[n]
+				if d.Key != was.Key || d.Address != was.Address || d.UUID != was.UUID || d.Path != replaced[n].Now || d.Path == replaced[n].Path {
+					t.Errorf("disk %d is %+v, was %+v, replaced %+v", n, d, was, replaced[n])
+				}
+			}
+			used := []hypervisor.Replaced{{Label: "in use", Path: vm.Disks[0].Path}}
+			if err := s.Hypervisor.DeleteReplaced(t.Context(), c.ID, used); err == nil {
+				t.Error("a disk was deleted that the VM has")
+			}
+			s.ended(t, c, replaced)
+			if err := s.Hypervisor.PowerOn(t.Context(), c.ID); err != nil {
+				t.Fatal(err)
+			}
+			s.WriteDisk(t, "vm1", 0, []byte("and on it goes"), 0)
+			c.now = s.disks(t, "vm1")
+		}
+	}},
+	{"in place/back", func(t *testing.T, s *suite) {
+		c := s.changed(t, "vm1")
+		r, _ := s.swapped(t, s.Hypervisor, c, c.spec("run1"))
+		if err := r.Back(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantBytes(t, "back", s.disks(t, "vm1"), c.now)
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 2 {
+			if err := r.Abort(cancelled); err != nil {
+				t.Errorf("abort: %v", err)
+			}
+		}
+		wantBytes(t, "aborted", s.disks(t, "vm1"), c.now)
+		s.wantPower(t, c, hypervisor.PoweredOn)
+		s.ended(t, c, nil)
+	}},
+	{"in place/abort", func(t *testing.T, s *suite) {
+		c := s.changed(t, "vm1")
+		for _, written := range []int{0, 1, 2} {
+			r := s.startInPlace(t, s.Hypervisor, c.spec("run1"))
+			for n, d := range c.config.Summary.Disks[:written] {
+				if err := r.WriteDisk(t.Context(), d.Key, bytesSource(c.then[n])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if written < 2 {
+				if _, _, _, err := r.Swap(t.Context()); err == nil {
+					t.Error("swapped without all disks")
+				}
+				if err := r.Finish(t.Context()); err == nil {
+					t.Error("finished without a swap")
+				}
+			}
+			if err := r.Abort(t.Context()); err != nil {
+				t.Errorf("abort: %v", err)
+			}
+			wantBytes(t, "aborted", s.disks(t, "vm1"), c.now)
+			s.wantPower(t, c, hypervisor.PoweredOn)
+			s.ended(t, c, nil)
+		}
+	}},
+	{"in place/subset", func(t *testing.T, s *suite) {
+		c := s.changed(t, "vm1")
+		spec := c.spec("run1")
+		spec.Disks = []hypervisor.DiskKey{c.config.Summary.Disks[1].Key}
+		r, replaced := s.swapped(t, s.Hypervisor, c, spec)
+		if err := r.Finish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantBytes(t, "subset", s.disks(t, "vm1"), [][]byte{c.now[0], c.then[1]})
+		if len(replaced) != 1 {
+			t.Errorf("replaced %+v", replaced)
+		}
+		s.ended(t, c, replaced)
+	}},
+	{"in place/snapshots", func(t *testing.T, s *suite) {
+		c := s.changed(t, "vm1")
+		a := s.snapshot(t, c.VM, hypervisor.SnapshotSpec{Name: "a"})
+		s.snapshot(t, c.VM, hypervisor.SnapshotSpec{Name: "b"})
+		spec := c.spec("run1")
+		_, err := s.Hypervisor.CheckInPlace(t.Context(), spec)
+		wantError(t, "check", err, hypervisor.ErrSnapshotsInTheWay)
+		_, err = s.Hypervisor.StartInPlace(t.Context(), spec)
+		wantError(t, "start", err, hypervisor.ErrSnapshotsInTheWay)
+		spec.RemoveSnapshots = true
+		warnings, err := s.Hypervisor.CheckInPlace(t.Context(), spec)
+		if err != nil || len(warnings) == 0 {
+			t.Errorf("check: warnings %q, %v", warnings, err)
+		}
+		r, replaced := s.swapped(t, s.Hypervisor, c, spec)
+		if err := r.Finish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantBytes(t, "restored", s.disks(t, "vm1"), c.then)
+		if left := s.snapshots(t, c.VM); len(left) > 0 {
+			t.Errorf("snapshots %+v, among them %s", left, a.ID)
+		}
+		s.ended(t, c, replaced)
+	}},
+	{"in place/refused", refusedInPlace},
+	{"in place/killed after the swap", func(t *testing.T, s *suite) {
+		c := s.changed(t, "vm1")
+		killed := s.Connect(t)
+		_, want := s.swapped(t, killed, c, c.spec("run1"))
+		s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Swapped: true, Stopped: true})
+		vm, replaced, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
+		if err != nil || vm.ID != c.ID || !slices.Equal(replaced, want) {
+			t.Errorf("recovered %+v, replaced %+v, want %+v, %v", vm, replaced, want, err)
+		}
+		wantBytes(t, "recovered", s.disks(t, "vm1"), c.then)
+		s.recovered(t, c)
+		s.ended(t, c, replaced)
+	}},
+	{"in place/killed when undoing", func(t *testing.T, s *suite) {
+		c := s.changed(t, "vm1")
+		r, _ := s.swapped(t, s.Connect(t), c, c.spec("run1"))
+		if err := r.Back(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Stopped: true})
+		vm, replaced, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
+		if err != nil || vm.PowerState != hypervisor.PoweredOn || len(replaced) > 0 {
+			t.Errorf("recovered %+v, replaced %+v, %v", vm, replaced, err)
+		}
+		wantBytes(t, "recovered", s.disks(t, "vm1"), c.now)
+		s.recovered(t, c)
+		s.ended(t, c, nil)
+	}},
+}
+
+// wantInterrupted checks what others see of a restore that was interrupted.
+func (s *suite) wantInterrupted(t *testing.T, c changedVM, want hypervisor.Interrupted) {
+	t.Helper()
+	if got, err := s.Hypervisor.InterruptedInPlace(t.Context(), c.ID); err != nil || got == nil || *got != want {
+		t.Errorf("interrupted: %+v, %v, want %+v", got, err, want)
+	}
+	spec := c.spec("run2")
+	var interrupted *hypervisor.InterruptedError
+	if _, err := s.Hypervisor.StartInPlace(t.Context(), spec); !errors.As(err, &interrupted) || interrupted.Interrupted != want {
+		t.Errorf("start beside it: %v", err)
+	}
+	if _, _, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run2"); !errors.As(err, &interrupted) {
+		t.Errorf("recover another run: %v", err)
+	}
+}
+
+// recovered checks that a recovered VM is left alone when it is recovered again.
+func (s *suite) recovered(t *testing.T, c changedVM) {
+	t.Helper()
+	before := s.find(t, c.InstanceUUID)
+	vm, replaced, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
+	if err != nil || len(replaced) > 0 || vm.PowerState != before.PowerState || vm.Disks[0].Path != before.Disks[0].Path {
+		t.Errorf("again: %+v, replaced %+v, %v", vm, replaced, err)
+	}
+}
+
+func refusedInPlace(t *testing.T, s *suite) {
+	c := s.changed(t, "vm1")
+	mute := s.add(t, VMSpec{Name: "mute", NoAgent: true, Disks: [][]byte{c.then[0], c.then[1]}})
+	other := s.add(t, VMSpec{Name: "other", Disks: [][]byte{pattern(3, capacities[1]), pattern(4, capacities[1])}})
+	var mismatch *hypervisor.DiskMismatchError
+	var gone *hypervisor.VMNotFoundError
+	for _, test := range []struct {
+		name string
+		spec func(*hypervisor.InPlaceSpec)
+		is   func(error) bool
+	}{
+		{"unknown format", func(s *hypervisor.InPlaceSpec) { s.Config.Format = "other/1" },
+			func(err error) bool { return errors.Is(err, hypervisor.ErrConfigFormat) }},
+		{"no agent", func(s *hypervisor.InPlaceSpec) { s.VM = mute.ID },
+			func(err error) bool { return errors.Is(err, hypervisor.ErrGuestAgent) }},
+		{"other capacity", func(s *hypervisor.InPlaceSpec) { s.VM = other.ID },
+			func(err error) bool { return errors.As(err, &mismatch) && len(mismatch.Disks) == 2 }},
+		{"no such VM", func(s *hypervisor.InPlaceSpec) { s.VM = "vm-4711" },
+			func(err error) bool { return errors.As(err, &gone) }},
+		{"no such disk", func(s *hypervisor.InPlaceSpec) { s.Disks = []hypervisor.DiskKey{"4711"} },
+			func(err error) bool { return err != nil }},
+	} {
+		spec := c.spec("run1")
+		test.spec(&spec)
+		if _, err := s.Hypervisor.CheckInPlace(t.Context(), spec); !test.is(err) {
+			t.Errorf("%s: check: %v", test.name, err)
+		}
+		if _, err := s.Hypervisor.StartInPlace(t.Context(), spec); !test.is(err) {
+			t.Errorf("%s: start: %v", test.name, err)
+		}
+	}
+	// A VM whose guest can't be asked can be stopped nevertheless, if that is allowed.
+	m := changedVM{VM: mute, config: c.config, then: c.then, now: s.disks(t, "mute")}
+	spec := m.spec("run1")
+	spec.PowerOff = true
+	r, replaced := s.swapped(t, s.Hypervisor, m, spec)
+	if err := r.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantBytes(t, "mute", s.disks(t, "mute"), c.then)
+	s.ended(t, m, replaced)
+	wantBytes(t, "untouched", s.disks(t, "vm1"), c.now)
+}
+
+// inPlaceActions are the methods of restores in place that are cancelled.
+var inPlaceActions = []action{
+	{StartInPlace, func(t *testing.T, s *suite, vm *hypervisor.VM) func(ctx context.Context) error {
+		config, _ := s.capture(t, vm)
+		return func(ctx context.Context) error {
+			r, err := s.Hypervisor.StartInPlace(ctx, hypervisor.InPlaceSpec{VM: vm.ID, Config: config, RunID: "run1"})
+			if err == nil {
+				err = r.Abort(ctx)
+			}
+			return err
+		}
+	}},
+	{Swap, func(t *testing.T, s *suite, vm *hypervisor.VM) func(ctx context.Context) error {
+		config, disks := s.capture(t, vm)
+		spec := hypervisor.InPlaceSpec{VM: vm.ID, Config: config, RunID: "run1"}
+		r := s.startInPlace(t, s.Hypervisor, spec)
+		if err := writeInPlace(t.Context(), r, spec, disks); err != nil {
+			t.Fatal(err)
+		}
+		return func(ctx context.Context) error {
+			_, _, _, err := r.Swap(ctx)
+			if err == nil {
+				return r.Finish(context.WithoutCancel(ctx))
+			}
+			if abortErr := r.Abort(ctx); abortErr != nil {
+				t.Errorf("abort: %v", abortErr)
+			}
+			return err
+		}
+	}},
+}
