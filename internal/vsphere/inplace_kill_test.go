@@ -79,7 +79,6 @@ type death struct {
 	method string
 	nth    int32
 	unsent bool // the server doesn't get the call any more
-	more   []lab.Fault
 	nvram  bool
 	snaps  bool
 	// swapped is set when the VM has the restored disks then, and keeps them.

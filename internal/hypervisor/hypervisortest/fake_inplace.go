@@ -216,7 +216,7 @@ func (f *Fake) drop(v *fakeVM) {
 		delete(f.loose, s.path)
 	}
 	if v.journal.stopped {
-		v.PowerState = hypervisor.PoweredOn
+		v.PowerState, v.GuestAgent = hypervisor.PoweredOn, true
 	}
 	v.journal = nil
 }
@@ -335,7 +335,7 @@ func (r *fakeInPlace) stop() error {
 		return fmt.Errorf("shut down %s: %w", v.Name, hypervisor.ErrGuestAgent)
 	}
 	v.journal.stopped = v.PowerState == hypervisor.PoweredOn
-	v.PowerState = hypervisor.PoweredOff
+	v.PowerState, v.GuestAgent = hypervisor.PoweredOff, false
 	return nil
 }
 
@@ -416,7 +416,7 @@ func (r *fakeInPlace) undo() {
 	case v.journal == nil:
 	case v.journal.swapped:
 		if v.journal.stopped {
-			v.PowerState = hypervisor.PoweredOn
+			v.PowerState, v.GuestAgent = hypervisor.PoweredOn, true
 		}
 		v.journal = nil
 	default:
