@@ -2,6 +2,7 @@ package restore_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,7 +21,7 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/vsphere"
 )
 
-// childVariable makes this test binary restore a VM and do nothing else.
+// childVariable makes this test binary carry out a restore.Request, in JSON, and do nothing else.
 const childVariable = "TEST_RESTORE_CHILD"
 
 func TestMain(m *testing.M) {
@@ -53,20 +54,30 @@ func restoreAsChild(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	id := repository.ID(os.Getenv(childVariable))
-	_, err = restore.New(client, repo, log, time.Now).Restore(ctx, restore.Request{BackupID: id})
+	var request restore.Request
+	if err := json.Unmarshal([]byte(os.Getenv(childVariable)), &request); err != nil {
+		return err
+	}
+	_, err = restore.New(client, repo, log, time.Now).Restore(ctx, request)
 	return errors.Join(err, repo.Close(ctx), client.Close(ctx))
+}
+
+// child is another process that restores. What it says at its end is to be read when it has ended.
+func (s *site) child(t *testing.T, request []byte) (*exec.Cmd, *strings.Builder) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), childVariable+"="+string(request), "TEST_REPOSITORY="+s.dir,
+		"TEST_SERVER="+s.lab.URL().Host, "TEST_USER="+s.lab.User(), "TEST_PASSWORD="+s.lab.Password(),
+		"TEST_THUMBPRINT="+s.lab.Fingerprint())
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	return cmd, &stderr
 }
 
 // killInUpload restores in another process, and kills it as soon as it uploads a disk.
 func (s *site) killInUpload(t *testing.T, id repository.ID) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), childVariable+"="+string(id), "TEST_REPOSITORY="+s.dir,
-		"TEST_SERVER="+s.lab.URL().Host, "TEST_USER="+s.lab.User(), "TEST_PASSWORD="+s.lab.Password(),
-		"TEST_THUMBPRINT="+s.lab.Fingerprint())
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
+	cmd, stderr := s.child(t, []byte(fmt.Sprintf(`{"BackupID":%q}`, id)))
 	uploads, killed := make(chan struct{}, 1), make(chan struct{})
 	s.lab.OnCall("POST /nfc", func(context.Context) {
 		select {
