@@ -156,6 +156,9 @@ func (c *Client) revert(
 		lost := info == nil && err != nil && (ctx.Err() != nil || isAmbiguous(err))
 		if lost {
 			info = c.findRevert(ctx, vm, before)
+			if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+				err = fmt.Errorf("%w; %w", ctx.Err(), err)
+			}
 		}
 		switch {
 		case info != nil && info.State == types.TaskInfoStateSuccess:
