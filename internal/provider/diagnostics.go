@@ -128,7 +128,7 @@ var advices = []advice{
 		"restore leaves behind that was killed is taken up by the next one."},
 	{is: as[*hypervisor.DiskMismatchError](), about: argDisks, todo: "Name the disks to restore with only_disks, or restore " +
 		"into a new virtual machine."},
-	{is: as[*restore.VerifyError](), about: argBackup, todo: "The storage didn't give back what was written to it. Check the " +
+	{is: as[*restore.VerifyError](), todo: "The storage didn't give back what was written to it. Check the " +
 		"datastore and the host before anything else, and restore to another datastore."},
 	{is: as[*snapshot.WrongVMError](), about: argSnapshot, todo: "Use the id of a snapshot of this virtual machine."},
 	{is: is(snapshot.ErrSkew), about: argSkew, todo: "Allow more with max_skew_seconds, or have fewer members quiesced: that " +
