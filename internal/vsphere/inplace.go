@@ -226,10 +226,8 @@ func (r *inPlace) back(ctx context.Context) error {
 	if state := vm.Runtime.PowerState; state != types.VirtualMachinePowerStatePoweredOff {
 		return fmt.Errorf("the VM is %s, not powered off", powerStates[state])
 	}
-	if r.journal.Phase == phaseDone {
-		if err := r.unconfigure(ctx); err != nil {
-			return err
-		}
+	if err := r.unconfigure(ctx); err != nil {
+		return err
 	}
 	run := r.plan.spec.RunID
 	next := r.journal.as(phaseStop)
@@ -308,8 +306,13 @@ func (r *inPlace) abort(ctx context.Context) error {
 		return err
 	case j == nil || j.Run != r.plan.spec.RunID:
 		return nil // it was never written, or somebody else has cleaned up
-	case j.Phase == phaseSwapped || j.Phase == phaseDone:
+	case r.swapped:
 		return errors.Join(r.client.restart(ctx, id, j), r.client.finishInPlace(ctx, id, r.plan.datacenter, j))
+	}
+	if j.Phase == phaseSwapped || j.Phase == phaseDone { // though nobody was told so: the answer was lost for good
+		if j, err = r.client.swapBack(ctx, id, r.plan.line, j); err != nil {
+			return err
+		}
 	}
 	return r.client.undoInPlace(ctx, id, r.plan.datacenter, j)
 }

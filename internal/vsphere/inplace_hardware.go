@@ -28,11 +28,9 @@ func (r *inPlace) configure(ctx context.Context) (warnings []string, err error) 
 		return nil, r.reshape(ctx, phaseDone, bootSpecOf(r.journal.Boot))
 	}
 	c, id := r.client, r.plan.spec.VM
-	if err := r.replaceNVRAM(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		warnings = append(warnings, fmt.Sprintf("the firmware's variables were not restored: %v.", err))
+	warnings, err = r.replaceNVRAM(ctx)
+	if err != nil {
+		return nil, err
 	}
 	networks, missing, err := c.inPlaceNetworks(ctx, r.plan)
 	if err != nil {
@@ -83,7 +81,12 @@ func (r *inPlace) reshape(ctx context.Context, to phase, build specBuilder) erro
 }
 
 // reshapeByParts brings back each setting on its own, and returns a warning for each that the server refuses.
+// The last phase comes first: should the process be killed now, the VM has the restored disks and some of its
+// hardware, which is better than its own disks with some of the other hardware.
 func (r *inPlace) reshapeByParts(ctx context.Context, want hardware) ([]string, error) {
+	if err := r.reshape(ctx, phaseDone, nil); err != nil {
+		return nil, err
+	}
 	vm, err := r.client.readTarget(ctx, r.plan.spec.VM)
 	if err != nil {
 		return nil, err
@@ -94,7 +97,7 @@ func (r *inPlace) reshapeByParts(ctx context.Context, want hardware) ([]string, 
 	}
 	var warnings []string
 	for _, part := range parts(whole) {
-		_, err := r.client.reconfigureOnce(ctx, r.plan.spec.VM, part.spec)
+		err := r.client.reconfigureOnce(ctx, r.plan.spec.VM, part.spec)
 		if isRefusal(ctx, err) {
 			warnings = append(warnings, fmt.Sprintf("%s could not be brought back: %v.", part.name, err))
 			continue
@@ -103,7 +106,7 @@ func (r *inPlace) reshapeByParts(ctx context.Context, want hardware) ([]string, 
 			return nil, err
 		}
 	}
-	return warnings, r.reshape(ctx, phaseDone, nil)
+	return warnings, nil
 }
 
 // isRefusal tells whether the server understood a change and doesn't want to make it.
@@ -122,20 +125,20 @@ func faultOrPermission(err error) bool {
 // reconfigureOnce changes a VM without its journal.
 func (c *Client) reconfigureOnce(
 	ctx context.Context, id hypervisor.VMID, spec types.VirtualMachineConfigSpec,
-) (*types.TaskInfo, error) {
+) error {
 	unlock, err := c.lockVM(ctx, id)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unlock()
-	info, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 		res, err := methods.ReconfigVM_Task(ctx, c.vim, &types.ReconfigVM_Task{This: vmRef(id), Spec: spec})
 		if err != nil {
 			return nil, err
 		}
 		return object.NewTask(c.vim, res.Returnval), nil
 	})
-	return info, withoutURL(err)
+	return withoutURL(err)
 }
 
 // A part is one setting of a specification.

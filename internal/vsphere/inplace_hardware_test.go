@@ -1,18 +1,13 @@
 package vsphere
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
-	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
-	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
 )
 
@@ -150,8 +145,9 @@ func TestInPlace_hardwareRefused(t *testing.T) {
 	})
 	spec := b.spec("run-1")
 	spec.Hardware = true
-	// Of the calls that reconfigure: journal, detach, journal, swap; then all of the hardware, and its first part.
-	b.lab.Fault(lab.Fault{Method: "ReconfigVM_Task", Fault: "InvalidVmConfig", After: 4, Count: 2})
+	// All of it at once, and after the journal the first part.
+	b.lab.Fault(reconfig(hardwareChange, "InvalidVmConfig"))
+	b.lab.Fault(reconfig(hardwareChange+1, "InvalidVmConfig")) // of those that the first doesn't hit
 	out := b.mustInPlace(spec)
 	if text := strings.Join(out.warnings, "\n"); !strings.Contains(text, "could not be brought back") {
 		t.Errorf("warnings %q", out.warnings)
@@ -208,10 +204,3 @@ func FuzzJournal(f *testing.F) {
 		}
 	})
 }
-
-var (
-	_ = bytes.Equal
-	_ = errors.Is
-	_ = object.NewTask
-	_ = hypervisor.PoweredOff
-)

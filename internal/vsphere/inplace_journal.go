@@ -195,7 +195,7 @@ func (c *Client) change(
 		}
 		again := unknown || fault.Is(err, &types.ConcurrentAccess{})
 		if !again || attempt == journalAttempts || pause(ctx, backoff(attempt)) != nil {
-			return false, fmt.Errorf("reconfigure %s: %w", id, classify(withoutURL(err)))
+			return false, fmt.Errorf("reconfigure %s: %w", id, withoutURL(err))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"time"
 
@@ -235,6 +236,9 @@ func (c *Client) finishInPlace(ctx context.Context, id hypervisor.VMID, line lin
 func (c *Client) deleteDisks(ctx context.Context, line lineage, paths []string) error {
 	var errs []error
 	for _, name := range paths {
+		if path.Ext(name) != ".vmdk" { // where the server was to choose, and nobody knows what it chose
+			continue
+		}
 		if err := c.deleteDisk(ctx, line, name); err != nil {
 			errs = append(errs, fmt.Errorf("%s was left behind: %w", name, err))
 		}
@@ -263,7 +267,7 @@ func (c *Client) deleteDisk(ctx context.Context, line lineage, name string) erro
 			return nil
 		}
 		if !mayDeleteLater(err) || pause(busy, backoff(attempt)) != nil {
-			return classify(withoutURL(err))
+			return withoutURL(err)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func (c *Client) detachDisks(ctx context.Context, ref types.ManagedObjectReferen
 		})
 		again := isAmbiguous(err) || fault.Is(err, &types.ConcurrentAccess{})
 		if err != nil && (!again || pause(ctx, backoff(attempt)) != nil) {
-			return fmt.Errorf("detach the disks of %s: %w", ref.Value, classify(withoutURL(err)))
+			return fmt.Errorf("detach the disks of %s: %w", ref.Value, withoutURL(err))
 		}
 	}
 }
