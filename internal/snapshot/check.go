@@ -11,6 +11,45 @@ import (
 // Check does at plan time what can be done without touching the VM: it resolves the reference,
 // refuses what Take would refuse, and returns the warnings that Take would give.
 func (m *Manager) Check(ctx context.Context, r Request) (*hypervisor.VM, []string, error) {
+	vm, all, err := m.find(ctx, r)
+	if err != nil {
+		return vm, nil, err
+	}
+	var warnings []string
+	for _, h := range m.halfSets(vm, all) {
+		warnings = append(warnings, fmt.Sprintf("the %s is removed first.", h))
+	}
+	more, err := judge(vm, all, r)
+	if err != nil {
+		return vm, nil, err
+	}
+	return vm, append(warnings, more...), nil
+}
+
+// prepare checks a request, and removes what killed runs left behind on the VM.
+func (m *Manager) prepare(ctx context.Context, r Request) (*hypervisor.VM, []string, error) {
+	vm, all, err := m.find(ctx, r)
+	if err != nil {
+		return vm, nil, err
+	}
+	var warnings []string
+	if half := m.halfSets(vm, all); len(half) > 0 {
+		if warnings, err = m.removeHalf(ctx, half); err != nil {
+			return vm, nil, fmt.Errorf("take snapshot %q: %w", r.Name, err)
+		}
+		if vm, all, err = m.find(ctx, r); err != nil {
+			return vm, nil, err
+		}
+	}
+	more, err := judge(vm, all, r)
+	if err != nil {
+		return vm, nil, err
+	}
+	return vm, append(warnings, more...), nil
+}
+
+// find resolves a request's reference, and lists the snapshots that the VM has.
+func (m *Manager) find(ctx context.Context, r Request) (*hypervisor.VM, []hypervisor.Snapshot, error) {
 	if err := r.validate(); err != nil {
 		return nil, nil, err
 	}
@@ -22,8 +61,7 @@ func (m *Manager) Check(ctx context.Context, r Request) (*hypervisor.VM, []strin
 	if err != nil {
 		return vm, nil, fmt.Errorf("take snapshot %q of %s: list snapshots: %w", r.Name, vm.Path, err)
 	}
-	warnings, err := judge(vm, all, r)
-	return vm, warnings, err
+	return vm, all, nil
 }
 
 // judge refuses a snapshot that can't be taken as it is asked for, and names what it won't be.

@@ -396,6 +396,41 @@ func TestSet_leftBehind(t *testing.T) {
 	}
 }
 
+// TestSet_leftBehindSingle takes one snapshot of a VM on which half a set was left.
+func TestSet_leftBehindSingle(t *testing.T) {
+	t.Parallel()
+	hv, vms := newTiers(t, 2)
+	m := newManager(hv)
+	hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeRenameSnapshot, Err: errBroken})
+	hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeRemoveSnapshot, Count: 2, Err: errors.New("killed")})
+	if _, err := m.TakeSet(t.Context(), setOf(vms)); !errors.Is(err, errBroken) {
+		t.Fatal(err)
+	}
+	name := vms[0].Name
+	if s := snapshots(t, hv, vms[0]); !strings.Contains(s[0].Description, `"run"`) {
+		name = vms[1].Name
+	}
+	r := snapshot.Request{VM: hypervisor.VMRef(name), Name: "one"}
+	_, warnings, err := m.Check(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantWarnings(t, warnings, "is removed first")
+	// What can't be removed is in nobody's way.
+	taken, err := m.Take(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantWarnings(t, taken.Warnings, "can't be removed")
+	if taken, err = m.Take(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	wantWarnings(t, taken.Warnings, "removed the incomplete set")
+	if a, b := len(snapshots(t, hv, vms[0])), len(snapshots(t, hv, vms[1])); a+b != 2 {
+		t.Errorf("%d and %d snapshots", a, b)
+	}
+}
+
 // TestSet_underWay takes a set while another is being taken of the same VMs: that is not incomplete.
 func TestSet_underWay(t *testing.T) {
 	t.Parallel()

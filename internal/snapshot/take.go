@@ -20,7 +20,7 @@ const (
 	lateShutDown = time.Minute
 )
 
-// Take takes a snapshot.
+// Take takes a snapshot. What killed runs left behind of sets on the VM is removed first.
 //
 // When it returns an error together with a Taken, the snapshot exists and the caller must record
 // it. Nothing else that it did is left behind by an error: a guest that it shut down is started
@@ -29,7 +29,7 @@ const (
 // Errors: ErrRequest, those of finding a VM, *hypervisor.ObstacleError, hypervisor.ErrTooManySnapshots,
 // hypervisor.ErrQuiesce, hypervisor.ErrGuestAgent and the others of CreateSnapshot.
 func (m *Manager) Take(ctx context.Context, r Request) (taken *Taken, err error) {
-	vm, warnings, err := m.Check(ctx, r)
+	vm, warnings, err := m.prepare(ctx, r)
 	if err != nil {
 		return nil, err
 	}
