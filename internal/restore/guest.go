@@ -94,6 +94,6 @@ func (m *Manager) readBack(ctx context.Context, result *Result) {
 func (r *Result) warnNoGuest(j *job) {
 	if j.WaitForGuest != nil {
 		r.Warnings = append(r.Warnings, fmt.Sprintf(
-			"the guest of %s was not waited for: the virtual machine was not started, as it did not run before.", r.VM.Path))
+			"the guest of %s was not waited for: the virtual machine was not started.", r.VM.Path))
 	}
 }

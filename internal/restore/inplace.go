@@ -120,6 +120,9 @@ func (p *inPlace) replace(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	p.warnings = append(p.warnings, warnings...)
+	if err := p.refuseReaders(ctx); err != nil {
+		return nil, err
+	}
 	p.this = p.m.start(ctx)
 	defer p.this.End()
 	p.spec.RunID = p.this.Token()
@@ -138,6 +141,9 @@ func (p *inPlace) replace(ctx context.Context) (*Result, error) {
 func (p *inPlace) swap(ctx context.Context) (*Result, error) {
 	disks, err := p.m.writeDisks(ctx, p.job, p.restore)
 	if err != nil {
+		return nil, p.undo(ctx, false, err)
+	}
+	if err := p.refuseReaders(ctx); err != nil { // that took long
 		return nil, p.undo(ctx, false, err)
 	}
 	p.m.log.InfoContext(ctx, "all disks are written; replacing those of the VM", "vm", p.vm.Path)

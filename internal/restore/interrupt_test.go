@@ -185,14 +185,17 @@ func TestInterruptedBackup(t *testing.T) {
 // Ctrl-C in every phase of a restore: no half VM, no files, no lease, and the next one succeeds.
 func TestInterruptedRestore(t *testing.T) {
 	t.Parallel()
-	for _, call := range []string{"ImportVApp", "POST /nfc", "HttpNfcLeaseComplete", "ReconfigVM_Task", "PUT /folder"} {
+	for _, call := range []string{
+		"ImportVApp", "POST /nfc", "HttpNfcLeaseComplete", "ReconfigVM_Task", "PUT /folder",
+		"CreateSnapshotEx_Task", "GET /folder", "RemoveSnapshot_Task",
+	} {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, lab.Options{})
 			id := s.take(t)
 			s.lose(t)
 			ctx, hit := s.interrupt(t, call)
-			result, err := s.m.Restore(ctx, restore.Request{BackupID: id})
+			result, err := s.m.Restore(ctx, restore.Request{BackupID: id, Verify: true})
 			if !errors.Is(err, context.Canceled) || result != nil {
 				t.Errorf("got %+v, %v", result, err)
 			}

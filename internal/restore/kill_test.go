@@ -132,3 +132,17 @@ func TestKilledRestore(t *testing.T) {
 	}
 	s.restoreAll(t, id, "tf-restore-")
 }
+
+// kill -9 while the restored disks are read back: the VM is complete but for its name, and has a snapshot.
+func TestKilledVerification(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, lab.Options{})
+	id := s.take(t)
+	s.lose(t)
+	s.killAt(t, moment{"RemoveSnapshot_Task", 1}, restore.Request{BackupID: id, Verify: true})
+	vms := s.lab.Status().VMs
+	if len(vms) != 1 || !strings.HasPrefix(vms[0].Name, "tf-restore-") || len(vms[0].Snapshots) != 1 {
+		t.Fatalf("%+v", vms)
+	}
+	s.restoreAll(t, id, "tf-restore-")
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
@@ -85,6 +86,25 @@ func (p *inPlace) recover(ctx context.Context) error {
 	p.vm, p.recovered = vm, replaced
 	p.ran = interrupted.Stopped || vm.PowerState == hypervisor.PoweredOn
 	p.warnings = append(p.warnings, p.recovery(interrupted, "was"))
+	return nil
+}
+
+// refuseReaders refuses to remove the snapshot that a backup, or another restore, is reading from: that
+// snapshots may be removed is not said of those.
+func (p *inPlace) refuseReaders(ctx context.Context) error {
+	if !p.spec.RemoveSnapshots {
+		return nil // no snapshot is removed
+	}
+	snapshots, err := p.m.hv.Snapshots(ctx, p.vm.ID)
+	if err != nil {
+		return err
+	}
+	for _, s := range snapshots {
+		if r, l, ours := run.ParseSnapshot(s.Name, s.Description); ours && !r.Dead(p.m.now()) {
+			return fmt.Errorf("%s: %w: %q is being read from (on %s, since %s)", p.vm.Path,
+				hypervisor.ErrSnapshotsInTheWay, s.Name, l.Host, l.Started.Format(time.RFC3339))
+		}
+	}
 	return nil
 }
 

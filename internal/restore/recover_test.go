@@ -2,6 +2,7 @@ package restore_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -161,4 +162,32 @@ func TestRestoreInPlace_temporarySnapshot(t *testing.T) {
 	}
 	s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn)
 	s.wantTidy(t)
+}
+
+// That snapshots may be removed is not said of the one that a backup reads from right now.
+func TestRestoreInPlace_backupUnderWay(t *testing.T) {
+	t.Parallel()
+	living := run.Start(time.Now(), time.Time{})
+	t.Cleanup(living.End)
+	name, description, err := living.LabelSnapshot(backup.SnapshotPrefix, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []hypervisortest.Point{hypervisortest.BeforeFindVM, hypervisortest.AfterWriteDisk} {
+		s, own := newChangedScene(t)
+		s.hv.Fail(hypervisortest.Fault{At: at, Do: func(ctx context.Context) {
+			if _, err := s.hv.CreateSnapshot(ctx, s.vm.ID, hypervisor.SnapshotSpec{Name: name, Description: description}); err != nil {
+				t.Error(err)
+			}
+		}})
+		r := s.inPlace()
+		r.InPlace.RemoveSnapshots = true
+		if _, err := s.m.Restore(t.Context(), r); !errors.Is(err, hypervisor.ErrSnapshotsInTheWay) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: got error %v", at, err)
+		}
+		snapshots, err := s.hv.Snapshots(t.Context(), s.vm.ID)
+		if err != nil || len(snapshots) != 1 || !bytes.Equal(s.hv.DiskBytes(s.vm.ID, 0), own[0]) || len(s.hv.LooseDisks()) > 0 {
+			t.Errorf("%s: snapshots %+v, %v; disks %v", at, snapshots, err, s.hv.LooseDisks())
+		}
+	}
 }
