@@ -60,10 +60,7 @@ func writeChanges(t *testing.T, w *Writer, m *Manifest, file string, src disk.So
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Disks = append(m.Disks, Disk{
-		Key: file, File: file, Capacity: src.Capacity(), Digest: result.Digest, Hashes: result.Hashes,
-		ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
-	})
+	m.Disks = append(m.Disks, diskOf(file, src.Capacity(), result))
 	return result
 }
 
@@ -286,10 +283,7 @@ func TestBaseGone(t *testing.T) {
 					t.Fatal(err)
 				}
 				remove()
-				m.Disks = []Disk{{
-					File: "disk.raw", Capacity: src.capacity, Digest: result.Digest, Hashes: result.Hashes,
-					ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
-				}}
+				m.Disks = []Disk{diskOf("disk.raw", src.capacity, result)}
 				_, err = w.Commit(t.Context(), m, testFiles)
 			}
 			if !errors.Is(err, ErrIncomplete) {

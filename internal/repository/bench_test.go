@@ -79,26 +79,9 @@ func (s *fileSource) Extents(_ context.Context, yield func(int64, []byte) error)
 // BenchmarkWriteDisk compares with plain copying of the same bytes, all of them flushed to disk.
 func BenchmarkWriteDisk(b *testing.B) {
 	path, capacity := benchImage(b)
-	b.Run("repository", func(b *testing.B) {
-		b.SetBytes(capacity)
-		var stored int64
-		for b.Loop() {
-			b.StopTimer()
-			r, w := benchWriter(b)
-			b.StartTimer()
-			result, err := w.WriteDisk(b.Context(), "disk.raw", &fileSource{path, capacity})
-			if err != nil {
-				b.Fatal(err)
-			}
-			stored = result.StoredBytes
-			b.StopTimer()
-			if err := r.Close(b.Context()); err != nil {
-				b.Fatal(err)
-			}
-			b.StartTimer()
-		}
-		b.ReportMetric(float64(stored)/mib, "stored-MiB")
-	})
+	for _, compression := range []Compression{CompressionS2, CompressionZstd, CompressionNone} {
+		b.Run(string(compression), func(b *testing.B) { benchWriteDisk(b, path, capacity, compression) })
+	}
 	b.Run("cp", func(b *testing.B) {
 		b.SetBytes(capacity)
 		for b.Loop() {
@@ -109,17 +92,36 @@ func BenchmarkWriteDisk(b *testing.B) {
 	})
 }
 
+func benchWriteDisk(b *testing.B, path string, capacity int64, compression Compression) {
+	b.SetBytes(capacity)
+	var stored int64
+	for b.Loop() {
+		b.StopTimer()
+		r, w := benchWriter(b, compression)
+		b.StartTimer()
+		result, err := w.WriteDisk(b.Context(), "disk.raw", &fileSource{path, capacity})
+		if err != nil {
+			b.Fatal(err)
+		}
+		stored = result.StoredBytes
+		b.StopTimer()
+		if err := r.Close(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(stored)/mib, "stored-MiB")
+}
+
 // BenchmarkReadDisk compares with plain copying, too.
 func BenchmarkReadDisk(b *testing.B) {
 	path, capacity := benchImage(b)
-	r, w := benchWriter(b)
+	r, w := benchWriter(b, CompressionS2)
 	result, err := w.WriteDisk(b.Context(), "disk.raw", &fileSource{path, capacity})
 	if err != nil {
 		b.Fatal(err)
 	}
-	d := Disk{
-		File: "disk.raw", Capacity: capacity, Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
-	}
+	d := diskOf("disk.raw", capacity, result)
 	m := testManifest()
 	m.Disks = []Disk{d}
 	id, err := w.Commit(b.Context(), m, testFiles)
@@ -148,10 +150,10 @@ func BenchmarkReadDisk(b *testing.B) {
 	})
 }
 
-func benchWriter(b *testing.B) (*Repository, *Writer) {
+func benchWriter(b *testing.B, compression Compression) (*Repository, *Writer) {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "repository")
-	r, err := Open(b.Context(), Config{Path: path, Password: secret.New(testPassword), Create: true})
+	r, err := Open(b.Context(), Config{Path: path, Password: secret.New(testPassword), Create: true, Compression: compression})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -55,15 +55,13 @@ func (c Compression) name() (compression.Name, error) {
 	return "", fmt.Errorf("unknown compression %q", string(c))
 }
 
-// maxWorkers bounds the goroutines that work on one disk. Each of them may hold a pack of 20 MB that
-// is being written, and four are faster than any way to read a virtual machine's disk.
-const maxWorkers = 4
+// workers is how many goroutines store or load chunks at once, of all disks together: more than there are
+// processors, because each now and then waits until a pack of 20 MB is on the storage. More of them would
+// hold more packs in memory, and not be faster.
+func workers() int { return min(runtime.GOMAXPROCS(0)+1, 8) }
 
-// window says how many chunks of a disk may be in flight, and how many goroutines work on them.
-func window() (chunks, workers int) {
-	workers = min(max(2, runtime.GOMAXPROCS(0)), maxWorkers)
-	return 2*workers + 2, workers
-}
+// window says how many chunks of a disk may be in flight.
+func window() int { return 2*workers() + 2 }
 
 // putChunk stores a chunk as one content.
 func putChunk(

@@ -31,7 +31,7 @@ func (d *DiskReader) Capacity() int64 { return d.disk.Capacity }
 //
 // Errors: *DigestError; ErrDamaged, naming the pack.
 func (d *DiskReader) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
-	chunks, workers := window()
+	chunks := window()
 	p := &readPipeline{
 		reader:  d,
 		pending: make(chan *chunkRun, chunks),
@@ -43,7 +43,7 @@ func (d *DiskReader) Extents(ctx context.Context, yield func(offset int64, data 
 	readCtx, cancel := context.WithCancel(groupCtx)
 	defer cancel()
 	g.Go(func() error { return p.schedule(readCtx) })
-	for range workers {
+	for range workers() {
 		g.Go(func() error { return p.load(readCtx) })
 	}
 	yieldErr := p.deliver(readCtx, yield)
@@ -158,6 +158,11 @@ func (p *readPipeline) load(ctx context.Context) error {
 }
 
 func (p *readPipeline) loadRun(ctx context.Context, run *chunkRun) error {
+	leave, err := p.reader.repository.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	data, err := readChunk(ctx, p.reader.repository.rep,
 		object.IndirectObjectEntry{Start: run.offset, Length: run.length, Object: run.id})
 	if err != nil {

@@ -108,10 +108,7 @@ func tryBackUp(t *testing.T, r *Repository, src disk.Source) (ID, *Manifest, err
 		return "", nil, err
 	}
 	m := testManifest()
-	m.Disks = []Disk{{
-		File: "disk.raw", Capacity: src.Capacity(),
-		Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
-	}}
+	m.Disks = []Disk{diskOf("disk.raw", src.Capacity(), result)}
 	id, err := w.Commit(t.Context(), m, testFiles)
 	return id, m, err
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/kopia/kopia/repo"
-	"github.com/kopia/kopia/repo/compression"
 	"github.com/kopia/kopia/repo/object"
 	"golang.org/x/sync/errgroup"
 
@@ -16,13 +15,12 @@ import (
 // assembles chunks, several hash, compress, encrypt and store them, and one writes the chunk table, the
 // hashes and the digest in order.
 type diskPipeline struct {
-	src         disk.Source
-	session     repo.RepositoryWriter
-	compression compression.Name
-	base        *openBase // nil: the source gives the whole disk
-	capacity    int64
-	chunkSize   int64
-	workers     int
+	repository *Repository
+	src        disk.Source
+	session    repo.RepositoryWriter
+	base       *openBase // nil: the source gives the whole disk
+	capacity   int64
+	chunkSize  int64
 
 	// There are as many chunks as free has room for; the other channels have room for all of them.
 	free    chan *chunk
@@ -50,14 +48,13 @@ type block struct {
 }
 
 func newDiskPipeline(
-	src disk.Source, session repo.RepositoryWriter, compression compression.Name, base *openBase,
+	r *Repository, src disk.Source, session repo.RepositoryWriter, base *openBase,
 ) *diskPipeline {
 	capacity := src.Capacity()
 	chunkSize := ChunkSize(capacity)
-	chunks, workers := window()
+	chunks := window()
 	p := &diskPipeline{
-		src: src, session: session, compression: compression, base: base,
-		capacity: capacity, chunkSize: chunkSize, workers: workers,
+		repository: r, src: src, session: session, base: base, capacity: capacity, chunkSize: chunkSize,
 		free:    make(chan *chunk, chunks),
 		pending: make(chan *chunk, chunks),
 		ordered: make(chan *chunk, chunks),
@@ -73,7 +70,7 @@ func (p *diskPipeline) run(ctx context.Context) error {
 	p.out = newDiskOutput(ctx, p.session, p.capacity, p.chunkSize, p.base)
 	defer p.out.close()
 	g.Go(func() error { return p.read(ctx) })
-	for range p.workers {
+	for range workers() {
 		g.Go(func() error { return p.store(ctx) })
 	}
 	g.Go(func() error { return p.finish(ctx) })
@@ -166,17 +163,25 @@ func (p *diskPipeline) store(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
-			c.blocks = appendBlocks(c.blocks, c.offset, c.data)
-			if p.base == nil || !p.base.sampled(c.offset) {
-				id, err := putChunk(ctx, p.session, p.chunkSize, p.compression, c.data)
-				if err != nil {
-					return err
-				}
-				c.id = id
+			if err := p.storeChunk(ctx, c); err != nil {
+				return err
 			}
 			c.done <- struct{}{}
 		}
 	}
+}
+
+func (p *diskPipeline) storeChunk(ctx context.Context, c *chunk) (err error) {
+	leave, err := p.repository.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	c.blocks = appendBlocks(c.blocks, c.offset, c.data)
+	if p.base == nil || !p.base.sampled(c.offset) { // else it is in the base
+		c.id, err = putChunk(ctx, p.session, p.chunkSize, p.repository.compression, c.data)
+	}
+	return err
 }
 
 // appendBlocks appends the blocks of data that are not all zero. The offset is that of a block.

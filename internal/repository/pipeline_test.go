@@ -197,10 +197,7 @@ func TestSeveralDisksAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	for i, result := range results {
-		m.Disks = append(m.Disks, Disk{
-			File: fmt.Sprint("disk-", i), Capacity: testSource(0).capacity,
-			Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
-		})
+		m.Disks = append(m.Disks, diskOf(fmt.Sprint("disk-", i), testSource(0).capacity, result))
 	}
 	id, err := w.Commit(t.Context(), m, testFiles)
 	if err != nil {

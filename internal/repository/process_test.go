@@ -34,10 +34,7 @@ func backUpOnce(ctx context.Context, path string) error {
 		if err != nil {
 			return err
 		}
-		m.Disks = append(m.Disks, Disk{
-			File: file, Capacity: src.capacity,
-			Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
-		})
+		m.Disks = append(m.Disks, diskOf(file, src.capacity, result))
 	}
 	id, err := w.Commit(ctx, m, testFiles)
 	if err != nil {

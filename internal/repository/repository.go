@@ -88,6 +88,7 @@ type Repository struct {
 	rep     repo.DirectRepository
 
 	compression compression.Name // of disks; empty: none
+	working     chan struct{}    // a token for each worker that has something to do
 
 	owned atomic.Bool // maintenance is known to have an owner
 
@@ -110,6 +111,16 @@ func (r *Repository) Close(ctx context.Context) error {
 		return fmt.Errorf("close repository %s: %w", r.path, err)
 	}
 	return nil
+}
+
+// enter waits until there is room for one more worker. The caller must leave.
+func (r *Repository) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case r.working <- struct{}{}:
+		return func() { <-r.working }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // refresh makes what other processes did visible. Kopia itself looks only every few minutes.

@@ -135,6 +135,14 @@ func testManifest() *Manifest {
 
 var testFiles = map[string][]byte{"config.json": []byte(`{"cpus":2}`), "nvram": {0, 1, 2, 3}}
 
+// diskOf is a manifest's entry of a disk that was written.
+func diskOf(file string, capacity int64, result DiskResult) Disk {
+	return Disk{
+		Key: file, File: file, Capacity: capacity, Digest: result.Digest, Hashes: result.Hashes,
+		ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
+	}
+}
+
 // writeDisk writes a disk and enters it into m.
 func writeDisk(t *testing.T, w *Writer, m *Manifest, file string, src disk.Source) DiskResult {
 	t.Helper()
@@ -142,10 +150,7 @@ func writeDisk(t *testing.T, w *Writer, m *Manifest, file string, src disk.Sourc
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Disks = append(m.Disks, Disk{
-		Key: file, File: file, Capacity: src.Capacity(),
-		Digest: result.Digest, ChunkSize: result.ChunkSize, Hashes: result.Hashes, DataBytes: result.DataBytes,
-	})
+	m.Disks = append(m.Disks, diskOf(file, src.Capacity(), result))
 	return result
 }
 

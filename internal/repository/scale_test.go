@@ -51,9 +51,7 @@ func commitMany(tb testing.TB, r *Repository, points int) (ids []ID) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m.Disks = []Disk{{
-		File: "disk.raw", Capacity: mib, Hashes: result.Hashes, Digest: result.Digest, ChunkSize: result.ChunkSize, DataBytes: result.DataBytes,
-	}}
+	m.Disks = []Disk{diskOf("disk.raw", mib, result)}
 	first, err := w.Commit(ctx, m, testFiles)
 	if err != nil {
 		tb.Fatal(err)

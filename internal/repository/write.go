@@ -155,7 +155,7 @@ func (r *Repository) writeDisk(ctx context.Context, src disk.Source, from *Base)
 			err = closeErr
 		}
 	}()
-	p := newDiskPipeline(src, session, r.compression, base)
+	p := newDiskPipeline(r, src, session, base)
 	if err := p.run(sessionCtx); err != nil {
 		return nil, err
 	}
