@@ -5,7 +5,8 @@ import "context"
 // RevertOptions say how a VM is brought back to a snapshot.
 type RevertOptions struct {
 	// Stay keeps the VM from being started by the revert, also where the snapshot holds the memory of a
-	// running VM. It then is powered off or, with such a snapshot, suspended.
+	// running VM. It then is powered off or, with such a snapshot, suspended; that it is powered off also
+	// with such a snapshot, which makes no use of the memory, is possible.
 	Stay bool
 }
 

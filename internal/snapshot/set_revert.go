@@ -154,9 +154,7 @@ func (g *setRevert) start(ctx context.Context) error {
 			stay = append(stay, i)
 		}
 	}
-	settle := func(i int) error {
-		return g.m.settle(ctx, g.all[i], g.request.Power.of(g.all[i].Snapshot))
-	}
+	settle := func(i int) error { return g.settle(ctx, g.all[i]) }
 	if err := g.each(ctx, stay, settle); err != nil {
 		return err
 	}
@@ -188,6 +186,22 @@ func (g *setRevert) started(ctx context.Context, at *Reverted) error {
 		at.VM = *vm
 	}
 	return err
+}
+
+// settle brings a member into the state that was asked for. A hypervisor may have dropped the memory that
+// the snapshot holds because the VM was to stay stopped: then the VM is reverted again, to run.
+func (g *setRevert) settle(ctx context.Context, at *Reverted) error {
+	want := g.request.Power.of(at.Snapshot)
+	holds := at.Snapshot.PowerState == hypervisor.PoweredOn
+	if want == hypervisor.PoweredOn && holds && at.VM.PowerState == hypervisor.PoweredOff {
+		undone := at.Undone
+		_, err := g.m.revert(ctx, at, hypervisor.RevertOptions{})
+		at.Undone = undone
+		if err != nil {
+			return fmt.Errorf("revert to %s, to run with its memory: %w", at.Snapshot.ID, err)
+		}
+	}
+	return g.m.settle(ctx, at, want)
 }
 
 // report says of each VM whether it is reverted, and which state it is in.

@@ -100,6 +100,27 @@ func TestRevertSet_power(t *testing.T) {
 	}
 }
 
+// TestRevertSet_memoryDropped has a hypervisor that can't keep a VM stopped and its memory too.
+func TestRevertSet_memoryDropped(t *testing.T) {
+	t.Parallel()
+	for power, want := range map[snapshot.Power]hypervisor.PowerState{
+		snapshot.AsSnapshot: hypervisor.PoweredOn, snapshot.On: hypervisor.PoweredOn, snapshot.Off: hypervisor.PoweredOff,
+	} {
+		b := newTierBench(t, 2, true)
+		b.hv.StayDropsMemory = true
+		b.hv.Edit(b.vms[1].ID, func(vm *hypervisor.VM) { vm.CPUs = 16 })
+		b.r.Power = power
+		got, err := b.m.RevertSet(t.Context(), b.r)
+		if err != nil || len(got) != 2 || len(got[1].Undone) != 1 {
+			t.Fatalf("got %+v and %v", got, err)
+		}
+		b.wantReverted(want)
+		if n := b.hv.Seen(hypervisortest.BeforePowerOn); n > 0 {
+			t.Errorf("%s: a VM was booted although the snapshot holds its memory", power)
+		}
+	}
+}
+
 // TestRevertSet_order looks, whenever a VM is started, at the others: all are back, those of lower order run,
 // those of higher order don't.
 func TestRevertSet_order(t *testing.T) {

@@ -45,6 +45,9 @@ type Fake struct {
 	QuiesceIgnored bool
 	// QuiesceApplication makes quiesced snapshots application-consistent.
 	QuiesceApplication bool
+	// StayDropsMemory makes reverts after which VMs are to stay stopped leave them powered off, with no use
+	// made of the memory in the snapshot.
+	StayDropsMemory bool
 
 	mu         sync.Mutex
 	vms        map[hypervisor.VMID]*fakeVM

@@ -71,6 +71,9 @@ func (f *Fake) revert(
 	v.PowerState = s.PowerState
 	if options.Stay && s.PowerState == hypervisor.PoweredOn {
 		v.PowerState = hypervisor.Suspended
+		if f.StayDropsMemory {
+			v.PowerState = hypervisor.PoweredOff
+		}
 	}
 	v.GuestAgent = v.PowerState == hypervisor.PoweredOn && s.config.GuestAgent
 	v.GuestID, v.HardwareVersion = s.config.GuestID, s.config.HardwareVersion
