@@ -156,6 +156,45 @@ func TestRevertSet_order(t *testing.T) {
 	}
 }
 
+// TestRevertSet_started waits for the guests of one tier before the next is started, and starts none behind one
+// that doesn't come up.
+func TestRevertSet_started(t *testing.T) {
+	t.Parallel()
+	for _, fails := range []bool{false, true} {
+		b := newTierBench(t, 3, false)
+		var mu sync.Mutex
+		var told []string
+		b.r.Power = snapshot.On
+		for i := range b.r.Members {
+			b.r.Members[i].Order = -i
+		}
+		b.r.Started = func(_ context.Context, vm *hypervisor.VM) (*hypervisor.VM, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, vm.Name)
+			if n := b.hv.Seen(hypervisortest.BeforePowerOn); n != len(told) {
+				t.Errorf("%d VMs are started, %v are up", n, told)
+			}
+			vm.GuestIPAddress = "192.0.2.1"
+			if fails && vm.Name == "vm1" {
+				return vm, errBroken
+			}
+			return vm, nil
+		}
+		got, err := b.m.RevertSet(t.Context(), b.r)
+		want := map[bool]string{false: "[vm2 vm1 vm0]", true: "[vm2 vm1]"}[fails]
+		if fails != errors.Is(err, errBroken) || fmt.Sprint(told) != want || len(got) != 3 {
+			t.Errorf("got %+v and %v; up: %v", got, err, told)
+		}
+		if !fails && got[1].VM.GuestIPAddress == "" {
+			t.Errorf("got %+v", got[1].VM)
+		}
+		if states, _ := b.state(); fails && states[0] != hypervisor.PoweredOff {
+			t.Errorf("vm0 is %s", states[0])
+		}
+	}
+}
+
 // TestRevertSet_failures has each member fail at each point. The error says of every VM what became of it, what
 // is returned is so, and the next attempt succeeds.
 func TestRevertSet_failures(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -369,6 +370,31 @@ func TestRevert_obstacles(t *testing.T) {
 		t.Errorf("the server was asked %d times", n)
 	}
 	b.wantReverted(false)
+}
+
+// TestRevert_question has a VM that wants to know something before it resumes, for which its task waits.
+func TestRevert_question(t *testing.T) {
+	t.Parallel()
+	b := newRevertBench(t, hypervisor.SnapshotSpec{Name: "a", Memory: true})
+	b.lab.Fault(lab.Fault{Method: "RevertToSnapshot_Task", Delay: time.Minute})
+	var begun atomic.Bool
+	b.lab.OnCall("RevertToSnapshot_Task", func(context.Context) { begun.Store(true) })
+	b.lab.OnCall("WaitForUpdatesEx", func(context.Context) {
+		ctx := *b.lab.Model().Service.Context
+		vm, ok := ctx.Map.Get(vmRef(b.vm)).(*simulator.VirtualMachine)
+		if !begun.Load() || !ok {
+			return
+		}
+		ctx.WithLock(vm, func() {
+			ctx.Update(vm, []types.PropertyChange{{Name: "runtime.question", Val: types.VirtualMachineQuestionInfo{
+				Id: "1", Text: "the CPU has changed: resume?",
+			}}})
+		})
+	})
+	vm, _, err := b.client.RevertToSnapshot(t.Context(), b.vm, b.id, hypervisor.RevertOptions{})
+	if vm != nil || err == nil || !strings.Contains(err.Error(), "the CPU has changed") {
+		t.Errorf("got %v and %v", vm, err)
+	}
 }
 
 // TestRevert_answerAfterwards can't read the VM any more when it is reverted.
