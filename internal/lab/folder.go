@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -55,7 +56,7 @@ func (l *Lab) serveFolder(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		switch r.Method {
 		case http.MethodGet, http.MethodHead:
-			out := newFaultyWriter(ctx, w, fault.Fault)
+			out := newFaultyWriter(ctx, w, otherRange(r, fault.Fault))
 			if err = l.getFile(out, r, name); err == nil && finish(out) != nil {
 				panic(http.ErrAbortHandler)
 			}
@@ -74,6 +75,27 @@ func (l *Lab) serveFolder(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
+}
+
+// otherRange makes a request ask for something else than it does, if that is what a fault is about. It
+// returns the fault that remains.
+func otherRange(r *http.Request, fault string) string {
+	var first, last int64
+	_, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last)
+	switch fault {
+	case "whole":
+		r.Header.Del("Range")
+	case "shifted":
+		first, last = first+512, last+512
+	case "shorter":
+		last--
+	default:
+		return fault
+	}
+	if err == nil && fault != "whole" {
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", first, last))
+	}
+	return ""
 }
 
 // untilDone is a context that ends with ctx and with the lab.

@@ -302,6 +302,15 @@ func TestFolder_faults(t *testing.T) {
 			t.Errorf("fault %q was not hit", fault)
 		}
 	}
+	for fault, answer := range map[string][]byte{
+		"": want[1000:3000], "whole": want, "shifted": want[1512:3512], "shorter": want[1000:2999],
+	} {
+		e.Fault(lab.Fault{Method: "GET /folder", Fault: fault})
+		_, p := e.folder(http.MethodGet, e.folderURL("off/off-flat.vmdk"), http.Header{"Range": {"bytes=1000-2999"}}, http.NoBody, cookie)
+		if !bytes.Equal(p, answer) {
+			t.Errorf("a range, fault %q: %d bytes, want %d, or others", fault, len(p), len(answer))
+		}
+	}
 }
 
 func TestFolder_ofAHost(t *testing.T) {

@@ -30,7 +30,7 @@ func (l *Lab) transferFault(ctx context.Context, w http.ResponseWriter, f *Fault
 		panic(http.ErrAbortHandler)
 	}
 	switch f.Fault {
-	case "", "drop", "truncate", "corrupt", "hang":
+	case "", "drop", "truncate", "corrupt", "hang", "whole", "shifted", "shorter":
 		return true
 	}
 	status := http.StatusInternalServerError

@@ -55,7 +55,7 @@ func pinned(server *simulator.Server) Config {
 }
 
 // dial connects, and closes at the end of the test.
-func dial(t *testing.T, config Config) *Client {
+func dial(t testing.TB, config Config) *Client {
 	t.Helper()
 	c, err := Connect(t.Context(), config, slog.New(slog.DiscardHandler))
 	if err != nil {
