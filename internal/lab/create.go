@@ -119,6 +119,9 @@ func (l *Lab) checkCreate(
 		spec.Firmware != string(types.GuestOsDescriptorFirmwareTypeEfi) {
 		return nil, &types.InvalidVmConfig{Property: "configSpec.bootOptions.efiSecureBootEnabled"}
 	}
+	if fault := l.checkPolicies(spec); fault != nil {
+		return nil, fault
+	}
 	return f, l.checkSpec(ctx, spec)
 }
 
@@ -194,6 +197,7 @@ func (l *Lab) finishCreate(
 	config.Hardware.Device = p.devices
 	config.VAppConfig, config.KeyId = vm.Config.VAppConfig, vm.Config.KeyId
 	applyVApp(config, spec.VAppConfig)
+	l.attachPolicies(vm.Self, spec, p.keys)
 	applyExtraConfig(config, serverOptions(config))
 	l.setConfig(ctx, vm, config)
 	none := string(types.VirtualMachineToolsVersionStatusGuestToolsNotInstalled)

@@ -18,7 +18,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/diskstore"
-	_ "github.com/vmware/govmomi/pbm/simulator" // the storage policy service
 	"github.com/vmware/govmomi/simulator"
 	_ "github.com/vmware/govmomi/vapi/simulator" // the tag service
 	"github.com/vmware/govmomi/vim25/methods"
@@ -77,6 +76,7 @@ type Lab struct {
 	tickets  tickets
 	tracking tracking
 	events   events
+	policies policies
 
 	mu       sync.Mutex
 	calls    map[string]int
@@ -215,6 +215,7 @@ func (l *Lab) serve(ctx context.Context) error {
 		return err
 	}
 	l.server = m.Service.NewServer()
+	l.installPolicies()
 	return nil
 }
 

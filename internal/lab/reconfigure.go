@@ -31,6 +31,9 @@ func (l *Lab) reconfigure(
 	if fault := l.checkReconfigure(ctx, vm, spec); fault != nil {
 		return fault
 	}
+	if fault := l.checkPolicies(spec); fault != nil {
+		return fault
+	}
 	config := clone(vm.Config)
 	applySpec(config, spec)
 	l.applyIdentity(vm, config, spec)
@@ -51,6 +54,7 @@ func (l *Lab) reconfigure(
 	toggled := isTrue(vm.Config.ChangeTrackingEnabled) != isTrue(config.ChangeTrackingEnabled)
 	config.VAppConfig, config.KeyId = vm.Config.VAppConfig, vm.Config.KeyId // the simulator's work
 	applyVApp(config, spec.VAppConfig)
+	l.attachPolicies(vm.Self, spec, p.keys)
 	l.setConfig(ctx, vm, config)
 	if toggled {
 		l.resetTracking(vm)

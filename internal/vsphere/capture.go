@@ -41,6 +41,9 @@ type capture struct {
 	CustomAttributes map[string]string   `json:"custom_attributes,omitempty"`
 	NVRAM            string              `json:"nvram,omitempty"` // file name, in the VM's directory
 
+	// StoragePolicies are the names of storage policies by device key of a disk; the VM's own is under 0.
+	StoragePolicies map[int32]string `json:"storage_policies,omitempty"`
+
 	// DiskUsage is what each disk occupied, in bytes, by device key.
 	DiskUsage map[int32]int64 `json:"disk_usage,omitempty"`
 
@@ -165,6 +168,10 @@ func (c *Client) capture(
 	}
 	out.Tags, err = c.captureTags(ctx, vm)
 	if err := warn("tags", err); err != nil {
+		return nil, nil, nil, err
+	}
+	out.StoragePolicies, err = c.capturePolicies(ctx, vm, out.devices())
+	if err := warn("storage policies", err); err != nil {
 		return nil, nil, nil, err
 	}
 	rules, err := c.clusterWarnings(ctx, vm, props.Runtime.Host)

@@ -42,6 +42,7 @@ type placement struct {
 
 	tags       []string // IDs
 	attributes []customValue
+	policies   map[int32]string // IDs of storage policies, by device key; the VM's own is under homeKey
 	warnings   []string
 }
 
@@ -60,7 +61,7 @@ func (c *Client) place(
 	}
 	steps := []func(context.Context, hypervisor.RestoreSpec, *capture, *placement) error{
 		c.placeFolder, c.placePool, c.placeHost, c.checkHardwareVersion,
-		c.placeDisks, c.placeNetworks, c.placeImages, c.placeLabels, c.placeDirectory, c.preferHost, c.checkAddresses,
+		c.placeDisks, c.placeNetworks, c.placeImages, c.placeLabels, c.placeDirectory, c.placePolicies, c.preferHost, c.checkAddresses,
 	}
 	for _, step := range steps {
 		if err := step(ctx, spec, captured, p); err != nil {

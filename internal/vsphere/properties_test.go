@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/pbm"
+	pbmtypes "github.com/vmware/govmomi/pbm/types"
 	"github.com/vmware/govmomi/vapi/tags"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -56,10 +58,33 @@ func (b *bench) read(ctx context.Context, id hypervisor.VMID) reading {
 	}
 	slices.Sort(names)
 	out["tags"] = strings.Join(names, ", ")
+	b.readPolicies(ctx, vm.Self, w.names, out)
 	line, err := b.client.ancestors(ctx, vm.Self)
 	must(b, err)
 	out["path"] = line.path()
 	return out
+}
+
+// readPolicies reads the storage policies of the VM and its disks.
+func (b *bench) readPolicies(ctx context.Context, vm types.ManagedObjectReference, names map[int32]string, out reading) {
+	b.Helper()
+	service, err := pbm.NewClient(ctx, b.client.vim)
+	must(b, err)
+	query := func(what, kind, key string) {
+		ids, err := service.QueryAssociatedProfile(ctx, pbmtypes.PbmServerObjectRef{ObjectType: kind, Key: key})
+		must(b, err)
+		for _, id := range ids {
+			name, err := service.GetProfileNameByID(ctx, id.UniqueId)
+			must(b, err)
+			out["storage policy of "+what] = name
+		}
+	}
+	query("the VM", "virtualMachine", vm.Value)
+	for key, name := range names {
+		if strings.HasPrefix(name, "VirtualDisk@") {
+			query(name, "virtualDiskId", fmt.Sprintf("%s:%d", vm.Value, key))
+		}
+	}
 }
 
 // deviceSlots names devices by where they are plugged in.

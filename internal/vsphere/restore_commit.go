@@ -47,6 +47,11 @@ func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) 
 			warnings = append(warnings, w)
 		}
 	}
+	unapplied, err := r.applyPolicies(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	warnings = append(warnings, unapplied...)
 	if err := r.client.setCustomAttributes(ctx, r.vm, r.place.attributes); err != nil {
 		return nil, nil, err
 	}

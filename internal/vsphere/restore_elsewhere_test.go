@@ -61,16 +61,19 @@ func TestRestore_otherServer(t *testing.T) {
 			}
 		}
 	}
+	const otherStore = `"vSAN Default Storage Policy" of the VM's own files is not restored: it was on datastore "LocalDS_0" and goes to "san"`
+	const noPolicy = `the storage policy "gold" of Hard disk 2 doesn't exist here`
 	image := "CD/DVD drive 1 had the image " + richISO
 	checked, err := away.client.CheckRestore(t.Context(), spec)
 	must(t, err)
 	named(checked, `tag "owner-1" of category "owner" doesn't exist`, `tag "tier-1" of category "tier" doesn't exist`,
-		`custom attribute "contact" doesn't exist`, `custom attribute "cost centre" doesn't exist`, image)
+		`custom attribute "contact" doesn't exist`, `custom attribute "cost centre" doesn't exist`,
+		otherStore, noPolicy, image)
 
 	away.labelAway()
 	vm, warnings, err := away.restore(t.Context(), c, spec)
 	must(t, err)
-	named(warnings, `tag "owner-1" of category "owner" doesn't exist`, `custom attribute "contact" doesn't exist`, image)
+	named(warnings, `tag "owner-1" of category "owner" doesn't exist`, `custom attribute "contact" doesn't exist`, otherStore, noPolicy, image)
 	if vm.Path != "/DC0/vm/recovered/web" || vm.BIOSUUID != richUUID {
 		t.Errorf("restored %+v", vm)
 	}
@@ -92,7 +95,7 @@ func TestRestore_otherServer(t *testing.T) {
 }
 
 func aboutLabels(line string) bool {
-	for _, name := range []string{"tags:", "path:", "customValue[", "availableField[", "value[", "summary.customValue["} {
+	for _, name := range []string{"tags:", "path:", "customValue[", "availableField[", "value[", "summary.customValue[", "storage policy of "} {
 		if strings.HasPrefix(line, name) {
 			return true
 		}

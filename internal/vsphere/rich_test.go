@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/pbm"
+	pbmtypes "github.com/vmware/govmomi/pbm/types"
 	"github.com/vmware/govmomi/vapi/tags"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -90,6 +92,7 @@ func (b *bench) addRich(name string, controllers []types.BaseVirtualDevice, extr
 	}
 	b.adjust(ref, name)
 	b.label(ref)
+	b.entrust(ref)
 	var vm mo.VirtualMachine
 	must(b, c.properties(ctx, ref, []string{"config", "layoutEx"}, &vm))
 	must(b, c.writeNVRAM(ctx, "/DC0", nvramFile(&vm, vm.Config), bytes.Repeat([]byte("EFI variables "), 5000)))
@@ -213,6 +216,34 @@ func (b *bench) label(ref types.ManagedObjectReference) {
 		must(b, err)
 		must(b, fields.Set(ctx, ref, field.Key, "value of "+name))
 	}
+}
+
+// goldPolicy is a storage policy that not every server has.
+const goldPolicy = "gold"
+
+// entrust gives the VM's own files the policy that every vCenter has, and its second disk one that it makes.
+func (b *bench) entrust(ref types.ManagedObjectReference) {
+	b.Helper()
+	service, err := pbm.NewClient(b.Context(), b.client.vim)
+	must(b, err)
+	storage := pbmtypes.PbmProfileResourceType{ResourceType: "STORAGE"}
+	all, err := service.QueryProfile(b.Context(), storage, "REQUIREMENT")
+	must(b, err)
+	gold, err := service.CreateProfile(b.Context(), pbmtypes.PbmCapabilityProfileCreateSpec{
+		Name: goldPolicy, Category: "REQUIREMENT", ResourceType: storage, Constraints: &pbmtypes.PbmCapabilitySubProfileConstraints{},
+	})
+	must(b, err)
+	devices, err := object.NewVirtualMachine(b.client.vim, ref).Device(b.Context())
+	must(b, err)
+	profile := func(id string) []types.BaseVirtualMachineProfileSpec {
+		return []types.BaseVirtualMachineProfileSpec{&types.VirtualMachineDefinedProfileSpec{ProfileId: id}}
+	}
+	b.reconfigure(ref, types.VirtualMachineConfigSpec{
+		VmProfile: profile(all[0].UniqueId),
+		DeviceChange: []types.BaseVirtualDeviceConfigSpec{&types.VirtualDeviceConfigSpec{
+			Operation: types.VirtualDeviceConfigSpecOperationEdit, Device: orderedDisks(devices)[1], Profile: profile(gold.UniqueId),
+		}},
+	})
 }
 
 // richSpec has every setting that is not a device's.
