@@ -105,14 +105,40 @@ func (r *restoreResource) planRevert(ctx context.Context, plan restoreModel, dia
 		return
 	}
 	found, err := m.CheckRevertSet(ctx, r.setRequest(ctx, plan, plan.members(ctx, diags), diags))
-	if err != nil {
+	switch {
+	case err != nil && r.session.lostAll(plan):
+		// Before it destroys, Terraform plans what a refresh has just dropped from the state. An error of that
+		// would keep it from destroying anything.
+		op.leaving("It was reverted, and is gone since: it can't be reverted again.").
+			warn(ctx, diags, "Reverted Virtual Machine Is Gone", err)
+		return
+	case err != nil:
 		op.failPlan(ctx, diags, err)
 		return
 	}
 	for _, at := range found {
 		diags.AddAttributeWarning(op.paths[argSnapshot], "Revert Loses What Was Done Since", lost(at))
-		warnings(diags, "Revert With Reservations", at.Warnings)
 	}
+}
+
+// reverted says what VMs are reverted to.
+func (m *restoreModel) reverted() string { return m.SnapshotID.String() + m.SnapshotIDs.String() }
+
+// lose notes that all VMs of a revert are gone.
+func (s *session) lose(state restoreModel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost == nil {
+		s.lost = map[string]bool{}
+	}
+	s.lost[state.reverted()] = true
+}
+
+// lostAll reports whether all VMs of a revert were found to be gone.
+func (s *session) lostAll(plan restoreModel) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost[plan.reverted()]
 }
 
 // lost says what a revert loses.
@@ -121,6 +147,9 @@ func lost(at snapshot.Reverted) string {
 		at.VM.Path, at.Snapshot.Path, at.Snapshot.CreatedAt.UTC().Format("2006-01-02 15:04:05 MST"))
 	if len(at.Undone) > 0 {
 		text += "\n\nOf its configuration:\n  " + strings.Join(at.Undone, "\n  ")
+	}
+	for _, warning := range at.Warnings {
+		text += "\n\n" + sentence(warning)
 	}
 	return text
 }
@@ -270,6 +299,7 @@ func (r *restoreResource) readReverted(ctx context.Context, state restoreModel, 
 		revertOperation("Read", "read", &state).fail(ctx, &resp.Diagnostics, err)
 		return
 	case len(vms) == 0: // of several, those that are left are no reason to revert them again
+		r.session.lose(state)
 		resp.State.RemoveResource(ctx)
 		return
 	}

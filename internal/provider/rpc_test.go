@@ -180,13 +180,13 @@ func (r *rpc) value(typ tftypes.Type, v any) tftypes.Value {
 		}
 		return tftypes.NewValue(typ, out)
 	case tftypes.List:
-		var out []tftypes.Value
+		out := []tftypes.Value{}
 		for _, one := range v.([]any) { //nolint:forcetypeassert // a test's own literal
 			out = append(out, r.value(typ.ElementType, one))
 		}
 		return tftypes.NewValue(typ, out)
 	case tftypes.Set:
-		var out []tftypes.Value
+		out := []tftypes.Value{}
 		for _, one := range v.([]any) { //nolint:forcetypeassert // a test's own literal
 			out = append(out, r.value(typ.ElementType, one))
 		}

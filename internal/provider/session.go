@@ -44,7 +44,8 @@ type session struct {
 	repo lazy[*repository.Repository]
 
 	mu    sync.Mutex
-	owned []owned // VMs that resources of this run restored and would delete
+	owned []owned         // VMs that resources of this run restored and would delete
+	lost  map[string]bool // reverts of this run whose VMs are gone, by what they reverted to
 }
 
 func newSession(s settings, b backends, version string) *session {
