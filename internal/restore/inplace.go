@@ -57,7 +57,9 @@ type inPlace struct {
 	vm   *hypervisor.VM // as it was before
 	ran  bool           // the VM was running before
 
-	// recovered are disks that a restore replaced which was killed: nobody else knows of them.
+	// finished is set when a restore that was killed had replaced disks, and recovered are those that it
+	// replaced: nobody else knows of them.
+	finished  bool
 	recovered []hypervisor.Replaced
 
 	this    run.Run
@@ -103,11 +105,27 @@ func (m *Manager) restoreInPlace(ctx context.Context, j *job) (*Result, error) {
 		return nil, err
 	}
 	result, err := p.replace(ctx)
-	if result == nil && len(p.recovered) > 0 {
-		err = fmt.Errorf("%w; disks that an earlier restore replaced, which was killed, are still there: %s",
-			err, paths(p.recovered))
+	if result == nil && p.finished {
+		err = p.leave(ctx, err)
 	}
 	return result, err
+}
+
+// leave ends a restore that failed after it had finished another one, which was killed: the VM keeps the disks
+// of that one, and runs if it did before it. Nobody finds that out later.
+func (p *inPlace) leave(ctx context.Context, err error) error {
+	err = fmt.Errorf("%w; disks that an earlier restore replaced, which was killed, are still there: %s",
+		err, paths(p.recovered))
+	var in *InPlaceError
+	if !p.ran || errors.As(err, &in) && in.Swapped {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	if startErr := p.m.hv.PowerOn(ctx, p.vm.ID); startErr != nil {
+		err = fmt.Errorf("%w; the virtual machine, which that one had stopped, could not be started: %w", err, startErr)
+	}
+	return err
 }
 
 // replace goes through the steps.

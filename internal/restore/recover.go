@@ -83,10 +83,29 @@ func (p *inPlace) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover from an earlier restore that was killed: %w", err)
 	}
-	p.vm, p.recovered = vm, replaced
+	p.vm, p.recovered, p.finished = vm, replaced, interrupted.Swapped
 	p.ran = interrupted.Stopped || vm.PowerState == hypervisor.PoweredOn
 	p.warnings = append(p.warnings, p.recovery(interrupted, "was"))
+	if interrupted.Stopped && vm.PowerState == hypervisor.PoweredOn && !p.spec.PowerOff {
+		p.awaitAgent(ctx)
+	}
 	return nil
+}
+
+// bootTimeout is how long a guest gets to come up that is going to be shut down again.
+const bootTimeout = 5 * time.Minute
+
+// awaitAgent gives the guest of a VM that was started a moment ago, by the killed run or in recovering from
+// it, time to come up. Without its agent, it can't be asked to shut down; what that means is said by the check.
+func (p *inPlace) awaitAgent(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
+	err := p.m.hv.WatchGuest(ctx, p.vm.ID, func(g hypervisor.Guest) bool {
+		return g.Agent || g.PowerState != hypervisor.PoweredOn
+	})
+	if err != nil {
+		p.m.log.WarnContext(ctx, "waiting for the guest that was started again", "vm", p.vm.Path, "error", err)
+	}
 }
 
 // refuseReaders refuses to remove the snapshot that a backup, or another restore, is reading from: that

@@ -101,7 +101,7 @@ func (s *scene) interruptAt(t *testing.T, stage string, r run.Run) {
 // The disks that a killed run replaced are kept where they are to be, and named where the next one fails.
 func TestRestoreInPlace_afterKillKeeps(t *testing.T) {
 	t.Parallel()
-	s, own := newChangedScene(t)
+	s, _ := newChangedScene(t)
 	s.interruptAt(t, "swapped", deadRun(t))
 	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeCheckInPlace, Err: errBroken})
 	_, err := s.m.Restore(t.Context(), s.inPlace())
@@ -111,14 +111,44 @@ func TestRestoreInPlace_afterKillKeeps(t *testing.T) {
 	if loose := s.hv.LooseDisks(); len(loose) != 2 {
 		t.Errorf("loose disks %v", loose)
 	}
+	s.wantPower(t, true) // nobody would know any more that it ran before the killed restore stopped it
 
-	s, own = newChangedScene(t)
+	s, _ = newChangedScene(t)
+	s.interruptAt(t, "swapped", deadRun(t))
+	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeWriteDisk, Err: errBroken})
+	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforePowerOn, Err: hypervisor.ErrLost})
+	if _, err := s.m.Restore(t.Context(), s.inPlace()); !errors.Is(err, errBroken) || !errors.Is(err, hypervisor.ErrLost) {
+		t.Errorf("got error %v", err)
+	}
+	s.wantPower(t, false)
+
+	s, own := newChangedScene(t)
 	s.interruptAt(t, "swapped", deadRun(t))
 	r := s.inPlace()
 	r.InPlace.KeepReplacedDisks = time.Hour
 	result := s.restoreInPlace(t, r, hypervisor.PoweredOn)
 	if len(result.Replaced) != 4 || !bytes.Equal(s.hv.LooseDisk(result.Replaced[0].Path), own[0]) {
 		t.Errorf("replaced %+v", result.Replaced)
+	}
+}
+
+// A guest that was started again has to come up before it can be asked to shut down.
+func TestRestoreInPlace_afterKillBoots(t *testing.T) {
+	t.Parallel()
+	for _, stage := range []string{"stopped", "started"} {
+		s, _ := newChangedScene(t)
+		s.interruptAt(t, stage, deadRun(t))
+		boots := func(context.Context) { s.hv.SetGuest(s.vm.ID, false, "") }
+		s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeWatchGuest, Do: boots})
+		s.hv.Fail(hypervisortest.Fault{At: hypervisortest.DuringWatchGuest, Do: func(context.Context) { s.hv.SetGuest(s.vm.ID, true, "") }})
+		s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn)
+		s.wantTidy(t)
+
+		// One that can't be watched is an obstacle only if it doesn't come up.
+		s, _ = newChangedScene(t)
+		s.interruptAt(t, stage, deadRun(t))
+		s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeWatchGuest, Err: errBroken})
+		s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn)
 	}
 }
 

@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -31,7 +32,7 @@ func (c *Client) WatchGuest(ctx context.Context, vm hypervisor.VMID, until func(
 		err := c.watcher.watch(ctx, vmRef(vm), guestPaths, func(name string, value any) bool {
 			return guestDiffers(&m, name, value)
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, errGone) { // which the next look says better
 			return fmt.Errorf("wait for the guest of %s: %w", vm, classify(err))
 		}
 	}
