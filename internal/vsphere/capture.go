@@ -157,48 +157,67 @@ func (c *Client) capture(
 	}
 	out.CustomAttributes = customAttributes(&props)
 	out.DiskUsage = diskUsage(props.LayoutEx, out.devices())
-	warn := func(what string, err error) error {
+	around, err := c.captureAround(ctx, vm, &props, out)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	nvram, missing, err := c.captureNVRAM(ctx, &props, out)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return out, nvram, slices.Concat(warnings, around, missing, uncaptured(config)), nil
+}
+
+// captureAround reads what is kept beside a VM's configuration. A backup without it is better than none: what
+// can't be read, or can't be captured, is named in warnings.
+func (c *Client) captureAround(
+	ctx context.Context, vm types.ManagedObjectReference, props *mo.VirtualMachine, out *capture,
+) (warnings []string, err error) {
+	for _, part := range []struct {
+		what string
+		read func() (warnings []string, err error)
+	}{
+		{"tags", func() (_ []string, err error) {
+			out.Tags, err = c.captureTags(ctx, vm)
+			return nil, err
+		}},
+		{"storage policies", func() (_ []string, err error) {
+			out.StoragePolicies, err = c.capturePolicies(ctx, vm, out.devices())
+			return nil, err
+		}},
+		{"the cluster's rules", func() ([]string, error) { return c.clusterWarnings(ctx, vm, props.Runtime.Host) }},
+		{"the permissions on the VM", func() ([]string, error) { return c.permissionWarnings(ctx, vm) }},
+	} {
+		named, err := part.read()
 		if ctx.Err() != nil {
-			return fmt.Errorf("capture %s: %w", what, context.Cause(ctx))
+			return nil, fmt.Errorf("capture %s: %w", part.what, context.Cause(ctx))
 		}
 		if err != nil {
-			warnings = append(warnings, fmt.Sprintf("%s could not be captured: %v", what, err))
+			warnings = append(warnings, fmt.Sprintf("%s could not be captured: %v", part.what, err))
 		}
-		return nil
+		warnings = append(warnings, named...)
 	}
-	out.Tags, err = c.captureTags(ctx, vm)
-	if err := warn("tags", err); err != nil {
-		return nil, nil, nil, err
-	}
-	out.StoragePolicies, err = c.capturePolicies(ctx, vm, out.devices())
-	if err := warn("storage policies", err); err != nil {
-		return nil, nil, nil, err
-	}
-	rules, err := c.clusterWarnings(ctx, vm, props.Runtime.Host)
-	if err := warn("the cluster's rules", err); err != nil {
-		return nil, nil, nil, err
-	}
-	warnings = append(warnings, rules...)
-	permissions, err := c.permissionWarnings(ctx, vm)
-	if err := warn("the permissions on the VM", err); err != nil {
-		return nil, nil, nil, err
-	}
-	warnings = append(warnings, permissions...)
-	file := nvramFile(&props, config)
-	nvram, err := c.readNVRAM(ctx, out.Datacenter, file)
+	return warnings, nil
+}
+
+// captureNVRAM reads the firmware's variables. A BIOS VM has nothing in them that the firmware can't do without.
+func (c *Client) captureNVRAM(
+	ctx context.Context, props *mo.VirtualMachine, out *capture,
+) (nvram []byte, warnings []string, err error) {
+	file := nvramFile(props, out.config)
+	nvram, err = c.readNVRAM(ctx, out.Datacenter, file)
 	if nvram != nil {
 		out.NVRAM = path.Base(file)
 	}
-	if config.Firmware != string(types.GuestOsDescriptorFirmwareTypeEfi) {
-		err = nil // a BIOS VM has nothing in it that the firmware can't do without
+	switch {
+	case ctx.Err() != nil:
+		return nil, nil, fmt.Errorf("capture NVRAM: %w", context.Cause(ctx))
+	case err == nil, out.config.Firmware != string(types.GuestOsDescriptorFirmwareTypeEfi):
+		return nvram, nil, nil
+	case errors.Is(err, hypervisor.ErrLost): // it is there, and the next attempt may get it
+		return nil, nil, fmt.Errorf("capture NVRAM: %w", err)
 	}
-	if errors.Is(err, hypervisor.ErrLost) { // it is there, and the next attempt may get it
-		return nil, nil, nil, fmt.Errorf("capture NVRAM: %w", err)
-	}
-	if err := warn("NVRAM", err); err != nil {
-		return nil, nil, nil, err
-	}
-	return out, nvram, append(warnings, uncaptured(config)...), nil
+	return nvram, []string{fmt.Sprintf("NVRAM could not be captured: %v", err)}, nil
 }
 
 // uncaptured names what a VM has that a backup of it doesn't.

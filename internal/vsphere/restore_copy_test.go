@@ -185,7 +185,7 @@ func TestRestore_manyCopies(t *testing.T) {
 		}
 		seen[what] = owner
 	}
-	for _, vm := range append(vms, b.vm) {
+	for _, vm := range append([]*hypervisor.VM{b.vm}, vms...) {
 		claim(vm.Name, vm.BIOSUUID)
 		claim(vm.Name, vm.InstanceUUID)
 		for _, d := range vm.Disks {
