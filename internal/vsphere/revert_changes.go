@@ -95,29 +95,8 @@ func diskChange(
 
 // rootFile is the file at the bottom of a disk's chain. It stays the same in whichever snapshot the disk is.
 func rootFile(backing types.BaseVirtualDeviceBackingInfo) string {
-	switch b := backing.(type) {
-	case *types.VirtualDiskFlatVer2BackingInfo:
-		for b.Parent != nil {
-			b = b.Parent
-		}
-		return b.FileName
-	case *types.VirtualDiskSeSparseBackingInfo:
-		for b.Parent != nil {
-			b = b.Parent
-		}
-		return b.FileName
-	case *types.VirtualDiskSparseVer2BackingInfo:
-		for b.Parent != nil {
-			b = b.Parent
-		}
-		return b.FileName
-	case *types.VirtualDiskRawDiskMappingVer1BackingInfo:
-		for b.Parent != nil {
-			b = b.Parent
-		}
-		return b.FileName
-	}
-	return describeBacking(backing).fileName
+	b := describeBacking(backing)
+	return firstOf(b.base, b.fileName)
 }
 
 // backingChange compares what network adapters and drives are connected to.
