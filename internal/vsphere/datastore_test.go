@@ -1,0 +1,459 @@
+package vsphere
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+)
+
+// newTrackedBench starts a lab with a VM whose change tracking is on, and a client that reads disks in the
+// preferred ways.
+func newTrackedBench(t *testing.T, transports []string, capacities ...int64) *bench {
+	t.Helper()
+	b := &bench{T: t}
+	for i, capacity := range capacities {
+		b.raw = append(b.raw, labtest.RawDisk(t, capacity, uint64(i)+1))
+	}
+	b.lab = labtest.Start(t, lab.Options{VMs: []lab.VMSpec{{Name: benchVM, Disks: b.raw, ChangeTracking: true}}})
+	config := labConfig(b.lab)
+	config.Transports, config.ReadTimeout = transports, 500*time.Millisecond
+	b.client = dial(t, config)
+	b.find()
+	return b
+}
+
+// open opens a point in time, which is closed with the test if it wasn't before.
+func (b *bench) open(spec hypervisor.PointInTimeSpec) hypervisor.PointInTime {
+	b.Helper()
+	spec.Name = "tf-backup-1"
+	p, err := b.client.OpenPointInTime(b.Context(), b.vm.ID, spec)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = p.Close(context.WithoutCancel(b.Context())) }) // a test that minds closes by itself
+	return p
+}
+
+// openDisk opens the n-th disk.
+func (b *bench) openDisk(p hypervisor.PointInTime, n int, request hypervisor.DiskRequest) hypervisor.DiskReader {
+	b.Helper()
+	reader, err := p.OpenDisk(b.Context(), b.vm.Disks[n].Key, request)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return reader
+}
+
+// image reads a disk into what it was before: zeros, or outside of the areas of the plan the base.
+func image(ctx context.Context, reader hypervisor.DiskReader, base []byte) (out []byte, read int64, err error) {
+	out = make([]byte, reader.Capacity())
+	if areas := reader.Plan().Areas; areas != nil {
+		copy(out, base)
+		areas.Each(func(e disk.Extent) bool { clear(out[e.Offset:e.End()]); return true })
+	}
+	err = reader.Extents(ctx, func(off int64, data []byte) error {
+		read += int64(len(data))
+		copy(out[off:], data)
+		return nil
+	})
+	return out, read, err
+}
+
+// model is the simulator's own object of the VM, for changes that no client can make.
+func (b *bench) model(change func(ctx *simulator.Context, vm *simulator.VirtualMachine)) {
+	b.Helper()
+	ctx := *b.lab.Model().Service.Context
+	vm, ok := ctx.Map.Get(vmRef(b.vm.ID)).(*simulator.VirtualMachine)
+	if !ok {
+		b.Fatal("the VM is gone")
+	}
+	ctx.WithLock(vm, func() { change(&ctx, vm) })
+}
+
+// TestDatastore_faults reads a disk whose guest writes on, while something happens to single requests.
+func TestDatastore_faults(t *testing.T) {
+	t.Parallel()
+	const capacity = 9<<20 + 512
+	for name, test := range map[string]struct {
+		fault lab.Fault
+		fails bool
+	}{
+		"none":           {},
+		"drop":           {fault: lab.Fault{Fault: "drop", Count: 3}},
+		"truncate":       {fault: lab.Fault{Fault: "truncate", Count: 3}},
+		"hang":           {fault: lab.Fault{Fault: "hang", Count: 2}},
+		"503":            {fault: lab.Fault{Fault: "503", Count: 4}},
+		"locked":         {fault: lab.Fault{Fault: "500", Count: 2}},
+		"shifted":        {fault: lab.Fault{Fault: "shifted", Count: 2}},
+		"shorter":        {fault: lab.Fault{Fault: "shorter", Count: 2}},
+		"slow":           {fault: lab.Fault{Delay: 50 * time.Millisecond, Count: 2}},
+		"session ends":   {fault: lab.Fault{Fault: "401", Count: 2}},
+		"always dropped": {fault: lab.Fault{Fault: "drop", Count: -1}, fails: true},
+		"always 503":     {fault: lab.Fault{Fault: "503", Count: -1}, fails: true},
+		"whole":          {fault: lab.Fault{Fault: "whole"}, fails: true},
+		"gone":           {fault: lab.Fault{Fault: "404"}, fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newTrackedBench(t, []string{TransportDatastore}, capacity)
+			want := readLabDisk(t, b.lab, benchVM, 0)
+			p := b.open(hypervisor.PointInTimeSpec{})
+			reader := b.openDisk(p, 0, hypervisor.DiskRequest{})
+			if plan := reader.Plan(); plan.Transport != TransportDatastore || plan.TransportReason != "" || plan.Areas != nil || plan.FullReason != "" {
+				t.Fatalf("plan %+v", plan)
+			}
+			if err := b.lab.WriteDisk(benchVM, 0, 0, bytes.Repeat([]byte{0xee}, capacity/2)); err != nil {
+				t.Fatal(err)
+			}
+			if test.fault.Fault != "" || test.fault.Delay > 0 {
+				test.fault.Method = "GET /folder"
+				b.lab.Fault(test.fault)
+			}
+			got, _, err := image(t.Context(), reader, nil)
+			switch {
+			case test.fails && !errors.Is(err, hypervisor.ErrLost):
+				t.Errorf("got error %v, want one that wraps %v", err, hypervisor.ErrLost)
+			case !test.fails && (err != nil || !bytes.Equal(got, want)):
+				t.Errorf("%v, or other bytes", err)
+			}
+			if err := p.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			labtest.AssertClean(t, b.lab)
+		})
+	}
+}
+
+// TestDatastore_allocated reads only what is allocated where that is known, and all where it isn't.
+func TestDatastore_allocated(t *testing.T) {
+	t.Parallel()
+	const capacity = 64 << 20
+	for name, test := range map[string]struct {
+		prepare func(t *testing.T, b *bench)
+		all     bool
+	}{
+		"thin, on VMFS":             {},
+		"tracking is to be ignored": {all: true, prepare: func(*testing.T, *bench) {}},
+		"on NFS":                    {all: true, prepare: func(t *testing.T, b *bench) { t.Helper(); b.datastoreType("NFS") }},
+		"thick": {all: true, prepare: func(_ *testing.T, b *bench) {
+			b.model(func(_ *simulator.Context, vm *simulator.VirtualMachine) {
+				disks(vm.Config.Hardware.Device)[0].ThinProvisioned = types.NewBool(false)
+			})
+		}},
+		"the query fails": {all: true, prepare: func(_ *testing.T, b *bench) {
+			b.lab.Fault(lab.Fault{Method: "QueryChangedDiskAreas", Fault: "FileFault"})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newTrackedBench(t, nil, capacity)
+			if test.prepare != nil {
+				test.prepare(t, b)
+			}
+			spec := hypervisor.PointInTimeSpec{}
+			if strings.Contains(name, "ignored") {
+				spec.ChangeTracking = hypervisor.TrackingIgnore
+			}
+			want := readLabDisk(t, b.lab, benchVM, 0)
+			reader := b.openDisk(b.open(spec), 0, hypervisor.DiskRequest{})
+			if plan := reader.Plan(); plan.Transport != TransportDatastore {
+				t.Fatalf("plan %+v", plan)
+			}
+			got, read, err := image(t.Context(), reader, nil)
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%v, or other bytes", err)
+			}
+			if all := read == capacity; all != test.all || read == 0 {
+				t.Errorf("read %d bytes of %d", read, capacity)
+			}
+		})
+	}
+}
+
+// TestDatastore_incompleteList distrusts a list of allocated areas that is less than what the disk occupies.
+func TestDatastore_incompleteList(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, nil, 64<<20)
+	p := b.open(hypervisor.PointInTimeSpec{})
+	b.model(func(ctx *simulator.Context, vm *simulator.VirtualMachine) {
+		layout := *vm.LayoutEx
+		layout.File = append([]types.VirtualMachineFileLayoutExFileInfo{}, layout.File...)
+		for i := range layout.File {
+			if strings.HasSuffix(layout.File[i].Name, "-flat.vmdk") {
+				layout.File[i].Size = 60 << 20
+			}
+		}
+		ctx.Update(vm, []types.PropertyChange{{Name: "layoutEx", Val: &layout}})
+	})
+	want := readLabDisk(t, b.lab, benchVM, 0)
+	got, read, err := image(t.Context(), b.openDisk(p, 0, hypervisor.DiskRequest{}), nil)
+	if err != nil || !bytes.Equal(got, want) || read != 64<<20 {
+		t.Errorf("%v, %d bytes, or others", err, read)
+	}
+}
+
+// disks are the flat backings of disks.
+func disks(devices []types.BaseVirtualDevice) (backings []*types.VirtualDiskFlatVer2BackingInfo) {
+	for _, d := range orderedDisks(devices) {
+		if b, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok {
+			backings = append(backings, b)
+		}
+	}
+	return backings
+}
+
+// datastoreType makes all datastores be of a type.
+func (b *bench) datastoreType(kind string) {
+	b.Helper()
+	ctx := *b.lab.Model().Service.Context
+	for _, entity := range ctx.Map.All("Datastore") {
+		if ds, ok := entity.(*simulator.Datastore); ok {
+			ctx.WithLock(ds, func() { ctx.Update(ds, []types.PropertyChange{{Name: "summary.type", Val: kind}}) })
+		}
+	}
+}
+
+// TestDatastore_probe reads disks in another way where their files can't be read, and says why.
+func TestDatastore_probe(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		prepare func(t *testing.T, b *bench)
+		late    bool // it happens when the point in time is open
+		reason  string
+	}{
+		"snapshots": {reason: "chain of snapshots", prepare: func(t *testing.T, b *bench) {
+			t.Helper()
+			if _, err := b.client.CreateSnapshot(t.Context(), b.vm.ID, hypervisor.SnapshotSpec{Name: "other"}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"vSAN": {reason: `of type "vsan"`, prepare: func(t *testing.T, b *bench) { t.Helper(); b.datastoreType("vsan") }},
+		"host": {reason: "host is disconnected", late: true, prepare: func(_ *testing.T, b *bench) {
+			b.model(func(ctx *simulator.Context, vm *simulator.VirtualMachine) {
+				ctx.Update(vm, []types.PropertyChange{{
+					Name: "runtime.connectionState", Val: types.VirtualMachineConnectionStateDisconnected,
+				}})
+			})
+		}},
+		"files": {reason: "one flat file", late: true, prepare: func(_ *testing.T, b *bench) {
+			b.model(func(ctx *simulator.Context, vm *simulator.VirtualMachine) {
+				ctx.Update(vm, []types.PropertyChange{{Name: "layoutEx", Val: &types.VirtualMachineFileLayoutEx{}}})
+			})
+		}},
+		"locked": {reason: "can't be read: ", late: true, prepare: func(_ *testing.T, b *bench) {
+			b.lab.Fault(lab.Fault{Method: "GET /folder", Fault: "500", Count: rangeAttempts})
+		}},
+		"forbidden": {reason: "403", late: true, prepare: func(_ *testing.T, b *bench) {
+			b.lab.Fault(lab.Fault{Method: "GET /folder", Fault: "403"})
+		}},
+		"no ranges": {reason: "200 OK", late: true, prepare: func(_ *testing.T, b *bench) {
+			b.lab.Fault(lab.Fault{Method: "GET /folder", Fault: "whole"})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newTrackedBench(t, nil, 2<<20)
+			want := readLabDisk(t, b.lab, benchVM, 0)
+			if !test.late {
+				test.prepare(t, b)
+			}
+			p := b.open(hypervisor.PointInTimeSpec{})
+			if test.late {
+				test.prepare(t, b)
+			}
+			reader := b.openDisk(p, 0, hypervisor.DiskRequest{})
+			if plan := reader.Plan(); plan.Transport != TransportExport || !strings.Contains(plan.TransportReason, test.reason) {
+				t.Errorf("plan %+v, want a reason with %q", plan, test.reason)
+			}
+			if got, _, err := image(t.Context(), reader, nil); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%v, or other bytes", err)
+			}
+		})
+	}
+	for name, d := range map[string]pointDisk{
+		"encrypted": {backing: diskBacking{encrypted: true}, flat: true}, "I/O filters": {filtered: true, flat: true},
+	} {
+		if why := d.unreadable(); !strings.Contains(why, name) {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
+// TestDatastore_only fails where the one way that is allowed is impossible.
+func TestDatastore_only(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, []string{TransportDatastore}, 1<<20)
+	b.datastoreType("vsan")
+	_, err := b.open(hypervisor.PointInTimeSpec{}).OpenDisk(t.Context(), b.vm.Disks[0].Key, hypervisor.DiskRequest{})
+	if !errors.Is(err, hypervisor.ErrNotSupported) || !strings.Contains(err.Error(), "vsan") {
+		t.Errorf("got error %v", err)
+	}
+}
+
+// TestDatastore_disturbed throws away what was read of a disk that wasn't in its place all the time.
+func TestDatastore_disturbed(t *testing.T) {
+	t.Parallel()
+	for name, disturb := range map[string]func(t *testing.T, b *bench, p hypervisor.PointInTime){
+		"moved": func(t *testing.T, b *bench, p hypervisor.PointInTime) {
+			t.Helper()
+			ctx := *b.lab.Model().Service.Context
+			s, ok := ctx.Map.Get(snapshotRef(p.Snapshot().ID)).(*simulator.VirtualMachineSnapshot)
+			if !ok {
+				t.Fatal("the snapshot is gone")
+			}
+			ctx.WithLock(s, func() { disks(s.Config.Hardware.Device)[0].FileName = "[elsewhere] web01/web01.vmdk" })
+		},
+		"snapshot removed": func(t *testing.T, b *bench, p hypervisor.PointInTime) {
+			t.Helper()
+			if err := b.client.RemoveSnapshot(t.Context(), b.vm.ID, p.Snapshot().ID, hypervisor.RemoveOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"reverted": func(t *testing.T, b *bench, p hypervisor.PointInTime) {
+			t.Helper()
+			saboteur(b.lab, b.client).Revert(t, benchVM, p.Snapshot().ID)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newTrackedBench(t, nil, 9<<20)
+			p := b.open(hypervisor.PointInTimeSpec{})
+			reader := b.openDisk(p, 0, hypervisor.DiskRequest{})
+			var once atomic.Bool
+			err := reader.Extents(t.Context(), func(int64, []byte) error {
+				if !once.Swap(true) {
+					disturb(t, b, p)
+				}
+				return nil
+			})
+			if !errors.Is(err, hypervisor.ErrLost) {
+				t.Errorf("got error %v, want one that wraps %v", err, hypervisor.ErrLost)
+			}
+		})
+	}
+}
+
+// TestDatastore_closed ends reading when the point in time is closed.
+func TestDatastore_closed(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, nil, 32<<20)
+	if err := b.lab.WriteDisk(benchVM, 0, 0, bytes.Repeat([]byte{1}, 32<<20)); err != nil {
+		t.Fatal(err)
+	}
+	p := b.open(hypervisor.PointInTimeSpec{})
+	var end int64
+	err := b.openDisk(p, 0, hypervisor.DiskRequest{}).Extents(t.Context(), func(off int64, data []byte) error {
+		end = off + int64(len(data))
+		return p.Close(t.Context())
+	})
+	if !errors.Is(err, errClosedPoint) || end == 32<<20 {
+		t.Errorf("got error %v after %d bytes", err, end)
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
+// TestDatastore_nothingChanged reads nothing at all, in either way.
+func TestDatastore_nothingChanged(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []string{TransportDatastore, TransportExport} {
+		b := newTrackedBench(t, []string{transport}, 4<<20)
+		p := b.open(hypervisor.PointInTimeSpec{})
+		token := b.openDisk(p, 0, hypervisor.DiskRequest{}).Plan().Tracking
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		before := b.lab.Calls()
+		p = b.open(hypervisor.PointInTimeSpec{})
+		request := hypervisor.DiskRequest{Base: &hypervisor.Base{Tracking: token}, Granularity: 1 << 20}
+		_, read, err := image(t.Context(), b.openDisk(p, 0, request), make([]byte, 4<<20))
+		if err != nil || read != 0 || b.lab.Calls()["ExportSnapshot"] != before["ExportSnapshot"] {
+			t.Errorf("%s: %v, %d bytes, or a lease", transport, err, read)
+		}
+	}
+}
+
+// TestDatastore_exportStaysStrict reads changes through a lease: what is skipped of the stream must be there.
+func TestDatastore_exportStaysStrict(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []string{"truncate", "drop", "corrupt"} {
+		b := newTrackedBench(t, []string{TransportExport}, 4<<20)
+		p := b.open(hypervisor.PointInTimeSpec{})
+		token := b.openDisk(p, 0, hypervisor.DiskRequest{}).Plan().Tracking
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.lab.WriteDisk(benchVM, 0, 3<<20, []byte("changed")); err != nil {
+			t.Fatal(err)
+		}
+		p = b.open(hypervisor.PointInTimeSpec{})
+		b.lab.Fault(lab.Fault{Method: "GET /nfc", Fault: fault})
+		request := hypervisor.DiskRequest{Base: &hypervisor.Base{Tracking: token}, Granularity: 1 << 20}
+		reader := b.openDisk(p, 0, request)
+		if plan := reader.Plan(); plan.Areas == nil || plan.Areas.Bytes() != 1<<20 {
+			t.Fatalf("plan %+v", plan)
+		}
+		if _, _, err := image(t.Context(), reader, make([]byte, 4<<20)); err == nil {
+			t.Errorf("%s: no error", fault)
+		}
+	}
+}
+
+// TestDatastore_secrets looks for the session's cookie in everything that is logged and every error.
+func TestDatastore_secrets(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, nil, 2<<20)
+	var out bytes.Buffer
+	config := labConfig(b.lab)
+	config.Transports = []string{TransportDatastore}
+	c, err := Connect(t.Context(), config, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.client = c
+	p := b.open(hypervisor.PointInTimeSpec{})
+	reader := b.openDisk(p, 0, hypervisor.DiskRequest{})
+	b.lab.Fault(lab.Fault{Method: "GET /folder", Fault: "drop", Count: -1})
+	_, _, readErr := image(t.Context(), reader, nil)
+	cookies := c.vim.Jar.Cookies(c.vim.URL())
+	if err := errors.Join(p.Close(t.Context()), c.Close(t.Context())); err != nil {
+		t.Error(err)
+	}
+	if readErr == nil || len(cookies) == 0 || !strings.Contains(out.String(), "repeating a read of a datastore's file") {
+		t.Fatalf("%v, %d cookies, or nothing was repeated", readErr, len(cookies))
+	}
+	for _, cookie := range append(cookies, &http.Cookie{Value: config.Password.Reveal()}) {
+		if strings.Contains(out.String()+readErr.Error(), cookie.Value) {
+			t.Errorf("%q is said", cookie.Name)
+		}
+	}
+}
+
+func TestConfig_transports(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		transports []string
+		want       string
+	}{
+		{nil, "datastore export"}, {[]string{"export"}, "export"}, {[]string{"export", "datastore"}, "export datastore"},
+		{[]string{"nbd"}, ""}, {[]string{"export", "export"}, ""}, {[]string{""}, ""},
+	} {
+		config, _, err := Config{Server: "a", User: "b", Transports: test.transports}.withDefaults()
+		if got := strings.Join(config.Transports, " "); (err == nil) != (test.want != "") || err == nil && got != test.want {
+			t.Errorf("%q: %q, %v", test.transports, got, err)
+		}
+	}
+}
