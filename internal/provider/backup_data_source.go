@@ -35,7 +35,8 @@ func backupFactTypes() map[string]attr.Type {
 		kinds[name] = types.StringType
 	}
 	kinds["incremental"] = types.BoolType
-	for _, name := range []string{"size_bytes", "read_bytes", "stored_bytes", "duration_seconds"} {
+	kinds["duration_seconds"] = types.Float64Type
+	for _, name := range []string{"size_bytes", "read_bytes", "stored_bytes"} {
 		kinds[name] = types.Int64Type
 	}
 	return kinds

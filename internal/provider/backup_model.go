@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework/attr"
@@ -22,6 +23,7 @@ type backupModel struct {
 	Triggers     types.Map      `tfsdk:"triggers"`
 	OnDestroy    types.String   `tfsdk:"on_destroy"`
 	Timeouts     timeouts.Value `tfsdk:"timeouts"`
+	backupReading
 
 	RepositoryID types.String `tfsdk:"repository_id"`
 	backupFacts
@@ -29,23 +31,23 @@ type backupModel struct {
 
 // backupFacts are what is known of a backup, whoever asks: the resource and the data source.
 type backupFacts struct {
-	ID              types.String `tfsdk:"id"`
-	CreatedAt       types.String `tfsdk:"created_at"`
-	VMName          types.String `tfsdk:"vm_name"`
-	VMPath          types.String `tfsdk:"vm_path"`
-	VMUUID          types.String `tfsdk:"vm_uuid"`
-	VMInstanceUUID  types.String `tfsdk:"vm_instance_uuid"`
-	GuestID         types.String `tfsdk:"guest_id"`
-	PowerState      types.String `tfsdk:"power_state"`
-	Consistency     types.String `tfsdk:"consistency"`
-	Incremental     types.Bool   `tfsdk:"incremental"`
-	ParentID        types.String `tfsdk:"parent_id"`
-	Transport       types.String `tfsdk:"transport"`
-	Disks           types.List   `tfsdk:"disks"`
-	SizeBytes       types.Int64  `tfsdk:"size_bytes"`
-	ReadBytes       types.Int64  `tfsdk:"read_bytes"`
-	StoredBytes     types.Int64  `tfsdk:"stored_bytes"`
-	DurationSeconds types.Int64  `tfsdk:"duration_seconds"`
+	ID              types.String  `tfsdk:"id"`
+	CreatedAt       types.String  `tfsdk:"created_at"`
+	VMName          types.String  `tfsdk:"vm_name"`
+	VMPath          types.String  `tfsdk:"vm_path"`
+	VMUUID          types.String  `tfsdk:"vm_uuid"`
+	VMInstanceUUID  types.String  `tfsdk:"vm_instance_uuid"`
+	GuestID         types.String  `tfsdk:"guest_id"`
+	PowerState      types.String  `tfsdk:"power_state"`
+	Consistency     types.String  `tfsdk:"consistency"`
+	Incremental     types.Bool    `tfsdk:"incremental"`
+	ParentID        types.String  `tfsdk:"parent_id"`
+	Transport       types.String  `tfsdk:"transport"`
+	Disks           types.List    `tfsdk:"disks"`
+	SizeBytes       types.Int64   `tfsdk:"size_bytes"`
+	ReadBytes       types.Int64   `tfsdk:"read_bytes"`
+	StoredBytes     types.Int64   `tfsdk:"stored_bytes"`
+	DurationSeconds types.Float64 `tfsdk:"duration_seconds"`
 }
 
 // backupIdentity needs no repository: IDs are random, no two backups of this world have the same.
@@ -61,6 +63,12 @@ var backupDiskTypes = map[string]attr.Type{
 	"capacity_bytes": types.Int64Type,
 	"datastore":      types.StringType,
 	"digest":         types.StringType,
+
+	"transport":        types.StringType,
+	"transport_reason": types.StringType,
+	"incremental":      types.BoolType,
+	"changed_bytes":    types.Int64Type,
+	"read_bytes":       types.Int64Type,
 }
 
 func (m *backupModel) identity() backupIdentity {
@@ -78,13 +86,15 @@ func (m *backupModel) record() vmRecord {
 }
 
 func (m *backupModel) request(ctx context.Context, diags *diag.Diagnostics) backup.Request {
-	return backup.Request{
+	r := backup.Request{
 		VM:           hypervisor.VMRef(m.VM.ValueString()),
 		Description:  m.Description.ValueString(),
 		Tags:         textMap(ctx, m.Tags, diags),
 		Quiesce:      quiescePolicy(ctx, m.Quiesce, diags),
 		ExcludeDisks: textSet(ctx, m.ExcludeDisks, diags),
 	}
+	m.fillRequest(&r)
+	return r
 }
 
 // fill sets everything that the restore point knows. Arguments that it doesn't hold, or that are
@@ -101,6 +111,7 @@ func (m *backupModel) fill(id repository.ID, repositoryID string, manifest *repo
 	if m.OnDestroy.IsNull() {
 		m.OnDestroy = types.StringValue(actionRetain)
 	}
+	m.imported()
 	return m.backupFacts.fill(id, manifest)
 }
 
@@ -123,7 +134,7 @@ func (f *backupFacts) fill(id repository.ID, m *repository.Manifest) diag.Diagno
 	f.SizeBytes = types.Int64Value(m.SizeBytes())
 	f.ReadBytes = types.Int64Value(m.ReadBytes)
 	f.StoredBytes = types.Int64Value(m.StoredBytes)
-	f.DurationSeconds = types.Int64Value(int64(m.Duration.Seconds()))
+	f.DurationSeconds = types.Float64Value(m.Duration.Round(time.Millisecond).Seconds())
 
 	disks := make([]attr.Value, len(m.Disks))
 	for i, d := range m.Disks {
@@ -134,6 +145,12 @@ func (f *backupFacts) fill(id repository.ID, m *repository.Manifest) diag.Diagno
 			"capacity_bytes": types.Int64Value(d.Capacity),
 			"datastore":      types.StringValue(d.Datastore),
 			"digest":         types.StringValue(string(d.Digest)),
+
+			"transport":        types.StringValue(d.Transport),
+			"transport_reason": types.StringValue(d.TransportReason),
+			"incremental":      types.BoolValue(d.Parent != ""),
+			"changed_bytes":    types.Int64Value(d.ChangedBytes),
+			"read_bytes":       types.Int64Value(d.ReadBytes),
 		})
 	}
 	var diags diag.Diagnostics

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/identityschema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/boolplanmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/float64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapplanmodifier"
@@ -40,8 +41,10 @@ func (r *backupResource) IdentitySchema(
 
 func (r *backupResource) Schema(ctx context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	attributes := backupComputed()
-	for name, a := range backupArguments() {
-		attributes[name] = a
+	for _, arguments := range []map[string]schema.Attribute{backupArguments(), backupReadingArguments()} {
+		for name, a := range arguments {
+			attributes[name] = a
+		}
 	}
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "A backup of a virtual machine: its disks, its virtual hardware, firmware settings and " +
@@ -110,7 +113,7 @@ var backupDescriptions = map[string]string{
 		"`crash`.",
 	"incremental":      "Whether unchanged data of an earlier backup was used without reading it again.",
 	"parent_id":        "ID of the backup that an incremental one is built on.",
-	"transport":        "How the disks were read.",
+	"transport":        "How the disks were read: `datastore`, `export`, or both with a comma.",
 	"size_bytes":       "Sum of the capacities of the disks.",
 	"read_bytes":       "Bytes that were read from the hypervisor.",
 	"stored_bytes":     "Bytes that were added to the repository, after deduplication and compression.",
@@ -125,6 +128,12 @@ var backupDiskDescriptions = map[string]string{
 	"capacity_bytes": "Capacity.",
 	"datastore":      "Datastore that the disk was on.",
 	"digest":         "Digest of the disk's content, which a restore verifies.",
+
+	"transport":        "How the disk was read: `datastore` or `export`.",
+	"transport_reason": "Why it was not read in a way that is preferred; empty where it was.",
+	"incremental":      "Whether only what changed was read.",
+	"changed_bytes":    "Bytes in the parts that changed since the last backup, by the hypervisor's word, in whole chunks.",
+	"read_bytes":       "Bytes that were read from the hypervisor.",
 }
 
 func backupComputed() map[string]schema.Attribute {
@@ -149,7 +158,12 @@ func backupComputed() map[string]schema.Attribute {
 				MarkdownDescription: description, Computed: true,
 				PlanModifiers: []planmodifier.Bool{boolplanmodifier.UseStateForUnknown()},
 			}
-		case "size_bytes", "read_bytes", "stored_bytes", "duration_seconds":
+		case "duration_seconds":
+			attributes[name] = schema.Float64Attribute{
+				MarkdownDescription: description, Computed: true,
+				PlanModifiers: []planmodifier.Float64{float64planmodifier.UseStateForUnknown()},
+			}
+		case "size_bytes", "read_bytes", "stored_bytes":
 			attributes[name] = schema.Int64Attribute{
 				MarkdownDescription: description, Computed: true,
 				PlanModifiers: []planmodifier.Int64{int64planmodifier.UseStateForUnknown()},

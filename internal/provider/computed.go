@@ -42,6 +42,8 @@ func computedDataAttributes(kinds map[string]attr.Type, descriptions map[string]
 			attributes[name] = datasource.Int64Attribute{MarkdownDescription: d, Computed: true}
 		case kind == types.BoolType:
 			attributes[name] = datasource.BoolAttribute{MarkdownDescription: d, Computed: true}
+		case kind == types.Float64Type:
+			attributes[name] = datasource.Float64Attribute{MarkdownDescription: d, Computed: true}
 		case kind.Equal(types.MapType{ElemType: types.StringType}):
 			attributes[name] = datasource.MapAttribute{MarkdownDescription: d, Computed: true, ElementType: types.StringType}
 		default:

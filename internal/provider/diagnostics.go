@@ -172,6 +172,9 @@ var advices = []advice{
 	{is: is(repository.ErrReadOnly), todo: "Allow the user who runs Terraform to write to repository.path."},
 	{is: is(repository.ErrFull), todo: "Free space where repository.path is, and apply again. What was copied already is " +
 		"not copied twice."},
+	{is: is(repository.ErrTrackingWrong), todo: "The hypervisor's tracking of changes can't be trusted on this virtual " +
+		"machine. Take a backup with mode = \"full\", and reset the tracking: on vSphere, switch changed block tracking off " +
+		"and on again while there are no snapshots. Earlier backups of which only changes were read may lack some."},
 	{is: is(repository.ErrSchemaVersion), about: argBackup, todo: "Use a newer version of this provider."},
 	{is: is(repository.ErrIncomplete), todo: "Apply again: a new backup copies what is missing."},
 	{is: is(repository.ErrDamaged), about: argBackup, todo: "Don't retry: what is damaged stays damaged. Use another backup, " +

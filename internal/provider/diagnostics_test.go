@@ -73,6 +73,7 @@ func everyError() []error {
 		fmt.Errorf("open repository /srv/b: %w", repository.ErrNoRepository),
 		repository.ErrReadOnly,
 		repository.ErrFull,
+		&repository.TrackingError{Base: "61a9", File: "disk-2000.raw", Offset: 5 << 20},
 		repository.ErrSchemaVersion,
 		repository.ErrIncomplete,
 		&repository.DigestError{ID: "61a9", File: "disk-2000.raw", Want: "blake3-1m:aa", Got: "blake3-1m:bb"},

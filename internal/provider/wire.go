@@ -37,6 +37,8 @@ var realBackends = backends{
 		return c, nil
 	},
 	repository: func(ctx context.Context, s repositorySettings, create bool) (*repository.Repository, error) {
-		return repository.Open(ctx, repository.Config{Path: s.path, Password: s.password, Create: create})
+		return repository.Open(ctx, repository.Config{
+			Path: s.path, Password: s.password, Create: create, Compression: repository.Compression(s.compression),
+		})
 	},
 }

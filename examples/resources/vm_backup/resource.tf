@@ -11,6 +11,10 @@ resource "vm_backup" "web01" {
     release = "2.4.1"
   }
 
+  # Only what changed since the last backup is read, and a sample of the rest to be sure.
+  change_tracking = "enable"
+  verify          = "sample"
+
   # A new value takes a new backup. The one before is retained.
   triggers = {
     release = "2.4.1"
