@@ -40,6 +40,7 @@ func TestInterrupt(t *testing.T) {
 		config string
 		lose   bool // the VM is lost before
 		stays  bool // the VM is complete by then, and stays
+		due    bool // the disks that were replaced are left to the next apply
 	}{
 		"snapshot":             {method: "CreateSnapshot_Task", config: snapshotConfig},
 		"backup's snapshot":    {method: "CreateSnapshot_Task", config: backupConfig},
@@ -53,17 +54,23 @@ func TestInterrupt(t *testing.T) {
 		"restore's firmware":   {method: "PUT /folder", config: restoreConfig, lose: true},
 		"restore's completion": {method: "ReconfigVM_Task", config: restoreConfig, lose: true},
 		"restore's start":      {method: "PowerOnVM_Task", config: restoreConfig, lose: true, stays: true},
+		"in place, journal":    {method: "ReconfigVM_Task", config: inPlaceConfig("", "")},
+		"in place, transfer":   {method: "POST /nfc", config: inPlaceConfig("", "")},
+		"in place, shutdown":   {method: "ShutdownGuest", config: inPlaceConfig("", "")},
+		"in place, start":      {method: "PowerOnVM_Task", config: inPlaceConfig("", ""), due: true},
+		"revert":               {method: "RevertToSnapshot_Task", config: snapshotConfig + revertConfig},
+		"set":                  {method: "CreateSnapshot_Task", config: setConfig("")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newWorld(t, tiers()...)
 			s := w.workspace()
-			vms := 1
+			vms := 3
 			if c.lose {
 				s.loseIt()
 			}
 			if c.lose && !c.stays {
-				vms = 0
+				vms = 2
 			}
 			s.write(w.providerFor(c.method) + c.config)
 			if c.method != committing {
@@ -74,8 +81,11 @@ func TestInterrupt(t *testing.T) {
 				t.Errorf("nothing was interrupted:\n%s", out)
 			}
 			s.consistent()
-			if c.config == snapshotConfig {
+			if strings.Contains(c.config, "vm_snapshot") {
 				s.must("destroy", "-auto-approve") // what was taken is in the state
+			}
+			if c.due {
+				s.recovers()
 			}
 			labtest.AssertClean(t, w.lab)
 			if n := len(w.lab.Status().VMs); n != vms && !strings.Contains(out, "Creation complete") {
@@ -200,9 +210,11 @@ func TestKill(t *testing.T) {
 		config string
 		lose   bool
 	}{
-		"backup":  {method: "GET /folder", config: backupConfig},
-		"export":  {method: "GET /nfc", config: backupConfig},
-		"restore": {method: "POST /nfc", config: restoreConfig, lose: true},
+		"backup":             {method: "GET /folder", config: backupConfig},
+		"export":             {method: "GET /nfc", config: backupConfig},
+		"restore":            {method: "POST /nfc", config: restoreConfig, lose: true},
+		"in place, transfer": {method: "POST /nfc", config: inPlaceConfig("", "")},
+		"in place, start":    {method: "PowerOnVM_Task", config: inPlaceConfig("", "")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -212,6 +224,7 @@ func TestKill(t *testing.T) {
 				s.loseIt()
 			}
 			s.write(w.providerFor(c.method) + c.config)
+			files := len(w.lab.Status().Files)
 			w.lab.Fault(lab.Fault{Method: c.method, Fault: "hang"})
 			out := s.signal(c.method, func(*exec.Cmd) error {
 				text, err := os.ReadFile(filepath.Join(s.dir, "pid"))
@@ -227,8 +240,7 @@ func TestKill(t *testing.T) {
 			if !says(out, "Error:", "plugin") {
 				t.Errorf("the provider wasn't killed:\n%s", out)
 			}
-			status := w.lab.Status()
-			if len(status.Leases) == 0 && len(status.VMs) == 1 && len(status.VMs[0].Snapshots) == 0 {
+			if status := w.lab.Status(); len(status.Leases) == 0 && len(status.Files) == files {
 				t.Error("nothing was left behind: it was killed too early or too late")
 			}
 			s.consistent()
