@@ -42,9 +42,11 @@ func TestRestore_everything(t *testing.T) {
 			if restored.Name != vmName || restored.PowerState != hypervisor.PoweredOff || restored.Path != b.vm.Path {
 				t.Errorf("got %+v", restored)
 			}
-			for _, line := range differ(before, b.read(t.Context(), restored.ID), always) {
+			after := b.read(t.Context(), restored.ID)
+			for _, line := range differ(before, after, always) {
 				t.Error(line)
 			}
+			sameToOthers(t, before, after)
 			b.sameContent(vmName, content)
 			b.sameNVRAM(restored, c.config.NVRAM)
 			labtest.AssertClean(t, b.lab)
