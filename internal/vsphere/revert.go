@@ -118,7 +118,13 @@ func (c *Client) revertState(
 		b.snapshots = append(b.snapshots, n.node.Snapshot)
 	}
 	if m.Config != nil {
-		b.changes, err = revertChanges(m.Config, &s.Config)
+		b.changes, err = revertChanges(m.Config, &s.Config, func(key string) string {
+			name, _, err := c.portgroupName(ctx, key)
+			if err != nil {
+				return key // gone, or not for this user to see
+			}
+			return name
+		})
 	}
 	return b, err
 }

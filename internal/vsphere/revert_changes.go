@@ -12,8 +12,11 @@ import (
 
 // revertChanges compares a VM's configuration with the one that a snapshot holds, and says by name what a
 // revert to it changes, and what it leaves as it is: a sentence each. The VM's name and the place of its
-// files are no part of a snapshot. Of settings that may hold secrets only the names are told.
-func revertChanges(now, then *types.VirtualMachineConfigInfo) ([]string, error) {
+// files are no part of a snapshot. Of settings that may hold secrets only the names are told. portgroup names a
+// distributed port group.
+func revertChanges(
+	now, then *types.VirtualMachineConfigInfo, portgroup func(key string) string,
+) ([]string, error) {
 	var changes []string
 	say := func(format string, args ...any) { changes = append(changes, fmt.Sprintf(format, args...)) }
 	if a, b := now.Hardware.NumCPU, then.Hardware.NumCPU; a != b {
@@ -28,14 +31,16 @@ func revertChanges(now, then *types.VirtualMachineConfigInfo) ([]string, error) 
 	if now.Annotation != then.Annotation {
 		say("The annotation goes back to that of the snapshot.")
 	}
-	changes = append(changes, deviceChanges(now.Hardware.Device, then.Hardware.Device)...)
+	changes = append(changes, deviceChanges(now.Hardware.Device, then.Hardware.Device, portgroup)...)
 	changes = append(changes, optionChanges(now.ExtraConfig, then.ExtraConfig)...)
 	rest, err := otherChanges(now, then)
 	return append(changes, rest...), err
 }
 
 // deviceChanges compares devices. vSphere keeps a device's key as long as the device stays where it is.
-func deviceChanges(now, then object.VirtualDeviceList) (changes []string) {
+func deviceChanges(
+	now, then object.VirtualDeviceList, portgroup func(key string) string,
+) (changes []string) {
 	for _, device := range now {
 		old := counterpart(then, device)
 		d, isDisk := device.(*types.VirtualDisk)
@@ -45,7 +50,7 @@ func deviceChanges(now, then object.VirtualDeviceList) (changes []string) {
 		case old == nil:
 			changes = append(changes, fmt.Sprintf("%s isn't in the snapshot and leaves the VM.", deviceLabel(device)))
 		default:
-			changes = append(changes, backingChange(device, old)...)
+			changes = append(changes, backingChange(device, old, portgroup)...)
 		}
 	}
 	for _, device := range then {
@@ -100,7 +105,9 @@ func rootFile(backing types.BaseVirtualDeviceBackingInfo) string {
 }
 
 // backingChange compares what network adapters and drives are connected to.
-func backingChange(now, then types.BaseVirtualDevice) (changes []string) {
+func backingChange(
+	now, then types.BaseVirtualDevice, portgroup func(key string) string,
+) (changes []string) {
 	label := deviceLabel(now)
 	if a, ok := now.(types.BaseVirtualEthernetCard); ok {
 		if b, ok := then.(types.BaseVirtualEthernetCard); ok {
@@ -112,9 +119,11 @@ func backingChange(now, then types.BaseVirtualDevice) (changes []string) {
 	} else if !isDrive(now) {
 		return nil // told with the other settings
 	}
-	a, b := connectedTo(now.GetVirtualDevice().Backing), connectedTo(then.GetVirtualDevice().Backing)
-	if a != b {
-		changes = append(changes, fmt.Sprintf("%s goes back from %s to %s.", label, a, b))
+	a, b := now.GetVirtualDevice().Backing, then.GetVirtualDevice().Backing
+	key := func(key string) string { return key } // to compare, the keys do
+	if connectedTo(a, key) != connectedTo(b, key) {
+		changes = append(changes,
+			fmt.Sprintf("%s goes back from %s to %s.", label, connectedTo(a, portgroup), connectedTo(b, portgroup)))
 	}
 	return changes
 }
@@ -128,12 +137,17 @@ func isDrive(device types.BaseVirtualDevice) bool {
 }
 
 // connectedTo names what a network adapter or a drive is connected to.
-func connectedTo(backing types.BaseVirtualDeviceBackingInfo) string {
+func connectedTo(
+	backing types.BaseVirtualDeviceBackingInfo, portgroup func(key string) string,
+) string {
 	switch b := backing.(type) {
 	case *types.VirtualEthernetCardNetworkBackingInfo:
 		return fmt.Sprintf("network %q", b.DeviceName)
 	case *types.VirtualEthernetCardDistributedVirtualPortBackingInfo:
-		return "distributed port group " + firstOf(b.Port.PortgroupKey, "of switch "+b.Port.SwitchUuid)
+		if b.Port.PortgroupKey == "" {
+			return fmt.Sprintf("port %s of the distributed switch %s", b.Port.PortKey, b.Port.SwitchUuid)
+		}
+		return fmt.Sprintf("distributed port group %q", portgroup(b.Port.PortgroupKey))
 	case *types.VirtualEthernetCardOpaqueNetworkBackingInfo:
 		return "opaque network " + b.OpaqueNetworkId
 	case types.BaseVirtualDeviceFileBackingInfo:

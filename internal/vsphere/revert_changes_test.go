@@ -55,7 +55,7 @@ func TestRevertChanges(t *testing.T) {
 	before := b.config()
 
 	card, port := b.device(4000), b.device(4001).GetVirtualDevice().Backing
-	from, to := connectedTo(port), connectedTo(card.GetVirtualDevice().Backing)
+	to := connectedTo(card.GetVirtualDevice().Backing, nil)
 	card.GetVirtualDevice().Backing = port
 	card.GetVirtualDevice().Connectable.StartConnected = false
 	drive, _ := b.device(3000).(*types.VirtualCdrom)
@@ -90,7 +90,7 @@ func TestRevertChanges(t *testing.T) {
 		"Hard disk 2 (scsi0:1) goes back to the file [LocalDS_0] web01/swapped.vmdk; its file [LocalDS_0] web01/other.vmdk stays.",
 		"Hard disk 3 (scsi0:4) isn't in the snapshot and leaves the VM; its file [LocalDS_0] web01/added.vmdk stays.",
 		"Hard disk 3 (scsi0:2) comes back, with the file [LocalDS_0] web01/removed.vmdk.",
-		fmt.Sprintf("Network adapter 1 goes back from %s to %s.", from, to),
+		fmt.Sprintf("Network adapter 1 goes back from distributed port group %q to %s.", "DC0_DVPG0", to),
 		"Network adapter 3 isn't in the snapshot and leaves the VM.",
 		`CD/DVD drive 1 goes back from [LocalDS_0] web01/web01.vmx to a device of the host.`,
 		"Settings of Network adapter 1 go back: connectable.startConnected (false to true).",

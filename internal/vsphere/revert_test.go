@@ -136,10 +136,11 @@ func TestRevert_troubles(t *testing.T) {
 			t.Parallel()
 			b := newRevertBench(t, hypervisor.SnapshotSpec{Name: "a"})
 			c.fault.Method = "RevertToSnapshot_Task"
-			once := c.fault.Fault == "lost" && c.fault.Count == 2
-			if once {
+			if c.fault.Fault == "lost" && c.fault.Count == 2 { // the answer, and then that to the question what became of it
 				c.fault.Count = 1
-				b.lab.Fault(lab.Fault{Method: "RetrievePropertiesEx", Fault: "lost", After: 6})
+				b.lab.OnCall("RevertToSnapshot_Task", func(context.Context) {
+					b.lab.Fault(lab.Fault{Method: "RetrievePropertiesEx", Fault: "lost"})
+				})
 			}
 			b.lab.Fault(c.fault)
 			vm, _, err := b.client.RevertToSnapshot(t.Context(), b.vm, b.id, hypervisor.RevertOptions{})
