@@ -66,6 +66,12 @@ func TestExamples(t *testing.T) {
 			if out := s.must("plan", "-detailed-exitcode"); !strings.Contains(out, "No changes") {
 				t.Errorf("the second plan isn't empty:\n%s", out)
 			}
+			if strings.Contains(config, `variable "revert"`) {
+				s.must("apply", "-auto-approve", "-var=revert=true")
+				if out := s.must("plan", "-detailed-exitcode", "-var=revert=true"); !strings.Contains(out, "No changes") {
+					t.Errorf("the plan after the revert isn't empty:\n%s", out)
+				}
+			}
 			s.must("destroy", "-auto-approve")
 		})
 	}
