@@ -1,9 +1,11 @@
 package restore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -142,3 +144,64 @@ type broken struct{}
 func (broken) Capacity() int64 { return 512 }
 
 func (broken) Extents(context.Context, func(int64, []byte) error) error { return errBroken }
+
+// Disks that are not restored have no part in the verification: they may be such as no snapshot covers.
+func TestRestoreInPlace_verifiesRestored(t *testing.T) {
+	t.Parallel()
+	s, own := newChangedScene(t)
+	var spec hypervisor.PointInTimeSpec
+	m := restore.New(pointHypervisor{s.hv, &spec}, s.repo, slog.New(slog.DiscardHandler), time.Now)
+	r := s.inPlace()
+	r.Disks, r.Verify = []string{"Hard disk 2"}, true
+	if _, err := m.Restore(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(spec.Exclude, []hypervisor.DiskKey{s.vm.Disks[0].Key}) || !bytes.Equal(s.hv.DiskBytes(s.vm.ID, 0), own[0]) {
+		t.Errorf("%+v", spec)
+	}
+	if n := s.hv.Seen(hypervisortest.BeforeOpenDisk); n != 1 {
+		t.Errorf("%d disks were read back", n)
+	}
+}
+
+// A pointHypervisor keeps what points in time are asked for.
+type pointHypervisor struct {
+	*hypervisortest.Fake
+	spec *hypervisor.PointInTimeSpec
+}
+
+func (h pointHypervisor) OpenPointInTime(
+	ctx context.Context, vm hypervisor.VMID, spec hypervisor.PointInTimeSpec,
+) (hypervisor.PointInTime, error) {
+	*h.spec = spec
+	return h.Fake.OpenPointInTime(ctx, vm, spec)
+}
+
+// Disks that were moved to other places of the VM since the backup are told by their UUIDs.
+func TestRestoreInPlace_movedDisks(t *testing.T) {
+	t.Parallel()
+	s, _ := newChangedScene(t)
+	s.hv.Edit(s.vm.ID, func(vm *hypervisor.VM) {
+		vm.Disks[0].Address, vm.Disks[1].Address = "scsi0:7", "scsi0:0"
+	})
+	r := s.inPlace()
+	r.Verify = true
+	result := s.restoreInPlace(t, r, hypervisor.PoweredOn)
+	if d := result.Disks; d[0].Address != "scsi0:7" || d[1].Address != "scsi0:0" || d[0].UUID != s.vm.Disks[0].UUID {
+		t.Errorf("disks %+v", d)
+	}
+}
+
+// The caller leaves when all is in place, of a VM that isn't started.
+func TestRestoreInPlace_cancelledAtTheEnd(t *testing.T) {
+	t.Parallel()
+	s, own := newChangedScene(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeClose, Do: func(context.Context) { cancel() }})
+	r := s.inPlace()
+	r.Verify, r.Power = true, restore.PowerOff
+	if result, err := s.m.Restore(ctx, r); !errors.Is(err, context.Canceled) || result != nil {
+		t.Errorf("got %+v, %v", result, err)
+	}
+	s.wantOwn(t, own, hypervisor.PoweredOn)
+}
