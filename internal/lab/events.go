@@ -71,6 +71,16 @@ func (l *Lab) postEvent(ctx *simulator.Context, vm *simulator.VirtualMachine, ev
 	l.events.list = append(l.events.list, event)
 }
 
+// PostEvent logs an event of a VM, whatever happened.
+func (l *Lab) PostEvent(vm string, event types.BaseEvent) {
+	ctx := l.background()
+	for _, entity := range ctx.Map.All("VirtualMachine") {
+		if v, ok := entity.(*simulator.VirtualMachine); ok && v.Name == vm {
+			l.postEvent(ctx, v, event)
+		}
+	}
+}
+
 // ForgetEvents empties the log of events, as a server does with what is too old.
 func (l *Lab) ForgetEvents() {
 	l.events.mu.Lock()

@@ -155,18 +155,28 @@ func (p *pointInTime) queryChanges(
 		if err != nil {
 			return fmt.Errorf("query changed areas: %w", classify(err))
 		}
-		info := res.Returnval
-		if info.StartOffset != offset || info.Length <= 0 || info.Length > d.capacity-offset {
-			return fmt.Errorf("query changed areas from byte %d of %d: %w: it covers %d bytes from byte %d",
-				offset, d.capacity, errChanges, info.Length, info.StartOffset)
+		next, err := checkChanges(&res.Returnval, offset, d.capacity)
+		if err != nil {
+			return fmt.Errorf("query changed areas: %w", err)
 		}
-		for _, a := range info.ChangedArea {
-			if a.Start < 0 || a.Length <= 0 || a.Length > d.capacity || a.Start > d.capacity-a.Length {
-				return fmt.Errorf("query changed areas: %w: %d bytes at byte %d of %d", errChanges, a.Length, a.Start, d.capacity)
-			}
+		for _, a := range res.Returnval.ChangedArea {
 			add(disk.Extent{Offset: a.Start, Length: a.Length})
 		}
-		offset += info.Length
+		offset = next
 	}
 	return nil
+}
+
+// checkChanges returns where the next part of an answer begins. Error: errChanges.
+func checkChanges(info *types.DiskChangeInfo, offset, capacity int64) (next int64, err error) {
+	if info.StartOffset != offset || info.Length <= 0 || info.Length > capacity-offset {
+		return 0, fmt.Errorf("%w: asked from byte %d of %d, it covers %d bytes from byte %d",
+			errChanges, offset, capacity, info.Length, info.StartOffset)
+	}
+	for _, a := range info.ChangedArea {
+		if a.Start < 0 || a.Length <= 0 || a.Length > capacity || a.Start > capacity-a.Length {
+			return 0, fmt.Errorf("%w: %d bytes at byte %d of %d", errChanges, a.Length, a.Start, capacity)
+		}
+	}
+	return offset + info.Length, nil
 }
