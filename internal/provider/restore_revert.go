@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/restore"
@@ -94,11 +95,13 @@ func (r *restoreResource) awaitGuest(
 
 // planRevert warns of what a revert loses, and checks what can be checked before.
 func (r *restoreResource) planRevert(ctx context.Context, plan restoreModel, diags *diag.Diagnostics) {
-	if !fullyKnown(ctx, plan.SnapshotID) || !fullyKnown(ctx, plan.SnapshotIDs) {
-		return
-	}
 	op := revertOperation("Plan", "", &plan)
 	op.noun = "Revert"
+	if !fullyKnown(ctx, plan.SnapshotID) || !fullyKnown(ctx, plan.SnapshotIDs) {
+		diags.AddAttributeWarning(op.paths[argSnapshot], "Revert to What Is Not Known Yet", "The snapshot is taken, or found, by "+
+			"the same apply, which then reverts to it. What that loses can't be shown now.\n\nTo see it, apply in two steps.")
+		return
+	}
 	m, err := r.session.snapshots(ctx)
 	if err != nil {
 		op.failPlan(ctx, diags, err)
@@ -269,27 +272,49 @@ func (r *restoreResource) findReverted(
 	if hv, err = r.session.hypervisorOf(ctx, state.Server); err != nil {
 		return nil, nil, nil, err
 	}
-	for _, element := range state.Reverted.Elements() {
-		o, ok := element.(types.Object)
-		if !ok {
-			continue
+	recorded := state.Reverted.Elements()
+	found, values := make([]*hypervisor.VM, len(recorded)), make([]attr.Value, len(recorded))
+	var group errgroup.Group // reads of the same time go out together
+	for i, element := range recorded {
+		group.Go(func() error {
+			var err error
+			found[i], values[i], err = readRevertedVM(ctx, hv, element)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, nil, nil, err
+	}
+	for i, vm := range found {
+		if vm != nil {
+			vms, elements = append(vms, vm), append(elements, values[i])
 		}
-		text := func(name string) string {
-			value, _ := o.Attributes()[name].(types.String)
-			return value.ValueString()
-		}
-		vm, err := findRecorded(ctx, hv, hypervisor.VMID(text("vm_id")), text("vm_instance_uuid"))
-		var notFound *hypervisor.VMNotFoundError
-		switch {
-		case errors.As(err, &notFound):
-			continue
-		case err != nil && !errors.Is(err, errAnotherVM):
-			return nil, nil, nil, err
-		}
-		changes, _ := o.Attributes()["changes"].(types.List)
-		vms, elements = append(vms, vm), append(elements, revertedValue(text("snapshot_id"), vm, changes))
 	}
 	return hv, vms, elements, nil
+}
+
+// readRevertedVM reads one VM that was reverted; nil: it is gone.
+func readRevertedVM(
+	ctx context.Context, hv hypervisor.Hypervisor, element attr.Value,
+) (*hypervisor.VM, attr.Value, error) {
+	o, ok := element.(types.Object)
+	if !ok {
+		return nil, nil, nil
+	}
+	text := func(name string) string {
+		value, _ := o.Attributes()[name].(types.String)
+		return value.ValueString()
+	}
+	vm, err := findRecorded(ctx, hv, hypervisor.VMID(text("vm_id")), text("vm_instance_uuid"))
+	var notFound *hypervisor.VMNotFoundError
+	switch {
+	case errors.As(err, &notFound):
+		return nil, nil, nil
+	case err != nil && !errors.Is(err, errAnotherVM):
+		return nil, nil, err
+	}
+	changes, _ := o.Attributes()["changes"].(types.List)
+	return vm, revertedValue(text("snapshot_id"), vm, changes), nil
 }
 
 func (r *restoreResource) readReverted(ctx context.Context, state restoreModel, resp *resource.ReadResponse) {
