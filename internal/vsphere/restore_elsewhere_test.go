@@ -2,6 +2,8 @@ package vsphere
 
 import (
 	"errors"
+	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -189,4 +191,53 @@ func (b *bench) connected(r reading) {
 			b.Errorf("%s is %q, want %q", path, r[path], want)
 		}
 	}
+}
+
+// TestRestore_toESXi captures a VM on a vCenter and restores it on a single host, which knows neither tags nor
+// custom attributes nor storage policies.
+func TestRestore_toESXi(t *testing.T) {
+	t.Parallel()
+	home, content := richBench(t, "web", lsiAndSATA())
+	before := home.read(t.Context(), home.vm.ID)
+	c := home.mustBackUp()
+	host := &bench{T: t, lab: labtest.Start(t, lab.Options{ESX: true})}
+	host.client = dial(t, labConfig(host.lab))
+	vm, warnings, err := host.restore(t.Context(), c, hypervisor.RestoreSpec{
+		Identity: hypervisor.IdentityOriginal, Folder: "/ha-datacenter/vm", ResourcePool: "Resources",
+		Networks: map[string]string{"DC0_DVPG0": "VM Network"},
+	})
+	must(t, err)
+	want := []string{"2 tags are not restored", "2 custom attributes are not restored", `"vSAN Default Storage Policy"`,
+		`"gold" of Hard disk 2`, "CD/DVD drive 1 had the image"}
+	for i, w := range warnings {
+		if i >= len(want) || !strings.Contains(w, want[i]) {
+			t.Errorf("warning %q", w)
+		}
+	}
+	if len(warnings) < len(want) {
+		t.Errorf("warnings %q, want %q", warnings, want)
+	}
+	if vm.BIOSUUID != richUUID || vm.InstanceUUID != home.vm.InstanceUUID {
+		t.Errorf("restored %+v", vm)
+	}
+	var props mo.VirtualMachine
+	must(t, host.client.properties(t.Context(), vmRef(vm.ID), []string{"config"}, &props))
+	after := reading{}
+	w := walker{
+		names: deviceSlots(props.Config.Hardware.Device),
+		visit: func(path string, v reflect.Value) { after[path] = fmt.Sprint(v) },
+	}
+	w.walk("config", reflect.ValueOf(*props.Config))
+	for path := range before {
+		if !strings.HasPrefix(path, "config.") {
+			delete(before, path)
+		}
+	}
+	for _, line := range differ(before, after, always, asked) {
+		if !strings.HasPrefix(line, "config.hardware.device[VirtualCdrom@") {
+			t.Error(line)
+		}
+	}
+	host.sameContent("web", content)
+	labtest.AssertClean(t, host.lab)
 }
