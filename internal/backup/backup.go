@@ -44,7 +44,7 @@ const (
 )
 
 // DefaultFullEvery is after how many incremental reads in a row a disk is read in full. That stores next to
-// nothing anew, and ends the effect of anything that change tracking may have kept to itself.
+// nothing anew. A change that tracking kept to itself is then found, repaired and warned of.
 const DefaultFullEvery = 30
 
 // A Request describes a backup to take.

@@ -83,19 +83,24 @@ func unique[D any](disks []D, uuid func(D) string) map[string]D {
 	return found
 }
 
-// baseOf decides whether only what changed of a disk can be read. The reason is a sentence that says why
-// not although that could be expected.
+// baseOf decides what is taken for the base of a disk. The reason is a sentence that says why there is none
+// although there could be expected to be one.
 func (b *backup) baseOf(d hypervisor.Disk) (found *base, reason string) {
 	from, ok := b.bases[strings.ToLower(d.UUID)]
-	every := b.FullEvery
-	if every == 0 {
-		every = DefaultFullEvery
-	}
 	switch {
-	case !ok || every > 0 && from.disk.Incrementals >= every:
+	case !ok:
 		return nil, ""
 	case !from.disk.IsBaseFor(d.Capacity):
 		return nil, fmt.Sprintf("It had %d bytes in the last backup and now has %d.", from.disk.Capacity, d.Capacity)
 	}
 	return &from, ""
+}
+
+// due reports whether it is time again for all of a disk to be read.
+func (b *backup) due(from *base) bool {
+	every := b.FullEvery
+	if every == 0 {
+		every = DefaultFullEvery
+	}
+	return every > 0 && from.disk.Incrementals >= every
 }

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -24,7 +25,17 @@ type copied struct {
 	disk    repository.Disk
 	stored  int64
 	base    *base  // that only changes were read since; nil: all was
-	warning string // why all was, although only changes could be expected; empty: it is as expected
+	warning string // empty: all went as could be expected
+}
+
+// An opening is a disk that is open for reading.
+type opening struct {
+	hypervisor.DiskReader
+	base    *base       // what is already there; nil: nothing, or it doesn't matter
+	changed *disk.Areas // since the base
+	areas   *disk.Areas // that are read
+	sample  *disk.Areas // those of them that didn't change
+	whole   bool        // all of the disk is read, and compared with the base where it should be the same
 }
 
 // copyDisks copies the disks, as many at a time as the hypervisor lets read. The first that fails ends
@@ -62,37 +73,36 @@ func (b *backup) copyDisks(ctx context.Context, w writer, point hypervisor.Point
 func (b *backup) copyDisk(
 	ctx context.Context, w writer, point hypervisor.PointInTime, d hypervisor.Disk, count *meter,
 ) (c copied, err error) {
-	c.base, c.warning = b.baseOf(d)
-	reader, sample, err := b.openDisk(ctx, point, d, c.base)
+	from, reason := b.baseOf(d)
+	c.warning = reason
+	open, err := b.openDisk(ctx, point, d, from)
 	if err != nil {
 		return c, fmt.Errorf("open %s: %w", d.Label, err)
 	}
-	plan := reader.Plan()
-	if plan.Areas == nil {
-		if c.base != nil {
-			c.warning = plan.FullReason
-		}
-		c.base = nil
+	plan := open.Plan()
+	if from != nil && open.base == nil && !b.due(from) {
+		c.warning = plan.FullReason
 	}
 	c.disk = repository.Disk{
 		Key: string(d.Key), Label: d.Label, Address: d.Address, UUID: d.UUID, Capacity: d.Capacity,
 		Datastore: d.Datastore, Path: d.Path, File: diskFile(d.Key),
 		Tracking: plan.Tracking, Transport: plan.Transport, TransportReason: plan.TransportReason,
 	}
-	source := countedSource{Source: reader, meter: count}
-	var result repository.DiskResult
-	if c.base == nil {
-		result, err = w.WriteDisk(ctx, c.disk.File, source)
-	} else {
-		source.areas = plan.Areas
-		count.total.Add(plan.Areas.Bytes() - d.Capacity) // the rest is done already
-		c.disk.Parent, c.disk.Incrementals = c.base.id, c.base.disk.Incrementals+1
-		c.disk.ChangedBytes = plan.Areas.Bytes()
-		if sample != nil {
-			c.disk.ChangedBytes -= sample.Bytes()
+	if open.base != nil && !open.whole {
+		c.base = open.base
+		c.disk.Parent, c.disk.Incrementals = from.id, from.disk.Incrementals+1
+		c.disk.ChangedBytes = open.changed.Bytes()
+	}
+	result, err := b.write(ctx, w, c.disk.File, open, count)
+	var wrong *repository.TrackingError
+	if open.whole && errors.As(err, &wrong) {
+		c.warning = fmt.Sprintf("That was due, and showed that %v. This backup is right. Earlier ones since the last "+
+			"full read may lack changes.", wrong)
+		if open.DiskReader, err = point.OpenDisk(ctx, d.Key, hypervisor.DiskRequest{}); err != nil {
+			return c, fmt.Errorf("open %s: %w", d.Label, err)
 		}
-		result, err = w.WriteChanges(ctx, c.disk.File, source,
-			repository.Base{ID: c.base.id, Disk: c.base.disk, Areas: plan.Areas, Sample: sample})
+		open.base = nil
+		result, err = b.write(ctx, w, c.disk.File, open, &meter{}) // counted already, for the most part
 	}
 	if err != nil {
 		return c, fmt.Errorf("copy %s: %w", d.Label, err)
@@ -102,24 +112,58 @@ func (b *backup) copyDisk(
 	return c, nil
 }
 
-// openDisk opens a disk for reading what changed since the base, and a sample of what didn't if that is
-// asked for. What didn't is known when it was opened, so that it has to be opened once more then.
+// write writes a disk to the repository.
+func (b *backup) write(
+	ctx context.Context, w writer, file string, open opening, count *meter,
+) (repository.DiskResult, error) {
+	source := countedSource{Source: open.DiskReader, meter: count}
+	if open.base == nil {
+		return w.WriteDisk(ctx, file, source)
+	}
+	source.areas = open.areas
+	count.total.Add(open.areas.Bytes() - source.Capacity()) // the rest is done already
+	return w.WriteChanges(ctx, file, source,
+		repository.Base{ID: open.base.id, Disk: open.base.disk, Areas: open.areas, Sample: open.sample})
+}
+
+// openDisk opens a disk for reading what changed since the base; and, of what didn't, a sample if that is
+// asked for, or all if that is due. What changed is known when it is open, so that it is opened once more
+// then.
 func (b *backup) openDisk(
 	ctx context.Context, point hypervisor.PointInTime, d hypervisor.Disk, from *base,
-) (_ hypervisor.DiskReader, sample *disk.Areas, err error) {
+) (open opening, err error) {
 	request := hypervisor.DiskRequest{Granularity: repository.ChunkSize(d.Capacity)}
 	if from != nil {
 		request.Base = &hypervisor.Base{Tracking: from.disk.Tracking}
 	}
-	reader, err := point.OpenDisk(ctx, d.Key, request)
-	if err != nil || from == nil || b.Verify != VerifySample || reader.Plan().Areas == nil {
-		return reader, nil, err
+	if open.DiskReader, err = point.OpenDisk(ctx, d.Key, request); err != nil {
+		return open, err
 	}
-	changed := reader.Plan().Areas
-	unchanged := d.Capacity - changed.Bytes()
-	units := (max(unchanged/sampleShare, minSample)-1)/request.Granularity + 1
-	sample = changed.Others(units, rand.Int64N)
-	request.Base.Also = sample
-	reader, err = point.OpenDisk(ctx, d.Key, request)
-	return reader, sample, err
+	open.changed = open.Plan().Areas
+	if from == nil || open.changed == nil {
+		return open, nil
+	}
+	open.base, open.areas = from, open.changed
+	switch {
+	case b.due(from):
+		open.whole = true
+		open.sample = open.changed.Others(d.Capacity, rand.Int64N)
+		open.areas = disk.NewAreas(d.Capacity, request.Granularity)
+		open.areas.Add(disk.Extent{Length: d.Capacity})
+		request.Base = nil
+	case b.Verify == VerifySample:
+		unchanged := d.Capacity - open.changed.Bytes()
+		chunks := (max(unchanged/sampleShare, minSample)-1)/request.Granularity + 1
+		open.sample = open.changed.Others(chunks, rand.Int64N)
+		request.Base.Also = open.sample
+	default:
+		return open, nil
+	}
+	if open.DiskReader, err = point.OpenDisk(ctx, d.Key, request); err != nil || open.whole {
+		return open, err
+	}
+	if open.areas = open.Plan().Areas; open.areas == nil { // though a moment ago it could tell
+		open.base = nil
+	}
+	return open, nil
 }

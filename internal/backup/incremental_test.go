@@ -163,6 +163,27 @@ func TestTake_fullEvery(t *testing.T) {
 	}
 }
 
+// A full read that is due finds what change tracking kept to itself.
+func TestTake_fullReadFindsChange(t *testing.T) {
+	t.Parallel()
+	hv, vm := newTrackedVM(t)
+	repo := openRepository(t)
+	take(t, hv, vm, repo, backup.Request{})
+	write(t, hv, vm, 0, "changed", 1<<20)
+	take(t, hv, vm, repo, backup.Request{FullEvery: 1})
+	write(t, hv, vm, 0, "changed again", 1<<20)
+	if err := hv.WriteDiskUnnoticed(vm.ID, 1, []byte("x"), 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	got := take(t, hv, vm, repo, backup.Request{FullEvery: 1})
+	if d := got.Manifest.Disks; got.Manifest.Incremental || d[0].Incrementals != 0 || d[1].Incrementals != 0 || d[1].Parent != "" {
+		t.Errorf("disks %+v", d)
+	}
+	if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "Hard disk 2") || !strings.Contains(got.Warnings[0], "the block at 2097152 is not as in") {
+		t.Errorf("warnings %q", got.Warnings)
+	}
+}
+
 // A disk that the last backup left out is read from the last one that has it.
 func TestTake_severalParents(t *testing.T) {
 	t.Parallel()
