@@ -210,7 +210,7 @@ func (c *eventCollector) ResetCollector(*simulator.Context, *types.ResetCollecto
 
 // DestroyCollector removes the collector.
 func (c *eventCollector) DestroyCollector(ctx *simulator.Context, _ *types.DestroyCollector) soap.HasFault {
-	ctx.Session.Registry.Remove(ctx, c.Self)
+	ctx.Session.Remove(ctx, c.Self)
 	session, _, _ := strings.Cut(strings.TrimPrefix(c.Self.Value, "session["), "]")
 	c.lab.events.mu.Lock()
 	defer c.lab.events.mu.Unlock()

@@ -196,7 +196,7 @@ func (p *pointInTime) addDisks(captured *capture) {
 		e := &pointDisk{key: diskKey(d), device: d.Key, label: deviceLabel(d), slot: deviceSlot(devices, d),
 			capacity: diskCapacity(d), backing: describeBacking(d.Backing), filtered: len(d.Iofilter) > 0}
 		if b, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok {
-			e.flat = b.Parent == nil && b.DeltaDiskFormat == ""
+			e.flat = b.Parent == nil
 		}
 		p.disks = append(p.disks, e)
 		if !slices.Contains(p.exclude, e.key) {
@@ -300,7 +300,7 @@ func (p *pointInTime) reading(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case p.life.Err() != nil:
-		return context.Cause(p.life)
+		return errClosedPoint
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -86,7 +87,8 @@ func (c *Client) enableTracking(ctx context.Context, id hypervisor.VMID) error {
 }
 
 // judgeTracking finds out, once the snapshot exists, whether what the server will say about changes can be
-// relied on. all are the VM's snapshots.
+// relied on. all are the VM's snapshots. What can't be found out speaks against it; the only error is that of
+// ctx.
 func (p *pointInTime) judgeTracking(ctx context.Context, all []hypervisor.Snapshot) error {
 	if err := p.noteLog(ctx); err != nil {
 		return err
@@ -95,20 +97,25 @@ func (p *pointInTime) judgeTracking(ctx context.Context, all []hypervisor.Snapsh
 	if t.off != "" {
 		return nil
 	}
-	t.vm = p.config.Summary.InstanceUUID
-	var err error
-	if t.server, err = p.client.Server(ctx); err != nil {
-		return err
-	}
 	if t.enabled && len(all) != 1 {
 		t.off = "Change tracking was switched on, and somebody else took a snapshot at the same time."
 		return nil
 	}
-	if t.off, err = p.client.oldHost(ctx, p.host); err != nil || t.off != "" {
-		return err
+	var err error
+	t.vm = p.config.Summary.InstanceUUID
+	if t.server, err = p.client.Server(ctx); err == nil {
+		t.off, err = p.client.oldHost(ctx, p.host)
 	}
-	t.off, err = p.trackingBelow(ctx, all)
-	return err
+	if err == nil && t.off == "" {
+		t.off, err = p.trackingBelow(ctx, all)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		t.off = fmt.Sprintf("Whether change tracking can be relied on could not be found out: %v.", err)
+	}
+	return nil
 }
 
 // noteLog notes where the server's log of events is, as long as somebody will ask what happened since: the
@@ -168,20 +175,26 @@ func (p *pointInTime) trackingBelow(ctx context.Context, all []hypervisor.Snapsh
 }
 
 // oldHost says in a sentence why change tracking of an ESXi host can't be relied on: until build 3247720
-// (ESXi600-201511001), version 6.0 lost the changes of a consolidation (VMware KB 2136854).
+// (ESXi600-201511001), version 6.0 lost the changes of a consolidation (VMware KB 2136854). A vCenter from 7.0
+// on has no hosts older than 6.5.
 func (c *Client) oldHost(ctx context.Context, host string) (string, error) {
-	if host == "" {
+	about := c.vim.ServiceContent.About
+	if !c.vim.IsVC() {
+		return oldVersion(about.Version, about.Build), nil
+	}
+	major, _, _ := strings.Cut(about.Version, ".")
+	if n, err := strconv.Atoi(major); err == nil && n >= 7 || host == "" {
 		return "", nil
 	}
 	var m mo.HostSystem
 	ref := types.ManagedObjectReference{Type: "HostSystem", Value: host}
-	if err := c.properties(ctx, ref, []string{"config.product.version", "config.product.build"}, &m); err != nil {
+	if err := c.properties(ctx, ref, []string{"summary.config.product"}, &m); err != nil {
 		return "", err
 	}
-	if m.Config == nil {
-		return "", nil
+	if m.Summary.Config.Product == nil {
+		return "", errors.New("the host doesn't say its version")
 	}
-	return oldVersion(m.Config.Product.Version, m.Config.Product.Build), nil
+	return oldVersion(m.Summary.Config.Product.Version, m.Summary.Config.Product.Build), nil
 }
 
 func oldVersion(version, build string) string {

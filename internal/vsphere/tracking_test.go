@@ -136,6 +136,16 @@ func TestTracking_full(t *testing.T) {
 			after:  func(t *testing.T, b *bench, _ saboteurAt) { t.Helper(); b.hostVersion("6.0.0", "3029758") },
 			reason: "ESXi 6.0.0", stays: true,
 		},
+		"a snapshot can't be looked into": {
+			after: func(t *testing.T, b *bench, s saboteurAt) {
+				t.Helper()
+				s.keep(t)
+				b.lab.OnCall("CreateCollectorForEvents", func(context.Context) {
+					b.lab.Fault(lab.Fault{Method: "RetrievePropertiesEx", Fault: "InvalidRequest", After: 1})
+				})
+			},
+			reason: "could not be found out", stays: true,
+		},
 		"switched on above a snapshot": {
 			before: func(t *testing.T, _ *bench, s saboteurAt) { t.Helper(); s.SetChangeTracking(t, benchVM, false) },
 			after: func(t *testing.T, _ *bench, s saboteurAt) {
@@ -258,15 +268,16 @@ func (b *bench) moveDisk(n int, name string, unit int32) {
 // hostVersion makes the VM's host be of a version.
 func (b *bench) hostVersion(version, build string) {
 	b.Helper()
+	b.client.vim.ServiceContent.About.Version = "6.7.0" // which may have such hosts
 	b.model(func(ctx *simulator.Context, vm *simulator.VirtualMachine) {
 		host, ok := ctx.Map.Get(*vm.Runtime.Host).(*simulator.HostSystem)
 		if !ok {
 			b.Fatal("the VM has no host")
 		}
 		ctx.WithLock(host, func() {
-			config := *host.Config
-			config.Product.Version, config.Product.Build = version, build
-			host.Config = &config
+			product := *host.Summary.Config.Product
+			product.Version, product.Build = version, build
+			host.Summary.Config.Product = &product
 		})
 	})
 }
