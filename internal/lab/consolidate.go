@@ -235,7 +235,7 @@ func (l *Lab) renameDisks(ctx *simulator.Context, vm *simulator.VirtualMachine, 
 		}
 		return devices
 	}
-	ctx.Update(vm, []types.PropertyChange{{Name: "config.hardware.device", Val: rewrite(vm.Config.Hardware.Device)}})
+	l.setDevices(ctx, vm, rewrite(vm.Config.Hardware.Device))
 	if vm.Snapshot == nil {
 		return
 	}

@@ -171,9 +171,14 @@ func (l *Lab) attachPolicies(
 		}
 	}
 	attach(vm.Value, spec.VmProfile)
+	for _, change := range spec.DeviceChange { // first, as with devices: what is added may get the same key
+		if c := change.GetVirtualDeviceConfigSpec(); c.Operation == types.VirtualDeviceConfigSpecOperationRemove && c.Device != nil {
+			delete(p.attached, fmt.Sprintf("%s:%d", vm.Value, c.Device.GetVirtualDevice().Key))
+		}
+	}
 	for _, change := range spec.DeviceChange {
 		c := change.GetVirtualDeviceConfigSpec()
-		if c.Device == nil {
+		if c.Device == nil || c.Operation == types.VirtualDeviceConfigSpecOperationRemove {
 			continue
 		}
 		key := c.Device.GetVirtualDevice().Key

@@ -238,8 +238,15 @@ func (l *Lab) branch(
 	for _, name := range made {
 		l.writeDescriptor(name)
 	}
-	ctx.Update(vm, []types.PropertyChange{{Name: "config.hardware.device", Val: devices}})
+	l.setDevices(ctx, vm, devices)
 	return nil
+}
+
+// setDevices sets the devices of a VM whose lock is held, which makes another version of its configuration.
+func (l *Lab) setDevices(ctx *simulator.Context, vm *simulator.VirtualMachine, devices []types.BaseVirtualDevice) {
+	config := clone(vm.Config)
+	config.Hardware.Device = devices
+	l.setConfig(ctx, vm, config)
 }
 
 // deltaBacking is the backing of a file on top of another.
