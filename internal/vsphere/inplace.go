@@ -32,6 +32,8 @@ type inPlace struct {
 	ended    bool
 	asked    time.Time // until when the guest has time to shut down, as it was asked to; zero: it wasn't, or has
 
+	warnings []string
+
 	own    map[string]*types.VirtualDisk   // the VM's own disks right before the swap, by slot
 	before *types.VirtualMachineConfigInfo // the VM right before the swap
 }
@@ -78,10 +80,18 @@ func (r *inPlace) start(ctx context.Context) error {
 		client: r.client, spec: hypervisor.RestoreSpec{RunID: p.spec.RunID}, captured: captured, place: place, rebuild: rebuild,
 		disks: map[hypervisor.DiskKey]*importedDisk{},
 	}
+	policies, err := r.client.ownPolicies(ctx, p)
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		r.warnings = append(r.warnings, fmt.Sprintf("The restored disks have the datastore's storage policy: %v.", err))
+	}
 	first := &journal{Version: journalVersion, Run: p.spec.RunID, Phase: phaseUpload}
 	for _, d := range p.disks {
 		first.Disks = append(first.Disks, journalDisk{
 			Label: deviceLabel(d.own), Slot: d.slot, Own: describeBacking(d.own.Backing).fileName, Restored: d.path,
+			Policy: policies[d.own.Key],
 		})
 	}
 	if err := r.write(ctx, "", first, nil); err != nil {
@@ -196,7 +206,7 @@ func (r *inPlace) swap(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 	}
-	var warnings []string
+	warnings := r.warnings
 	for _, d := range r.plan.disks {
 		if keepsObjects(r.plan.stores[d.store]) {
 			warnings = append(warnings, fmt.Sprintf("%s is at %s now: on datastore %q the server chooses.",

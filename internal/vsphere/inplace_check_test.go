@@ -3,9 +3,9 @@ package vsphere
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -170,20 +170,25 @@ func TestInPlace_disturbed(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		at      string // the call at which it happens
+		nth     int32
 		disturb func(ctx context.Context, b *inPlaceBench, other *Client) error
 		is      error
 	}{
-		"snapshot": {"ShutdownGuest", func(ctx context.Context, b *inPlaceBench, other *Client) error {
+		"snapshot": {"ShutdownGuest", 0, func(ctx context.Context, b *inPlaceBench, other *Client) error {
 			_, err := other.CreateSnapshot(ctx, b.vm.ID, hypervisor.SnapshotSpec{Name: "in between"})
 			return err
 		}, hypervisor.ErrSnapshotsInTheWay},
-		"destroyed": {"ShutdownGuest", func(ctx context.Context, b *inPlaceBench, other *Client) error {
+		"snapshot at the last moment": {"ReconfigVM_Task", swapChange, func(ctx context.Context, b *inPlaceBench, other *Client) error {
+			_, err := other.CreateSnapshot(ctx, b.vm.ID, hypervisor.SnapshotSpec{Name: "in between"})
+			return err
+		}, hypervisor.ErrSnapshotsInTheWay},
+		"destroyed": {"ShutdownGuest", 0, func(ctx context.Context, b *inPlaceBench, other *Client) error {
 			return other.DestroyVM(ctx, b.vm.ID)
 		}, nil},
-		"settings changed": {"ShutdownGuest", func(ctx context.Context, b *inPlaceBench, other *Client) error {
+		"settings changed": {"ShutdownGuest", 0, func(ctx context.Context, b *inPlaceBench, other *Client) error {
 			return other.reconfigureOnce(ctx, b.vm.ID, types.VirtualMachineConfigSpec{Annotation: "by others"})
 		}, errors.ErrUnsupported}, // which stands for success
-		"disk replaced": {"ShutdownGuest", func(ctx context.Context, b *inPlaceBench, other *Client) error {
+		"disk replaced": {"ShutdownGuest", 0, func(ctx context.Context, b *inPlaceBench, other *Client) error {
 			return other.detachDisks(ctx, vmRef(b.vm.ID), []string{b.vm.Disks[1].Path})
 		}, nil},
 	} {
@@ -191,14 +196,15 @@ func TestInPlace_disturbed(t *testing.T) {
 			t.Parallel()
 			b := newInPlaceBench(t, 1<<20, 1<<20)
 			other := dial(t, labConfig(b.lab))
-			var once sync.Once
 			ctx := t.Context()
+			var calls atomic.Int32
 			b.lab.OnCall(tt.at, func(context.Context) {
-				once.Do(func() {
-					if err := tt.disturb(ctx, b, other); err != nil {
-						t.Errorf("disturb: %v", err)
-					}
-				})
+				if calls.Add(1) != tt.nth+1 {
+					return
+				}
+				if err := tt.disturb(ctx, b, other); err != nil {
+					t.Errorf("disturb: %v", err)
+				}
 			})
 			out, err := b.inPlace(ctx, b.spec("run-1"))
 			if success := errors.Is(tt.is, errors.ErrUnsupported); success != (err == nil) || !success && tt.is != nil && !errors.Is(err, tt.is) {
@@ -305,4 +311,81 @@ func TestReleaseTarget(t *testing.T) {
 	if got := readLabDisk(t, b.lab, benchVM, 1); string(got) != string(b.before[1]) {
 		t.Error("the disk is lost")
 	}
+}
+
+// Where the server chooses the places of files, the restored disks are where it put them.
+func TestInPlace_serverChooses(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20, 1<<20)
+	// The lab keeps files as ever, it only says otherwise while the restore is planned.
+	b.lab.OnCall("ImportVApp", func(context.Context) { b.datastoreType("VMFS") })
+	spec := b.spec("run-0")
+	spec.Disks = []hypervisor.DiskKey{b.backup.config.Summary.Disks[0].Key}
+	b.datastoreType("vsan")
+	r, err := b.client.StartInPlace(t.Context(), spec)
+	must(t, err)
+	must(t, b.write(t.Context(), r, spec))
+	must(t, r.Abort(t.Context()))
+	b.untouched()
+	b.datastoreType("vsan")
+	spec.RunID = "run-1"
+	out := b.mustInPlace(spec)
+	b.sameContent("restored", [][]byte{b.before[0], b.after[1]})
+	file := b.status(benchVM).Disks[0].File
+	if len(out.warnings) != 1 || !strings.Contains(out.warnings[0], file) || !strings.Contains(file, makingPrefix) {
+		t.Errorf("the disk is %s, warnings %q", file, out.warnings)
+	}
+	b.deleteReplaced(out.replaced)
+	labtest.AssertClean(t, b.lab)
+	if err := b.client.deleteDisks(t.Context(), nil, []string{"[LocalDS_0]"}); err != nil {
+		t.Errorf("a disk that nobody knows the place of: %v", err)
+	}
+}
+
+// Disks keep their storage policies, on the way there and back, unless the server refuses.
+func TestInPlace_policies(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20, 1<<20)
+	policies := func() map[int32]string {
+		t.Helper()
+		p, err := b.client.planInPlace(t.Context(), b.spec("run-0"))
+		must(t, err)
+		ids, err := b.client.ownPolicies(t.Context(), p)
+		must(t, err)
+		return ids
+	}
+	ids, err := b.client.findPolicies(t.Context())
+	must(t, err)
+	var vm mo.VirtualMachine
+	must(t, b.client.properties(t.Context(), vmRef(b.vm.ID), []string{"config.hardware"}, &vm))
+	second := orderedDisks(vm.Config.Hardware.Device)[1]
+	spec := edits(second)
+	spec.DeviceChange[0].GetVirtualDeviceConfigSpec().Profile = []types.BaseVirtualMachineProfileSpec{
+		&types.VirtualMachineDefinedProfileSpec{ProfileId: ids["vSAN Default Storage Policy"]}}
+	b.reconfigure(vmRef(b.vm.ID), spec)
+	want := map[int32]string{second.Key: ids["vSAN Default Storage Policy"]}
+	if got := policies(); !maps.Equal(got, want) || want[second.Key] == "" {
+		t.Fatalf("policies %v, want %v", got, want)
+	}
+	r, err := b.client.StartInPlace(t.Context(), b.spec("run-1"))
+	must(t, err)
+	must(t, b.write(t.Context(), r, b.spec("run-1")))
+	_, _, warnings, err := r.Swap(t.Context())
+	must(t, err)
+	if got := policies(); !maps.Equal(got, want) || len(warnings) > 0 {
+		t.Errorf("swapped: policies %v, want %v, warnings %q", got, want, warnings)
+	}
+	must(t, r.Back(t.Context()))
+	must(t, r.Abort(t.Context()))
+	if got := policies(); !maps.Equal(got, want) {
+		t.Errorf("back: policies %v, want %v", got, want)
+	}
+	b.lab.Fault(reconfig(swapChange, "InvalidArgument"))
+	out := b.mustInPlace(b.spec("run-2"))
+	if len(out.warnings) != 1 || !strings.Contains(out.warnings[0], "storage policy") {
+		t.Errorf("warnings %q", out.warnings)
+	}
+	b.sameContent("without", b.before)
+	b.deleteReplaced(out.replaced)
+	b.untouched()
 }

@@ -56,8 +56,9 @@ type journal struct {
 type journalDisk struct {
 	Label    string `json:"label"`
 	Slot     string `json:"slot"`
-	Own      string `json:"own"`      // path of the VM's own disk
-	Restored string `json:"restored"` // path of the restored one
+	Own      string `json:"own"`              // path of the VM's own disk
+	Restored string `json:"restored"`         // path of the restored one
+	Policy   string `json:"policy,omitempty"` // ID of the storage policy of the VM's own disk
 }
 
 // replaced are the disks that are not the VM's any more.
@@ -128,10 +129,10 @@ func decodeJournal(text string) (*journal, error) {
 	return &j, nil
 }
 
-// interrupted says what a journal means for who finds it. A VM that was started with the restored disks
-// keeps them, whatever was still to be done: its guest has written to them.
+// interrupted says what a journal means for who finds it. A VM that was started with the restored disks, or
+// has a snapshot of them, keeps them, whatever was still to be done: somebody works with them.
 func (j *journal) interrupted(vm *mo.VirtualMachine) hypervisor.Interrupted {
-	off := vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff
+	off := vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff && len(snapshotNames(vm)) == 0
 	return hypervisor.Interrupted{
 		RunID: j.Run, Swapped: j.Phase == phaseDone || j.Phase == phaseSwapped && !off, Stopped: j.Restart,
 	}

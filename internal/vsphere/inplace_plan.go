@@ -415,6 +415,18 @@ func (c *Client) importPlace(ctx context.Context, p *inPlacePlan, r rebuild) (*p
 	return out, nil
 }
 
+// ownPolicies are the IDs of the storage policies of the VM's disks. A host without a vCenter has none.
+func (c *Client) ownPolicies(ctx context.Context, p *inPlacePlan) (map[int32]string, error) {
+	service, err := c.policyService(ctx)
+	if errors.Is(err, hypervisor.ErrNotSupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.attachedPolicies(ctx, service, vmRef(p.spec.VM), p.vm.Config.Hardware.Device)
+}
+
 // importFolder is the VM's folder, or the datacenter's for VMs if the VM is in a vApp.
 func (c *Client) importFolder(ctx context.Context, p *inPlacePlan) (types.ManagedObjectReference, string, error) {
 	if parent := p.vm.Parent; parent != nil && parent.Type == "Folder" {

@@ -162,6 +162,28 @@ func (r *inPlace) dropSnapshots(ctx context.Context) error {
 // as a whole or not at all, of the VM as it was when it was last looked at.
 func (r *inPlace) exchange(ctx context.Context) error {
 	next := r.journal.as(phaseDone)
+	err := r.tryExchange(ctx, next)
+	if isRefusal(ctx, err) && r.journal != next && dropPolicies(next.Disks) {
+		r.warnings = append(r.warnings, fmt.Sprintf(
+			"The disks have the datastore's storage policy: the server doesn't give them their own (%v).", err))
+		err = r.tryExchange(ctx, next)
+	}
+	if err != nil {
+		return fmt.Errorf("swap: %w", err)
+	}
+	return nil
+}
+
+// dropPolicies removes the storage policies from a journal's disks if there are any.
+func dropPolicies(disks []journalDisk) (dropped bool) {
+	for i := range disks {
+		dropped = dropped || disks[i].Policy != ""
+		disks[i].Policy = ""
+	}
+	return dropped
+}
+
+func (r *inPlace) tryExchange(ctx context.Context, next *journal) error {
 	err := r.write(ctx, r.plan.spec.RunID, next, func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
 		next.Phase = phaseDone
 		next.Boot = bootNames(vm.Config)
@@ -180,10 +202,7 @@ func (r *inPlace) exchange(ctx context.Context) error {
 		return swapSpec(vm, next.Disks, func(d journalDisk) string { return d.Restored }, r.own)
 	})
 	r.swapped = r.journal == next
-	if err != nil {
-		return fmt.Errorf("swap: %w", err)
-	}
-	return nil
+	return err
 }
 
 // swappable finds the VM's disk that is replaced, and makes sure that it still is the one that was found in
@@ -193,8 +212,8 @@ func (r *inPlace) swappable(vm *mo.VirtualMachine, d *swapDisk) (*types.VirtualD
 	if state := vm.Runtime.PowerState; state != types.VirtualMachinePowerStatePoweredOff {
 		return nil, fmt.Errorf("the VM is %s: somebody else has started it", powerStates[state])
 	}
-	if names := snapshotNames(vm); len(names) > 0 {
-		return nil, fmt.Errorf("%w: %s", hypervisor.ErrSnapshotsInTheWay, strings.Join(names, ", "))
+	if err := refuseSnapshots(vm); err != nil {
+		return nil, err
 	}
 	own := sameSlot(vm.Config.Hardware.Device, d.slot)
 	switch {
@@ -208,12 +227,22 @@ func (r *inPlace) swappable(vm *mo.VirtualMachine, d *swapDisk) (*types.VirtualD
 	return own, nil
 }
 
+func refuseSnapshots(vm *mo.VirtualMachine) error {
+	if names := snapshotNames(vm); len(names) > 0 {
+		return fmt.Errorf("%w: %s", hypervisor.ErrSnapshotsInTheWay, strings.Join(names, ", "))
+	}
+	return nil
+}
+
 // swapSpec puts other files into a VM's disks. A disk keeps its place, and its settings unless like has
 // others for its slot.
 func swapSpec(
 	vm *mo.VirtualMachine, disks []journalDisk, file func(journalDisk) string, like map[string]*types.VirtualDisk,
 ) (types.VirtualMachineConfigSpec, error) {
 	var spec types.VirtualMachineConfigSpec
+	if err := refuseSnapshots(vm); err != nil {
+		return spec, err
+	}
 	var added []types.BaseVirtualDeviceConfigSpec
 	for i, d := range disks {
 		now := sameSlot(vm.Config.Hardware.Device, d.Slot)
@@ -241,7 +270,11 @@ func swapSpec(
 			GuestReadOnly:       settings.GuestReadOnly,
 		}
 		spec.DeviceChange = append(spec.DeviceChange, removal(now))
-		added = append(added, &types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationAdd, Device: device})
+		add := &types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationAdd, Device: device}
+		if d.Policy != "" {
+			add.Profile = []types.BaseVirtualMachineProfileSpec{&types.VirtualMachineDefinedProfileSpec{ProfileId: d.Policy}}
+		}
+		added = append(added, add)
 	}
 	spec.DeviceChange = append(spec.DeviceChange, added...)
 	return spec, nil
