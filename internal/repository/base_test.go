@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -291,6 +292,105 @@ func TestBaseGone(t *testing.T) {
 			}
 			if points, err := r.List(t.Context(), Filter{}); err != nil || len(points) != 0 {
 				t.Errorf("listed %v, %v", points, err)
+			}
+		})
+	}
+}
+
+// What is taken over and was marked as deleted since is brought back, and survives the next maintenance.
+func TestBaseMarkedAsDeleted(t *testing.T) {
+	t.Parallel()
+	c := testConfig(t)
+	r := open(t, c)
+	src := testSource(1)
+	parent := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": src})
+	base := Base{ID: parent, Disk: firstDisk(t, r, parent), Areas: disk.NewAreas(src.capacity, mib)}
+	nextSecond(t)
+	m := testManifest()
+	w := newWriter(t, r)
+	writeChanges(t, w, m, "disk.raw", &source{capacity: src.capacity}, base)
+	if err := r.Delete(t.Context(), parent); err != nil {
+		t.Fatal(err)
+	}
+	mark := maintenance.SafetyFull
+	mark.MinContentAgeSubjectToGC = 0
+	maintain(t, c, mark)
+	nextSecond(t)
+	id, err := w.Commit(t.Context(), m, testFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nextSecond(t)
+	maintain(t, c, maintenance.SafetyNone)
+	other := open(t, c)
+	if b := readDisk(t, other, id, firstDisk(t, other, id)); !bytes.Equal(b, src.bytes()) {
+		t.Error("the disk differs")
+	}
+	// Its hashes are there, too: it is as good a base as any.
+	m = testManifest()
+	w = newWriter(t, other)
+	base.ID = id
+	if result := writeChanges(t, w, m, "disk.raw", &source{capacity: src.capacity}, base); result.Digest != wantDigest(src.bytes()) {
+		t.Errorf("digest %s", result.Digest)
+	}
+}
+
+// A backup that ends in the midst of its changes leaves no goroutine and no restore point behind.
+func TestCancelWriteChanges(t *testing.T) {
+	r := open(t, testConfig(t))
+	src := &source{capacity: 64 * mib, extents: []extent{{0, random(1, 64*mib)}}}
+	id := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": src})
+	base := Base{ID: id, Disk: firstDisk(t, r, id), Areas: disk.NewAreas(src.capacity, mib)}
+	base.Areas.Add(disk.Extent{Length: src.capacity / 2})
+	broken := errors.New("lease is gone")
+	for name, cancelled := range map[string]bool{"cancelled": true, "source fails": false} {
+		t.Run(name, func(t *testing.T) {
+			before := runtime.NumGoroutine()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			changed := &source{capacity: src.capacity}
+			for i := range 32 {
+				changed.extents = append(changed.extents, extent{int64(i) * mib, random(uint64(i), mib)})
+			}
+			want := broken
+			if cancelled {
+				want = context.Canceled
+			}
+			changed.onYield = func(n int) error {
+				if n == 20 && cancelled {
+					cancel()
+				} else if n == 20 {
+					return broken
+				}
+				return nil
+			}
+			w := newWriter(t, r)
+			if _, err := w.WriteChanges(ctx, "disk.raw", changed, base); !errors.Is(err, want) || errors.Is(err, ErrIncomplete) {
+				t.Errorf("error %v, want %v", err, want)
+			}
+			settled(t, before)
+		})
+	}
+}
+
+// A base that is damaged doesn't stand in the way: the whole disk can be written.
+func TestBaseDamaged(t *testing.T) {
+	t.Parallel()
+	for name, prefix := range map[string]string{"hashes": "p", "chunk table": "q"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := testConfig(t)
+			r := open(t, c)
+			src := testSource(1)
+			id := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": src})
+			base := Base{ID: id, Disk: firstDisk(t, r, id), Areas: disk.NewAreas(src.capacity, mib)}
+			w := newWriter(t, r)
+			for _, file := range blobs(t, c.Path, prefix) {
+				flip(t, file)
+			}
+			_, err := w.WriteChanges(t.Context(), "disk.raw", &source{capacity: src.capacity}, base)
+			if !errors.Is(err, ErrIncomplete) || !errors.Is(err, ErrDamaged) {
+				t.Errorf("error %v, want %v and %v", err, ErrIncomplete, ErrDamaged)
 			}
 		})
 	}

@@ -61,13 +61,29 @@ func TestFailureAnywhere(t *testing.T) {
 			r.storage.Storage = fault
 			listed := 1
 			failures := 0
+			base := &source{capacity: 3 * mib, extents: []extent{{0, random(99, 3*mib)}}}
+			parent := backUp(t, other, testManifest(), map[string]disk.Source{"disk.raw": base})
+			listed++
+			parentDisk := firstDisk(t, other, parent)
 			for n := int64(1); ; n++ {
 				if n > 100 {
 					t.Fatal("a backup makes more than 100 changes")
 				}
 				src := &source{capacity: 3 * mib, extents: []extent{{0, random(uint64(n), 4096)}, {2 * mib, random(uint64(n), 8192)}}}
 				fault.left.Store(n)
-				id, m, err := tryBackUp(t, r, src)
+				write := func(w *Writer) (DiskResult, error) { return w.WriteDisk(t.Context(), "disk.raw", src) }
+				if n%2 == 0 { // the second chunk is taken over
+					areas := disk.NewAreas(src.capacity, mib)
+					areas.Add(disk.Extent{Length: 1})
+					areas.Add(disk.Extent{Offset: 2 * mib, Length: 1})
+					changed := src.extents
+					write = func(w *Writer) (DiskResult, error) {
+						return w.WriteChanges(t.Context(), "disk.raw", &source{capacity: src.capacity, extents: changed},
+							Base{ID: parent, Disk: parentDisk, Areas: areas})
+					}
+					src = &source{capacity: src.capacity, extents: []extent{changed[0], {mib, base.extents[0].data[mib : 2*mib]}, changed[1]}}
+				}
+				id, m, err := tryBackUp(t, r, src.capacity, write)
 				reached := fault.left.Load() <= 0
 				fault.left.Store(1 << 40)
 				if err == nil {
@@ -96,19 +112,21 @@ func TestFailureAnywhere(t *testing.T) {
 }
 
 // tryBackUp is a backup in which anything may fail.
-func tryBackUp(t *testing.T, r *Repository, src disk.Source) (ID, *Manifest, error) {
+func tryBackUp(
+	t *testing.T, r *Repository, capacity int64, write func(w *Writer) (DiskResult, error),
+) (ID, *Manifest, error) {
 	t.Helper()
 	w, err := r.NewWriter(t.Context())
 	if err != nil {
 		return "", nil, err
 	}
 	defer w.Close(t.Context()) //nolint:errcheck // always nil
-	result, err := w.WriteDisk(t.Context(), "disk.raw", src)
+	result, err := write(w)
 	if err != nil {
 		return "", nil, err
 	}
 	m := testManifest()
-	m.Disks = []Disk{diskOf("disk.raw", src.Capacity(), result)}
+	m.Disks = []Disk{diskOf("disk.raw", capacity, result)}
 	id, err := w.Commit(t.Context(), m, testFiles)
 	return id, m, err
 }

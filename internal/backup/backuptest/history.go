@@ -11,6 +11,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -238,6 +239,11 @@ func (h *history) backUp(fault bool) error {
 			return err
 		}
 		return h.listed()
+	}
+	for _, warning := range result.Warnings {
+		if strings.Contains(warning, repository.ErrTrackingWrong.Error()) { // it left out nothing
+			return errors.New(warning)
+		}
 	}
 	h.summary.Backups++
 	if result.Manifest.Incremental {
