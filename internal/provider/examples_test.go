@@ -32,6 +32,9 @@ func TestExamples(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if strings.HasPrefix(filepath.ToSlash(name), "guides/") {
+			continue // TestGuides follows the guides
+		}
 		t.Run(filepath.ToSlash(name), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, tiers()...)

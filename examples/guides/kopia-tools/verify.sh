@@ -1,0 +1,1 @@
+kopia snapshot verify --verify-files-percent=100     # reads and decrypts everything in the repository
