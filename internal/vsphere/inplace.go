@@ -49,7 +49,9 @@ func (c *Client) CheckInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) 
 
 // StartInPlace implements hypervisor.InPlaceRestorer. The journal comes before anything else, so that
 // whatever is made after it can be found again.
-func (c *Client) StartInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (hypervisor.InPlaceRestore, error) {
+func (c *Client) StartInPlace(
+	ctx context.Context, spec hypervisor.InPlaceSpec,
+) (hypervisor.InPlaceRestore, error) {
 	if spec.RunID == "" {
 		return nil, errors.New("start restore in place: the run has no ID")
 	}
@@ -59,7 +61,8 @@ func (c *Client) StartInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) 
 	}
 	r := &inPlace{client: c, plan: p}
 	if err := r.start(ctx); err != nil {
-		return nil, fmt.Errorf("start restore in place of %s: %w", p.line.path(), errors.Join(err, r.Abort(ctx)))
+		err = errors.Join(err, r.Abort(ctx))
+		return nil, fmt.Errorf("start restore in place of %s: %w", p.line.path(), err)
 	}
 	return r, nil
 }
@@ -71,13 +74,15 @@ func (r *inPlace) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	creation.ExtraConfig = append(creation.ExtraConfig, &types.OptionValue{Key: targetKey, Value: string(p.spec.VM)})
+	creation.ExtraConfig = append(creation.ExtraConfig,
+		&types.OptionValue{Key: targetKey, Value: string(p.spec.VM)})
 	place, err := r.client.importPlace(ctx, p, rebuild)
 	if err != nil {
 		return err
 	}
 	r.upload = &restore{
-		client: r.client, spec: hypervisor.RestoreSpec{RunID: p.spec.RunID}, captured: captured, place: place, rebuild: rebuild,
+		client: r.client, spec: hypervisor.RestoreSpec{RunID: p.spec.RunID}, captured: captured,
+		place: place, rebuild: rebuild,
 		disks: map[hypervisor.DiskKey]*importedDisk{},
 	}
 	policies, err := r.client.ownPolicies(ctx, p)
@@ -85,13 +90,15 @@ func (r *inPlace) start(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		r.warnings = append(r.warnings, fmt.Sprintf("The restored disks have the datastore's storage policy: %v.", err))
+		r.warnings = append(r.warnings,
+			fmt.Sprintf("The restored disks have the datastore's storage policy: %v.", err))
 	}
 	first := &journal{Version: journalVersion, Run: p.spec.RunID, Phase: phaseUpload}
 	for _, d := range p.disks {
 		first.Disks = append(first.Disks, journalDisk{
-			Label: deviceLabel(d.own), Slot: d.slot, Own: describeBacking(d.own.Backing).fileName, Restored: d.path,
-			Policy: policies[d.own.Key],
+			Label: deviceLabel(d.own), Slot: d.slot, Own: describeBacking(d.own.Backing).fileName,
+			Restored: d.path,
+			Policy:   policies[d.own.Key],
 		})
 	}
 	if err := r.write(ctx, "", first, nil); err != nil {
@@ -201,7 +208,9 @@ func (r *inPlace) swap(ctx context.Context) ([]string, error) {
 	if over {
 		return nil, errors.New("the restore has ended, or failed before")
 	}
-	for _, step := range []func(context.Context) error{r.release, r.bringDown, r.dropSnapshots, r.exchange, r.verify} {
+	for _, step := range []func(context.Context) error{
+		r.release, r.bringDown, r.dropSnapshots, r.exchange, r.verify,
+	} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}

@@ -48,7 +48,9 @@ func bootNames(config *types.VirtualMachineConfigInfo) []string {
 }
 
 // bootEntries is the reverse of bootNames. What isn't in the VM is left out.
-func bootEntries(names []string, devices object.VirtualDeviceList) []types.BaseVirtualMachineBootOptionsBootableDevice {
+func bootEntries(
+	names []string, devices object.VirtualDeviceList,
+) []types.BaseVirtualMachineBootOptionsBootableDevice {
 	at := func(slot string) (key int32, ok bool) {
 		for _, d := range devices {
 			if deviceSlot(devices, d) == slot {

@@ -86,7 +86,8 @@ func deviceDeviations(captured, now object.VirtualDeviceList) []string {
 		if m := matched[d.GetVirtualDevice().Key]; m != nil {
 			kept[m.GetVirtualDevice().Key] = true
 		} else if !defaultDevice(d) {
-			out = append(out, fmt.Sprintf("%s of the backup is not in the virtual machine, and is not added.", deviceLabel(d)))
+			out = append(out, fmt.Sprintf(
+				"%s of the backup is not in the virtual machine, and is not added.", deviceLabel(d)))
 		}
 	}
 	for _, d := range now {
@@ -116,7 +117,8 @@ func (p *inPlacePlan) hardwareWarnings() ([]string, error) {
 	}
 	var warnings []string
 	if len(changes) > 0 {
-		warnings = append(warnings, fmt.Sprintf("The configuration of %s is brought back to that of the backup, as far as it can be: %s.",
+		warnings = append(warnings, fmt.Sprintf(
+			"The configuration of %s is brought back to that of the backup, as far as it can be: %s.",
 			p.line.path(), strings.Join(changes, "; ")))
 	}
 	return append(warnings, deviceDeviations(p.captured.devices(), p.vm.Config.Hardware.Device)...), nil

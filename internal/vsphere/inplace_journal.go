@@ -88,7 +88,8 @@ func (j *journal) encode() (string, error) {
 		return "", fmt.Errorf("encode journal: %w", err)
 	}
 	if len(data) > maxJournal {
-		return "", fmt.Errorf("the journal would have %d bytes, more than %d: restore fewer disks at a time", len(data), maxJournal)
+		return "", fmt.Errorf(
+			"the journal would have %d bytes, more than %d: restore fewer disks at a time", len(data), maxJournal)
 	}
 	return string(data), nil
 }
@@ -112,7 +113,8 @@ func decodeJournal(text string) (*journal, error) {
 	}
 	switch {
 	case j.Version != journalVersion:
-		return nil, fmt.Errorf("the journal in %s is of version %d, this version reads %d", journalKey, j.Version, journalVersion)
+		return nil, fmt.Errorf("the journal in %s is of version %d, this version reads %d",
+			journalKey, j.Version, journalVersion)
 	case j.Run == "" || len(j.Disks) == 0:
 		return nil, fmt.Errorf("the journal in %s is incomplete", journalKey)
 	}

@@ -62,7 +62,8 @@ func (r *inPlace) writeOverNVRAM(ctx context.Context, data []byte) (kept bool, e
 func (c *Client) rewriteNVRAM(ctx context.Context, datacenter, file string, data []byte) error {
 	for attempt := 1; ; attempt++ {
 		err := c.writeNVRAM(ctx, datacenter, file, data)
-		if !errors.Is(err, hypervisor.ErrLost) || attempt == readAttempts || pause(ctx, backoff(attempt)) != nil {
+		again := errors.Is(err, hypervisor.ErrLost) && attempt < readAttempts
+		if !again || pause(ctx, backoff(attempt)) != nil {
 			return err
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -79,14 +78,17 @@ func (c *Client) planInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (
 	if p.stores, err = c.stores(ctx, p.vm.Datastore); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{p.matchDisks, p.checkObstacles, p.checkSnapshots, p.checkSpace, p.checkPower} {
+	for _, step := range []func() error{
+		p.matchDisks, p.checkObstacles, p.checkSnapshots, p.checkSpace, p.checkPower,
+	} {
 		if err := step(); err != nil {
 			return nil, err
 		}
 	}
 	if isOther(p.vm.Config, captured.config) {
-		p.warnings = append(p.warnings, fmt.Sprintf("%s is another virtual machine than the one that was backed up, %s: "+
-			"it keeps its own UUIDs and MAC addresses.", p.line.path(), captured.Name))
+		p.warnings = append(p.warnings,
+			fmt.Sprintf("%s is another virtual machine than the one that was backed up, %s: "+
+				"it keeps its own UUIDs and MAC addresses.", p.line.path(), captured.Name))
 	}
 	changes, err := p.hardwareWarnings()
 	if err != nil {
@@ -114,10 +116,13 @@ func (p *inPlacePlan) matchDisks() error {
 	for _, d := range chosen {
 		own, reason := p.match(d)
 		if reason == "" && taken[own.Key] != "" {
-			reason = fmt.Sprintf("the virtual machine's %s takes the place of %s already", deviceLabel(own), taken[own.Key])
+			reason = fmt.Sprintf("the virtual machine's %s takes the place of %s already",
+				deviceLabel(own), taken[own.Key])
 		}
 		if reason != "" {
-			e := &hypervisor.DiskMismatchError{VM: p.line.path(), Disk: labelAndAddress(p.captured.devices(), d), Reason: reason}
+			e := &hypervisor.DiskMismatchError{
+				VM: p.line.path(), Disk: labelAndAddress(p.captured.devices(), d), Reason: reason,
+			}
 			for _, o := range orderedDisks(devices) {
 				e.Disks = append(e.Disks, labelAndAddress(devices, o))
 			}
@@ -126,7 +131,8 @@ func (p *inPlacePlan) matchDisks() error {
 		taken[own.Key] = deviceLabel(d)
 		was, is := deviceAddress(p.captured.devices(), d), deviceAddress(devices, own)
 		if was != is {
-			p.warnings = append(p.warnings, fmt.Sprintf("%s was at %s and is at %s now, where it stays.", deviceLabel(d), was, is))
+			p.warnings = append(p.warnings, fmt.Sprintf("%s was at %s and is at %s now, where it stays.",
+				deviceLabel(d), was, is))
 		}
 		p.disks = append(p.disks, p.place(d, own, deviceSlot(devices, own)))
 	}
@@ -151,9 +157,11 @@ func (p *inPlacePlan) match(d *types.VirtualDisk) (own *types.VirtualDisk, reaso
 	}
 	switch want, have := diskCapacity(d), diskCapacity(own); {
 	case have > want:
-		return nil, fmt.Sprintf("the virtual machine's %s is larger: it has %d bytes, the backup's %d", deviceLabel(own), have, want)
+		return nil, fmt.Sprintf("the virtual machine's %s is larger: it has %d bytes, the backup's %d",
+			deviceLabel(own), have, want)
 	case have < want:
-		return nil, fmt.Sprintf("the virtual machine's %s is smaller: it has %d bytes, the backup's %d", deviceLabel(own), have, want)
+		return nil, fmt.Sprintf("the virtual machine's %s is smaller: it has %d bytes, the backup's %d",
+			deviceLabel(own), have, want)
 	}
 	return own, ""
 }
@@ -220,10 +228,12 @@ func (p *inPlacePlan) checkObstacles() error {
 	}
 	config := p.vm.Config
 	if config.Template {
-		add(hypervisor.ObstacleTemplate, "", "The VM is a template, whose disks can't be replaced.", "Convert it to a virtual machine.")
+		add(hypervisor.ObstacleTemplate, "", "The VM is a template, whose disks can't be replaced.",
+			"Convert it to a virtual machine.")
 	}
 	if faultTolerant(p.vm) {
-		add(hypervisor.ObstacleFaultTolerance, "", "Fault Tolerance protects the VM, and the disks of such VMs can't be replaced.",
+		add(hypervisor.ObstacleFaultTolerance, "",
+			"Fault Tolerance protects the VM, and the disks of such VMs can't be replaced.",
 			"Turn Fault Tolerance off for this VM.")
 	}
 	if config.KeyId != nil {
@@ -234,22 +244,27 @@ func (p *inPlacePlan) checkObstacles() error {
 	for _, d := range p.disks {
 		label, backing := deviceLabel(d.own), describeBacking(d.own.Backing)
 		if backing.raw {
-			add(hypervisor.ObstaclePhysicalRDM, label, "The disk is a raw device.", "Leave it out, or restore into a new VM.")
+			add(hypervisor.ObstaclePhysicalRDM, label, "The disk is a raw device.",
+				"Leave it out, or restore into a new VM.")
 		}
 		if backing.encrypted {
-			add(hypervisor.ObstacleEncryption, label, "The disk is encrypted, the restored one is not.", "Decrypt it, or leave it out.")
+			add(hypervisor.ObstacleEncryption, label, "The disk is encrypted, the restored one is not.",
+				"Decrypt it, or leave it out.")
 		}
 		if backing.sharing == string(types.VirtualDiskSharingSharingMultiWriter) {
-			add(hypervisor.ObstacleMultiWriter, label, "Several VMs may write to the disk (multi-writer).", "Set its sharing to none.")
+			add(hypervisor.ObstacleMultiWriter, label,
+				"Several VMs may write to the disk (multi-writer).", "Set its sharing to none.")
 		}
 		if mode := busSharing(devices.FindByKey(d.own.ControllerKey)); mode != "" {
-			add(hypervisor.ObstacleSharedBus, label, fmt.Sprintf("Its controller shares the bus with other VMs (%s).", mode),
+			add(hypervisor.ObstacleSharedBus, label,
+				fmt.Sprintf("Its controller shares the bus with other VMs (%s).", mode),
 				"Set the controller's bus sharing to none.")
 		}
 		// Whose the files below are can't be told, and they would be lost with the replaced disk.
 		if p.vm.Snapshot == nil && !consolidationNeeded(p.vm) && len(chainFiles(d.own.Backing)) > 1 {
-			add(hypervisor.ObstacleDelta, label, "The disk is a difference to another one although the VM has no snapshots, as in a "+
-				"linked clone.", "Make a full clone of the VM, or leave the disk out.")
+			add(hypervisor.ObstacleDelta, label,
+				"The disk is a difference to another one although the VM has no snapshots, as in a linked clone.",
+				"Make a full clone of the VM, or leave the disk out.")
 		}
 	}
 	if len(out) > 0 {
@@ -282,12 +297,14 @@ func (p *inPlacePlan) checkSnapshots() error {
 	case len(names) == 0 && !consolidationNeeded(p.vm):
 		return nil
 	case p.spec.RemoveSnapshots && len(names) > 0:
-		p.warnings = append(p.warnings, fmt.Sprintf("The snapshots of %s are removed: %s.", p.line.path(), strings.Join(names, ", ")))
+		p.warnings = append(p.warnings, fmt.Sprintf("The snapshots of %s are removed: %s.", p.line.path(),
+			strings.Join(names, ", ")))
 		return nil
 	case p.spec.RemoveSnapshots:
 		return nil
 	case len(names) == 0:
-		return fmt.Errorf("%s: %w: its disks need consolidation", p.line.path(), hypervisor.ErrSnapshotsInTheWay)
+		return fmt.Errorf("%s: %w: its disks need consolidation", p.line.path(),
+			hypervisor.ErrSnapshotsInTheWay)
 	}
 	return fmt.Errorf("%s: %w: %s", p.line.path(), hypervisor.ErrSnapshotsInTheWay, strings.Join(names, ", "))
 }
@@ -305,7 +322,8 @@ func (p *inPlacePlan) checkSpace() error {
 	need := map[string]int64{}
 	for _, d := range p.disks {
 		if _, ok := p.stores[d.store]; !ok {
-			return fmt.Errorf("%s is on datastore %q, which can't be read: %w", deviceLabel(d.own), d.store, hypervisor.ErrOutOfReach)
+			return fmt.Errorf("%s is on datastore %q, which can't be read: %w", deviceLabel(d.own),
+				d.store, hypervisor.ErrOutOfReach)
 		}
 		need[d.store] += spaceNeeded(d.captured, p.captured.DiskUsage)
 	}
@@ -321,7 +339,8 @@ func (p *inPlacePlan) checkSpace() error {
 func (p *inPlacePlan) checkPower() error {
 	if p.spec.PowerOff {
 		if p.vm.Runtime.PowerState == types.VirtualMachinePowerStateSuspended {
-			p.warnings = append(p.warnings, fmt.Sprintf("%s is suspended; its memory is discarded.", p.line.path()))
+			p.warnings = append(p.warnings, fmt.Sprintf("%s is suspended; its memory is discarded.",
+				p.line.path()))
 		}
 		return nil
 	}
@@ -334,110 +353,14 @@ func (p *inPlacePlan) checkStoppable(vm *mo.VirtualMachine) error {
 		return fmt.Errorf("%s: %w: the VM is suspended, and its memory would have to be discarded",
 			p.line.path(), hypervisor.ErrGuestAgent)
 	case vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn && !toolsRun(vm):
-		return fmt.Errorf("%s: %w: the guest can't be asked to shut down", p.line.path(), hypervisor.ErrGuestAgent)
+		return fmt.Errorf("%s: %w: the guest can't be asked to shut down", p.line.path(),
+			hypervisor.ErrGuestAgent)
 	}
 	return nil
 }
 
 func toolsRun(vm *mo.VirtualMachine) bool {
 	return vm.Guest != nil && vm.Guest.ToolsRunningStatus == string(types.VirtualMachineToolsRunningStatusGuestToolsRunning)
-}
-
-// importSpec is the VM that the restored disks are uploaded with: nothing but those disks and their
-// controllers. Its disks have the places that they were captured in, where there can be no two in one.
-func (p *inPlacePlan) importSpec() (*capture, rebuild) {
-	devices := p.captured.devices()
-	chosen := map[int32]bool{}
-	for _, d := range p.disks {
-		chosen[d.captured.Key], chosen[d.captured.ControllerKey] = true, true
-	}
-	config := &types.VirtualMachineConfigInfo{
-		Version: p.vm.Config.Version, GuestId: p.vm.Config.GuestId,
-		Hardware: types.VirtualHardware{NumCPU: 1, MemoryMB: 128},
-	}
-	for _, device := range devices {
-		if chosen[device.GetVirtualDevice().Key] || defaultDevice(device) {
-			config.Hardware.Device = append(config.Hardware.Device, device)
-		}
-	}
-	name := makingName(p.spec.RunID)
-	home, _ := splitPath(p.vm.Config.Files.VmPathName)
-	r := rebuild{
-		name: name, marker: p.spec.RunID, identity: hypervisor.IdentityOriginal, vmPathName: joinPath(home, ""),
-		disks: map[int32]string{},
-	}
-	if !keepsObjects(p.stores[home]) {
-		r.vmPathName = joinPath(home, path.Join(name, name+".vmx"))
-	}
-	for _, d := range p.disks {
-		r.disks[d.captured.Key] = d.path
-	}
-	return &capture{config: config}, r
-}
-
-// importPlace is where that VM goes: beside the VM whose disks it makes.
-func (c *Client) importPlace(ctx context.Context, p *inPlacePlan, r rebuild) (*placement, error) {
-	out := &placement{name: p.line.path(), datacenter: p.datacenter, stores: p.stores, disks: map[int32]string{}}
-	for _, d := range p.disks {
-		out.disks[d.captured.Key] = d.store
-	}
-	out.home, _ = splitPath(r.vmPathName)
-	if p.vm.ResourcePool == nil || len(p.datacenter) == 0 {
-		return nil, errors.New("the VM's resource pool and datacenter can't be read")
-	}
-	out.pool = *p.vm.ResourcePool
-	if out.pool.Type == "VirtualApp" { // what is imported there would become a part of it
-		var app mo.ResourcePool
-		if err := c.properties(ctx, out.pool, []string{"owner"}, &app); err != nil {
-			return nil, err
-		}
-		var compute mo.ComputeResource
-		if err := c.properties(ctx, app.Owner, []string{"resourcePool"}, &compute); err != nil {
-			return nil, err
-		}
-		if compute.ResourcePool != nil {
-			out.pool = *compute.ResourcePool
-		}
-	}
-	var err error
-	if out.folder, out.folderPath, err = c.importFolder(ctx, p); err != nil {
-		return nil, err
-	}
-	if host := p.vm.Runtime.Host; host != nil {
-		hosts, err := c.hosts(ctx, []types.ManagedObjectReference{*host})
-		if err != nil {
-			return nil, err
-		}
-		if h := hosts[0].Runtime; h.ConnectionState == types.HostSystemConnectionStateConnected && !h.InMaintenanceMode {
-			out.host = host
-		}
-	}
-	return out, nil
-}
-
-// ownPolicies are the IDs of the storage policies of the VM's disks. A host without a vCenter has none.
-func (c *Client) ownPolicies(ctx context.Context, p *inPlacePlan) (map[int32]string, error) {
-	service, err := c.policyService(ctx)
-	if errors.Is(err, hypervisor.ErrNotSupported) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return c.attachedPolicies(ctx, service, vmRef(p.spec.VM), p.vm.Config.Hardware.Device)
-}
-
-// importFolder is the VM's folder, or the datacenter's for VMs if the VM is in a vApp.
-func (c *Client) importFolder(ctx context.Context, p *inPlacePlan) (types.ManagedObjectReference, string, error) {
-	if parent := p.vm.Parent; parent != nil && parent.Type == "Folder" {
-		return *parent, p.line[:len(p.line)-1].path(), nil
-	}
-	var dc mo.Datacenter
-	ref := p.datacenter[len(p.datacenter)-1].Self
-	if err := c.properties(ctx, ref, []string{"vmFolder"}, &dc); err != nil {
-		return ref, "", err
-	}
-	return dc.VmFolder, p.datacenter.path() + "/vm", nil
 }
 
 // sameSlot finds the VM's disk in a slot, nil if there is none.

@@ -158,12 +158,14 @@ func (c *Client) swapBack(ctx context.Context, id hypervisor.VMID, line lineage,
 		return nil, err
 	}
 	next := j.as(phaseStop)
-	_, err := c.change(ctx, id, j.Run, next, func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
+	build := func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
 		if state := vm.Runtime.PowerState; state != types.VirtualMachinePowerStatePoweredOff {
-			return types.VirtualMachineConfigSpec{}, fmt.Errorf("the VM is %s: somebody else has started it", powerStates[state])
+			return types.VirtualMachineConfigSpec{},
+				fmt.Errorf("the VM is %s: somebody else has started it", powerStates[state])
 		}
 		return swapSpec(vm, j.Disks, func(d journalDisk) string { return d.Own }, nil)
-	})
+	}
+	_, err := c.change(ctx, id, j.Run, next, build)
 	return next, err
 }
 
@@ -321,7 +323,9 @@ func (c *Client) filesInUse(
 	if err := c.properties(ctx, dc.Self, []string{"datastore"}, &holder); err != nil {
 		return nil, err
 	}
-	objects, err := c.propertiesOf(ctx, holder.Datastore, types.PropertySpec{Type: "Datastore", PathSet: []string{"name", "vm"}})
+	objects, err := c.propertiesOf(ctx, holder.Datastore, types.PropertySpec{
+		Type: "Datastore", PathSet: []string{"name", "vm"},
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -141,7 +141,8 @@ func (r *inPlace) dropSnapshots(ctx context.Context) error {
 		case len(names) == 0:
 			return c.consolidate(ctx, id, &vm, hypervisor.RemoveOptions{})
 		case attempt > readAttempts:
-			return fmt.Errorf("remove the snapshots: the server reports success, but they are still there: %s", strings.Join(names, ", "))
+			return fmt.Errorf("remove the snapshots: the server reports success, but there still are %s",
+				strings.Join(names, ", "))
 		}
 		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 			res, err := methods.RemoveAllSnapshots_Task(ctx, c.vim, &types.RemoveAllSnapshots_Task{
@@ -184,7 +185,7 @@ func dropPolicies(disks []journalDisk) (dropped bool) {
 }
 
 func (r *inPlace) tryExchange(ctx context.Context, next *journal) error {
-	err := r.write(ctx, r.plan.spec.RunID, next, func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
+	build := func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
 		next.Phase = phaseDone
 		next.Boot = bootNames(vm.Config)
 		if r.plan.spec.Hardware || len(next.Boot) > 0 {
@@ -200,7 +201,8 @@ func (r *inPlace) tryExchange(ctx context.Context, next *journal) error {
 			next.Disks[i].Own = describeBacking(own.Backing).fileName
 		}
 		return swapSpec(vm, next.Disks, func(d journalDisk) string { return d.Restored }, r.own)
-	})
+	}
+	err := r.write(ctx, r.plan.spec.RunID, next, build)
 	r.swapped = r.journal == next
 	return err
 }
@@ -220,9 +222,11 @@ func (r *inPlace) swappable(vm *mo.VirtualMachine, d *swapDisk) (*types.VirtualD
 	case own == nil:
 		return nil, fmt.Errorf("%s has been removed from the VM meanwhile", label)
 	case len(chainFiles(own.Backing)) != 1 || baseFile(own.Backing) != baseFile(d.own.Backing):
-		return nil, fmt.Errorf("%s has another file than in the beginning, %s", label, describeBacking(own.Backing).fileName)
+		return nil, fmt.Errorf("%s has another file than in the beginning, %s", label,
+			describeBacking(own.Backing).fileName)
 	case diskCapacity(own) != diskCapacity(d.captured):
-		return nil, fmt.Errorf("%s has another capacity than in the beginning, %d bytes", label, diskCapacity(own))
+		return nil, fmt.Errorf("%s has another capacity than in the beginning, %d bytes", label,
+			diskCapacity(own))
 	}
 	return own, nil
 }
@@ -237,7 +241,8 @@ func refuseSnapshots(vm *mo.VirtualMachine) error {
 // swapSpec puts other files into a VM's disks. A disk keeps its place, and its settings unless like has
 // others for its slot.
 func swapSpec(
-	vm *mo.VirtualMachine, disks []journalDisk, file func(journalDisk) string, like map[string]*types.VirtualDisk,
+	vm *mo.VirtualMachine, disks []journalDisk, file func(journalDisk) string,
+	like map[string]*types.VirtualDisk,
 ) (types.VirtualMachineConfigSpec, error) {
 	var spec types.VirtualMachineConfigSpec
 	if err := refuseSnapshots(vm); err != nil {
@@ -263,14 +268,17 @@ func swapSpec(
 				// The file says what the rest is: capacity, provisioning and identity.
 				Backing: &types.VirtualDiskFlatVer2BackingInfo{
 					VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: file(d)},
-					DiskMode:                     old.mode, Sharing: old.sharing, WriteThrough: old.writeThrough,
+					DiskMode:                     old.mode, Sharing: old.sharing,
+					WriteThrough: old.writeThrough,
 				},
 			},
 			StorageIOAllocation: settings.StorageIOAllocation,
 			GuestReadOnly:       settings.GuestReadOnly,
 		}
 		spec.DeviceChange = append(spec.DeviceChange, removal(now))
-		add := &types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationAdd, Device: device}
+		add := &types.VirtualDeviceConfigSpec{
+			Operation: types.VirtualDeviceConfigSpecOperationAdd, Device: device,
+		}
 		if d.Policy != "" {
 			add.Profile = []types.BaseVirtualMachineProfileSpec{&types.VirtualMachineDefinedProfileSpec{ProfileId: d.Policy}}
 		}
@@ -294,11 +302,14 @@ func (r *inPlace) verify(ctx context.Context) error {
 		want, have := describeBacking(d.captured.Backing), describeBacking(now.Backing)
 		switch {
 		case have.fileName != d.path:
-			return fmt.Errorf("%s has the file %s after the swap instead of %s", deviceLabel(d.own), have.fileName, d.path)
+			return fmt.Errorf("%s has the file %s after the swap instead of %s", deviceLabel(d.own),
+				have.fileName, d.path)
 		case diskCapacity(now) != diskCapacity(d.captured):
-			return fmt.Errorf("%s has %d bytes after the swap instead of %d", deviceLabel(d.own), diskCapacity(now), diskCapacity(d.captured))
+			return fmt.Errorf("%s has %d bytes after the swap instead of %d", deviceLabel(d.own),
+				diskCapacity(now), diskCapacity(d.captured))
 		case want.uuid != "" && !strings.EqualFold(want.uuid, have.uuid):
-			return fmt.Errorf("%s has the UUID %s after the swap instead of %s", deviceLabel(d.own), have.uuid, want.uuid)
+			return fmt.Errorf("%s has the UUID %s after the swap instead of %s", deviceLabel(d.own),
+				have.uuid, want.uuid)
 		}
 	}
 	return nil
