@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -37,8 +36,8 @@ type site struct {
 
 func newSite(t *testing.T, options lab.Options, transports ...string) *site {
 	t.Helper()
-	s := &site{lab: labtest.Start(t, options), dir: filepath.Join(t.TempDir(), "repository")}
-	s.repo = openRepository(t, s.dir)
+	shared := sharedScene(t)
+	s := &site{lab: labtest.Start(t, options), repo: shared.repo, dir: shared.dir}
 	spec := lab.VMSpec{Name: "web"}
 	for n, capacity := range []int64{8<<20 + 4096, 3 << 20} {
 		spec.Disks = append(spec.Disks, labtest.RawDisk(t, capacity, uint64(n)+1))
@@ -171,7 +170,7 @@ func TestInterruptedBackup(t *testing.T) {
 				t.Errorf("got %+v, %v", result, err)
 			}
 			labtest.AssertClean(t, s.lab)
-			points, err := s.repo.List(t.Context(), repository.Filter{})
+			points, err := s.repo.List(t.Context(), repository.Filter{VM: s.vm.InstanceUUID})
 			if err != nil || (len(points) == 1) != (result != nil) {
 				t.Errorf("restore points %+v, %v", points, err)
 			}

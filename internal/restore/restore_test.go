@@ -52,15 +52,20 @@ type scene struct {
 	m     *restore.Manager
 }
 
-// newScene is a VM that was backed up, on a hypervisor of its own. The backup is in a repository that scenes
+// newScene is a VM that was backed up, on a hypervisor of its own. The backup is in a repository that tests
 // share: to open one takes longer than most tests.
 func newScene(t *testing.T) *scene {
+	t.Helper()
+	return sharedScene(t).at(t)
+}
+
+func sharedScene(t *testing.T) scene {
 	t.Helper()
 	shared.once.Do(func() { shared.err = takeShared(t) })
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
-	return shared.at(t)
+	return shared.scene
 }
 
 // shared is the scene whose backup the others use, and the directory of its repository.
