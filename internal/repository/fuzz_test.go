@@ -33,6 +33,9 @@ func FuzzManifest(f *testing.F) {
 		{`blake3-1m:`, `sha256:`},
 		{`"chunk_size":1048576`, `"chunk_size":0`},
 		{`"data_bytes":0`, `"data_bytes":9999999`},
+		{`"file":"disk.raw"`, `"file":"disk.raw","hashes":"disk.raw"`},
+		{`"file":"disk.raw"`, `"file":"disk.raw","hashes":"../x"`},
+		{`"file":"disk.raw"`, `"file":"disk.raw","parent":"x"`},
 	} {
 		bad := bytes.Replace(good, []byte(change[0]), []byte(change[1]), 1)
 		if bytes.Equal(bad, good) {

@@ -29,6 +29,7 @@ const (
 	labelCreatedAt    = tagPrefix + ownPrefix + "created-at"
 	labelConsistency  = tagPrefix + ownPrefix + "consistency"
 	labelSizeBytes    = tagPrefix + ownPrefix + "size-bytes"
+	labelDescription  = tagPrefix + ownPrefix + "description"
 
 	// escapedPrefix is put before a user's tag that begins like ours.
 	escapedPrefix = tagPrefix + ownPrefix + "tag."
@@ -44,6 +45,7 @@ func labels(m *Manifest) map[string]string {
 		labelCreatedAt:    m.CreatedAt.UTC().Format(time.RFC3339Nano),
 		labelConsistency:  m.Consistency,
 		labelSizeBytes:    strconv.FormatInt(m.SizeBytes(), 10),
+		labelDescription:  m.Description,
 	}
 	for key, value := range m.Tags {
 		if strings.HasPrefix(key, ownPrefix) {
@@ -75,6 +77,7 @@ func restorePoint(e *manifest.EntryMetadata) (RestorePoint, bool) {
 		InstanceUUID: l[labelInstanceUUID],
 		Consistency:  l[labelConsistency],
 		SizeBytes:    size,
+		Description:  l[labelDescription],
 	}
 	for label, value := range l {
 		key, ok := strings.CutPrefix(label, escapedPrefix)
@@ -120,13 +123,15 @@ func (r *Repository) list(ctx context.Context, f Filter) ([]RestorePoint, error)
 		if !ok || !f.matches(&p) {
 			continue
 		}
-		var s snapshot.Manifest // in memory by now, too
-		if _, err := r.rep.GetManifest(ctx, e.ID, &s); errors.Is(err, manifest.ErrNotFound) {
-			continue
-		} else if err != nil {
-			return nil, err
+		if _, ok := e.Labels[labelDescription]; !ok { // of an older version
+			var s snapshot.Manifest // in memory by now, too
+			if _, err := r.rep.GetManifest(ctx, e.ID, &s); errors.Is(err, manifest.ErrNotFound) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+			p.Description = s.Description
 		}
-		p.Description = s.Description
 		points = append(points, p)
 	}
 	slices.SortStableFunc(points, func(a, b RestorePoint) int { return b.CreatedAt.Compare(a.CreatedAt) })

@@ -2,15 +2,18 @@ package repository
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/content/index"
 	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/snapshot"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 )
@@ -156,5 +159,32 @@ func TestCommit_unknownConsistency(t *testing.T) {
 		if err := w.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A restore point of an older version has its description in the manifest of its snapshot alone.
+func TestList_olderVersion(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	first, err := r.snapshot(t.Context(), backUp(t, r, testManifest(), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := newSnapshot(testManifest(), first.RootEntry, time.Now())
+	older.Description = "older"
+	delete(older.Tags, labelDescription)
+	err = repo.WriteSession(t.Context(), r.rep, writeOptions("test"), func(ctx context.Context, w repo.RepositoryWriter) error {
+		_, err := snapshot.SaveSnapshot(ctx, w, older)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	points, err := r.List(t.Context(), Filter{})
+	if err != nil || len(points) != 2 {
+		t.Fatalf("%v, %v", points, err)
+	}
+	if got := []string{points[0].Description, points[1].Description}; !slices.Contains(got, "older") || !slices.Contains(got, first.Description) {
+		t.Errorf("descriptions %q", got)
 	}
 }
