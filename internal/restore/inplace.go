@@ -114,18 +114,21 @@ func (m *Manager) restoreInPlace(ctx context.Context, j *job) (*Result, error) {
 // leave ends a restore that failed after it had finished another one, which was killed: the VM keeps the disks
 // of that one, and runs if it did before it. Nobody finds that out later.
 func (p *inPlace) leave(ctx context.Context, err error) error {
-	err = fmt.Errorf("%w; disks that an earlier restore replaced, which was killed, are still there: %s",
-		err, paths(p.recovered))
 	var in *InPlaceError
-	if !p.ran || errors.As(err, &in) && in.Swapped {
-		return err
+	noWayBack := errors.As(err, &in) && in.Swapped
+	if p.ran && !noWayBack {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+		defer cancel()
+		startErr := p.m.hv.PowerOn(ctx, p.vm.ID)
+		switch {
+		case startErr != nil:
+			err = fmt.Errorf("%w; the virtual machine, which an earlier restore had stopped, could not be started: %w", err, startErr)
+		case in != nil:
+			in.PowerState = hypervisor.PoweredOn
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
-	defer cancel()
-	if startErr := p.m.hv.PowerOn(ctx, p.vm.ID); startErr != nil {
-		err = fmt.Errorf("%w; the virtual machine, which that one had stopped, could not be started: %w", err, startErr)
-	}
-	return err
+	return fmt.Errorf("%w; disks that an earlier restore replaced, which was killed, are still there: %s",
+		err, paths(p.recovered))
 }
 
 // replace goes through the steps.

@@ -111,6 +111,13 @@ func TestRestoreInPlace_afterKillKeeps(t *testing.T) {
 	if loose := s.hv.LooseDisks(); len(loose) != 2 {
 		t.Errorf("loose disks %v", loose)
 	}
+	s.wantPower(t, true)
+	s, _ = newChangedScene(t)
+	s.interruptAt(t, "swapped", deadRun(t))
+	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeWriteDisk, Err: errBroken})
+	if _, err = s.m.Restore(t.Context(), s.inPlace()); !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "and is running") {
+		t.Errorf("got error %v", err)
+	}
 	s.wantPower(t, true) // nobody would know any more that it ran before the killed restore stopped it
 
 	s, _ = newChangedScene(t)
