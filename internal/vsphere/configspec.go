@@ -30,6 +30,9 @@ type rebuild struct {
 	// networks are the backings of the network adapters at the target.
 	networks map[int32]types.BaseVirtualDeviceBackingInfo
 
+	// versions are those of the hardware that can be made at the target; nil: not known.
+	versions []string
+
 	// sameHost is set when the VM goes to the very host that it was captured on.
 	sameHost bool
 
@@ -89,7 +92,7 @@ func creationSpec(
 		ConsolePreferences:           config.ConsolePreferences,
 		VcpuConfig:                   config.VcpuConfig,
 		CpuFeatureMask:               rewriteCPUMask(config.CpuFeatureMask),
-		ScheduledHardwareUpgradeInfo: rewriteUpgrade(config.ScheduledHardwareUpgradeInfo),
+		ScheduledHardwareUpgradeInfo: rewriteUpgrade(config.ScheduledHardwareUpgradeInfo, r),
 		PowerOpInfo:                  rewritePowerOps(config.DefaultPowerOps),
 		RebootPowerOff:               config.RebootPowerOff,
 		NumCPUs:                      config.Hardware.NumCPU,
@@ -172,8 +175,8 @@ func rewriteCPUMask(masks []types.HostCpuIdInfo) []types.VirtualMachineCpuIdInfo
 }
 
 // rewriteUpgrade keeps when the hardware is to be upgraded and to what, not how an earlier upgrade went.
-func rewriteUpgrade(u *types.ScheduledHardwareUpgradeInfo) *types.ScheduledHardwareUpgradeInfo {
-	if u == nil || u.UpgradePolicy == "" {
+func rewriteUpgrade(u *types.ScheduledHardwareUpgradeInfo, r rebuild) *types.ScheduledHardwareUpgradeInfo {
+	if u == nil || u.UpgradePolicy == "" || tooNew(u, r) {
 		return nil
 	}
 	return &types.ScheduledHardwareUpgradeInfo{UpgradePolicy: u.UpgradePolicy, VersionKey: u.VersionKey}

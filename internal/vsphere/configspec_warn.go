@@ -3,6 +3,7 @@ package vsphere
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/vmware/govmomi/vim25/types"
@@ -25,7 +26,16 @@ func unsettable(config *types.VirtualMachineConfigInfo, r rebuild) []string {
 	if m := config.ManagedBy; m != nil && m.ExtensionKey != "" {
 		warnings = append(warnings, fmt.Sprintf("the VM was managed by the extension %q; the restored VM is not.", m.ExtensionKey))
 	}
+	if u := config.ScheduledHardwareUpgradeInfo; tooNew(u, r) {
+		warnings = append(warnings, fmt.Sprintf(
+			"the scheduled upgrade of the virtual hardware to %s is not restored: it is too new for the target.", u.VersionKey))
+	}
 	return append(warnings, directories(config.Files)...)
+}
+
+// tooNew reports whether an upgrade leads to hardware that the target can't make.
+func tooNew(u *types.ScheduledHardwareUpgradeInfo, r rebuild) bool {
+	return u != nil && u.VersionKey != "" && len(r.versions) > 0 && !slices.Contains(r.versions, u.VersionKey)
 }
 
 // directories names the directories that the captured VM had for itself. A restored VM has all its files in

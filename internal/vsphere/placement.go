@@ -24,6 +24,7 @@ type placement struct {
 	compute    mo.ComputeResource
 	host       *types.ManagedObjectReference // nil: the server chooses
 	usable     []mo.HostSystem               // hosts that could be chosen
+	versions   []string                      // of the hardware that can be made there; nil: not known
 	sameHost   bool                          // host is the one that the VM was captured on
 
 	stores    map[string]mo.Datastore // that the VM can use there, by name
@@ -61,7 +62,7 @@ func (c *Client) place(
 	}
 	steps := []func(context.Context, hypervisor.RestoreSpec, *capture, *placement) error{
 		c.placeFolder, c.placePool, c.placeHost, c.checkHardwareVersion,
-		c.placeDisks, c.placeNetworks, c.placeImages, c.placeLabels, c.placeDirectory, c.placePolicies, c.preferHost, c.checkAddresses,
+		c.placeDisks, c.placeNetworks, c.placeImages, c.placeLabels, c.placeDirectory, c.placePolicies, c.preferHost,
 	}
 	for _, step := range steps {
 		if err := step(ctx, spec, captured, p); err != nil {

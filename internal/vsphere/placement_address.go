@@ -13,13 +13,13 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
 
-// checkAddresses warns of other VMs that have a MAC address that the original comes back with. A server gives
+// addressWarnings names other VMs that have a MAC address that the original comes back with. A server gives
 // out another address where one of its own is taken, but never looks at one that was set by hand.
-func (c *Client) checkAddresses(
+func (c *Client) addressWarnings(
 	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement,
-) error {
+) (warnings []string, err error) {
 	if spec.Identity != hypervisor.IdentityOriginal {
-		return nil
+		return nil, nil
 	}
 	labels := map[string]string{} // by address
 	for _, d := range captured.devices() {
@@ -29,11 +29,11 @@ func (c *Client) checkAddresses(
 		}
 	}
 	if len(labels) == 0 {
-		return nil
+		return nil, nil
 	}
 	all, err := c.list(ctx, "VirtualMachine", "name")
 	if err != nil {
-		return fmt.Errorf("look for MAC addresses: %w", err)
+		return nil, fmt.Errorf("look for MAC addresses: %w", err)
 	}
 	refs := slices.SortedFunc(maps.Keys(all), func(a, b types.ManagedObjectReference) int {
 		return strings.Compare(a.Value, b.Value)
@@ -41,15 +41,20 @@ func (c *Client) checkAddresses(
 	for chunk := range slices.Chunk(refs, maxBatch) {
 		owners, err := c.addressOwners(ctx, chunk, labels)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, o := range owners {
-			if err := c.warnOfAddress(ctx, spec, o, labels[o.mac], p); err != nil {
-				return err
+			where, err := c.addressOwnerPath(ctx, spec, o)
+			if err != nil {
+				return nil, err
+			}
+			if where != "" {
+				warnings = append(warnings, fmt.Sprintf(
+					"the MAC address %s of %s is in use by %s; don't connect both to one network.", o.mac, labels[o.mac], where))
 			}
 		}
 	}
-	return nil
+	return warnings, nil
 }
 
 type addressOwner struct {
@@ -97,24 +102,21 @@ func macOf(device types.BaseVirtualDevice) string {
 	return strings.ToLower(card.GetVirtualEthernetCard().MacAddress)
 }
 
-func (c *Client) warnOfAddress(
-	ctx context.Context, spec hypervisor.RestoreSpec, o addressOwner, label string, p *placement,
-) error {
+// addressOwnerPath is the path of a VM; empty for one that is gone, or that is removed first since a killed
+// restore left it behind.
+func (c *Client) addressOwnerPath(
+	ctx context.Context, spec hypervisor.RestoreSpec, o addressOwner,
+) (string, error) {
 	dead, err := c.leftover(ctx, o.vm, spec.Abandoned)
-	if err != nil {
-		return err
-	}
-	if dead {
-		return nil
+	if err != nil || dead {
+		return "", err
 	}
 	line, err := c.ancestors(ctx, o.vm)
 	if vmGone(err) {
-		return nil
+		return "", nil
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
-	p.warnings = append(p.warnings, fmt.Sprintf(
-		"the MAC address %s of %s is in use by %s; don't connect both to one network.", o.mac, label, line.path()))
-	return nil
+	return line.path(), nil
 }

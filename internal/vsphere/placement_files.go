@@ -73,7 +73,7 @@ func (p *placement) rebuild(spec hypervisor.RestoreSpec, captured *capture) rebu
 	r := rebuild{
 		name: makingName(spec.RunID), marker: spec.RunID, identity: spec.Identity, disconnect: spec.Disconnect,
 		networks: p.networks, images: p.images, disks: map[int32]string{}, unwanted: p.unwanted,
-		sameHost: p.sameHost, vmPathName: joinPath(p.home, ""),
+		sameHost: p.sameHost, versions: p.versions, vmPathName: joinPath(p.home, ""),
 	}
 	if p.directory == "" {
 		for key, store := range p.disks {

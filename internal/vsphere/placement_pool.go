@@ -274,6 +274,7 @@ func (c *Client) checkHardwareVersion(
 			supported = append(supported, d.Key)
 		}
 	}
+	p.versions = supported
 	if len(supported) == 0 || slices.Contains(supported, captured.config.Version) {
 		return nil
 	}

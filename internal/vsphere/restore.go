@@ -60,7 +60,12 @@ func (c *Client) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) 
 		}
 		return warnings, fmt.Errorf("check restore: %w", err)
 	}
-	return r.warnings, nil
+	// Looking at the adapters of all VMs takes its time; nothing is decided by it, so that it is done once.
+	taken, err := c.addressWarnings(ctx, spec, r.captured, r.place)
+	if err != nil {
+		return nil, fmt.Errorf("check restore: %w", err)
+	}
+	return append(r.warnings, taken...), nil
 }
 
 // planRestore does everything up to the creation of the VM.

@@ -46,6 +46,9 @@ func compareRestored(captured, restored *types.VirtualMachineConfigInfo, r rebui
 	if err != nil {
 		return nil, err
 	}
+	if tooNew(captured.ScheduledHardwareUpgradeInfo, r) { // has a warning of its own
+		maps.DeleteFunc(want, func(path, _ string) bool { return strings.HasPrefix(path, "scheduledHardwareUpgradeInfo.") })
+	}
 	var warnings []string
 	for _, path := range slices.Sorted(maps.Keys(want)) {
 		if same(path, have[path], want[path]) || excused(path, r) {

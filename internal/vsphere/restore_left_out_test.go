@@ -55,9 +55,10 @@ func TestRestore_namesWhatIsLeftOut(t *testing.T) {
 		DeviceGroups: &types.VirtualMachineVirtualDeviceGroups{
 			DeviceGroup: []types.BaseVirtualMachineVirtualDeviceGroupsDeviceGroup{
 				&types.VirtualMachineVirtualDeviceGroupsVendorDeviceGroup{DeviceGroupName: "NVSwitch"}}},
-		NpivNodeWorldWideName: []int64{1},
-		Files:                 &types.VirtualMachineFileInfo{SnapshotDirectory: "[LocalDS_0] elsewhere/"},
-		DeviceChange:          b.burden(),
+		NpivNodeWorldWideName:        []int64{1},
+		ScheduledHardwareUpgradeInfo: &types.ScheduledHardwareUpgradeInfo{UpgradePolicy: "always", VersionKey: "vmx-99"},
+		Files:                        &types.VirtualMachineFileInfo{SnapshotDirectory: "[LocalDS_0] elsewhere/"},
+		DeviceChange:                 b.burden(),
 	})
 	before := b.read(t.Context(), b.vm.ID)
 	c := b.mustBackUp()
@@ -66,7 +67,7 @@ func TestRestore_namesWhatIsLeftOut(t *testing.T) {
 		"Hard disk 1 is restored as an ordinary disk: it is no first class disk any more (ID fcd-1), its I/O filters "+
 			"(VMW_iofilter_1, replicator) are not restored, its flash read cache of 64 MB is not restored, its digest file",
 		"N-port ID virtualization", "vSphere Replication", "the grouping of devices by their vendor",
-		`the extension "com.example.appliance"`, "the directory for snapshots, [LocalDS_0] elsewhere/",
+		"the scheduled upgrade of the virtual hardware to vmx-99 is not restored", `the extension "com.example.appliance"`, "the directory for snapshots, [LocalDS_0] elsewhere/",
 	)
 	spec := hypervisor.RestoreSpec{Config: c.config, Identity: hypervisor.IdentityOriginal}
 	checked, err := b.client.CheckRestore(t.Context(), spec)
@@ -94,7 +95,8 @@ func TestRestore_namesWhatIsLeftOut(t *testing.T) {
 		}
 	}
 	for _, line := range differ(before, after, always) {
-		if !aboutHostDevice(line) && !strings.HasPrefix(line, "config.files.snapshotDirectory:") {
+		if !aboutHostDevice(line) && !strings.HasPrefix(line, "config.files.snapshotDirectory:") &&
+			!strings.HasPrefix(line, "config.scheduledHardwareUpgradeInfo.") {
 			t.Error(line)
 		}
 	}

@@ -280,7 +280,7 @@ func richSpec(name string) types.VirtualMachineConfigSpec {
 			PowerOffType: "hard", SuspendType: "soft", ResetType: "hard", StandbyAction: "powerOnSuspend"},
 		ConsolePreferences: &types.VirtualMachineConsolePreferences{
 			PowerOnWhenOpened: yes, EnterFullScreenOnPowerOn: yes, CloseOnPowerOffOrSuspend: yes},
-		ScheduledHardwareUpgradeInfo: &types.ScheduledHardwareUpgradeInfo{UpgradePolicy: "onSoftPowerOff", VersionKey: "vmx-21"},
+		ScheduledHardwareUpgradeInfo: &types.ScheduledHardwareUpgradeInfo{UpgradePolicy: "onSoftPowerOff", VersionKey: "vmx-19"},
 		SwapPlacement:                "hostLocal", RebootPowerOff: yes, VAssertsEnabled: yes, MaxMksConnections: 8, GuestAutoLockEnabled: no,
 		MessageBusTunnelEnabled: yes, MigrateEncryption: "disabled", FtEncryptionMode: "ftEncryptionDisabled",
 		SgxInfo:                 &types.VirtualMachineSgxInfo{EpcSize: 64, FlcMode: "locked", LePubKeyHash: "00ff", RequireAttestation: yes},
