@@ -3,9 +3,12 @@ package backup_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -263,5 +266,24 @@ func TestTake_unknownChoices(t *testing.T) {
 		if _, err := newManager(hv, nil).Check(t.Context(), r); !errors.Is(err, backup.ErrRequest) {
 			t.Errorf("%+v: %v", r, err)
 		}
+	}
+}
+
+// Progress of an incremental backup is that of what is read, not of what is taken over.
+func TestTake_progressOfChanges(t *testing.T) {
+	t.Parallel()
+	hv, vm := newTrackedVM(t)
+	repo := openRepository(t)
+	take(t, hv, vm, repo, backup.Request{})
+	write(t, hv, vm, 0, "changed", capacity1-7) // in the last chunk, which is a short one
+	write(t, hv, vm, 1, "changed", 1<<20)
+	var logged lockedBuffer
+	m := backup.New(hv, repo, slog.New(slog.NewJSONHandler(&logged, nil)), time.Now, "1.2.3")
+	if _, err := m.Take(t.Context(), backup.Request{VM: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`"done_bytes":%d,"total_bytes":%[1]d,`, 512+(1<<20))
+	if log := logged.String(); !strings.Contains(log, want) || !strings.Contains(log, `"time_left":"0s"`) {
+		t.Errorf("the log says %s, want %s", log, want)
 	}
 }
