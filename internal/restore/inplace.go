@@ -274,7 +274,7 @@ func (p *inPlace) finish(ctx context.Context, result *Result) error {
 			p.vm.Path, err))
 	}
 	p.m.log.InfoContext(ctx, "VM restored in place", "vm", p.vm.Path, "backup", string(p.BackupID),
-		"replaced_disks_kept", len(result.Replaced))
+		"replaced_disks_kept", paths(result.Replaced))
 	if guestErr != nil && len(result.Replaced) > 0 {
 		return fmt.Errorf("%w; the disks that were replaced are kept: %s", guestErr, paths(result.Replaced))
 	}
