@@ -56,8 +56,8 @@ func (w *Writer) Commit(ctx context.Context, m *Manifest, files map[string][]byt
 	if err != nil {
 		return "", fmt.Errorf("commit to repository %s: %w", r.path, writeError(err))
 	}
-	w.closed = true
 	r.upkeep(ctx)
+	w.done()
 	return id, nil
 }
 
@@ -324,6 +324,11 @@ func (r *Repository) Delete(ctx context.Context, id ID) error {
 	if err != nil {
 		return fmt.Errorf("delete restore point %s: %w", id, err)
 	}
+	unlock, err := r.share(ctx)
+	if err != nil {
+		return fmt.Errorf("delete restore point %s from repository %s: %w", id, r.path, err)
+	}
+	defer unlock()
 	r.manifests.RLock()
 	err = repo.WriteSession(ctx, r.rep, writeOptions("delete"),
 		func(ctx context.Context, w repo.RepositoryWriter) error {

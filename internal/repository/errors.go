@@ -27,6 +27,8 @@ var (
 	ErrSchemaVersion = errors.New("restore point was written by a newer version")
 	ErrIncomplete    = errors.New("data that the restore point re-uses is gone") // take the backup again, in full
 	ErrTrackingWrong = errors.New("change tracking left out a change")
+	ErrBusy          = errors.New("repository is in use")    // by maintenance, or against it
+	ErrInUse         = errors.New("restore point is in use") // a restore reads from it
 )
 
 // A DigestError says that a disk's content is not what was backed up. It wraps ErrDamaged.
@@ -102,7 +104,7 @@ func systemError(err error) error {
 func isOutcome(err error) bool {
 	for _, outcome := range []error{
 		ErrNotFound, ErrNoRepository, ErrPassword, ErrReadOnly, ErrFull, ErrDamaged, ErrSchemaVersion, ErrIncomplete,
-		ErrTrackingWrong,
+		ErrTrackingWrong, ErrBusy, ErrInUse,
 	} {
 		if errors.Is(err, outcome) {
 			return true

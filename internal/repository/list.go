@@ -30,6 +30,8 @@ const (
 	labelConsistency  = tagPrefix + ownPrefix + "consistency"
 	labelSizeBytes    = tagPrefix + ownPrefix + "size-bytes"
 	labelDescription  = tagPrefix + ownPrefix + "description"
+	labelRetention    = tagPrefix + ownPrefix + "retention"
+	labelExcluded     = tagPrefix + ownPrefix + "excluded"
 
 	// escapedPrefix is put before a user's tag that begins like ours.
 	escapedPrefix = tagPrefix + ownPrefix + "tag."
@@ -46,6 +48,12 @@ func labels(m *Manifest) map[string]string {
 		labelConsistency:  m.Consistency,
 		labelSizeBytes:    strconv.FormatInt(m.SizeBytes(), 10),
 		labelDescription:  m.Description,
+	}
+	if m.Retention != "" {
+		l[labelRetention] = m.Retention
+	}
+	if excluded := m.excluded(); excluded != "" {
+		l[labelExcluded] = excluded
 	}
 	for key, value := range m.Tags {
 		if strings.HasPrefix(key, ownPrefix) {
@@ -78,6 +86,9 @@ func restorePoint(e *manifest.EntryMetadata) (RestorePoint, bool) {
 		Consistency:  l[labelConsistency],
 		SizeBytes:    size,
 		Description:  l[labelDescription],
+		Server:       l[snapshot.HostnameLabel],
+		Governed:     l[labelRetention] == RetentionGoverned,
+		Excluded:     l[labelExcluded],
 	}
 	for label, value := range l {
 		key, ok := strings.CutPrefix(label, escapedPrefix)

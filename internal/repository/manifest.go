@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -14,6 +15,10 @@ import (
 
 // SchemaVersion is the version of backup.json that this package writes. A reader refuses newer ones.
 const SchemaVersion = 1
+
+// RetentionGoverned is the Manifest.Retention of a restore point that a retention policy may remove. Any other
+// value pins it, none at all too.
+const RetentionGoverned = "governed"
 
 // A Manifest is the content of backup.json: everything about a restore point that is not disk data.
 // Names of its fields are part of the repository format.
@@ -32,6 +37,7 @@ type Manifest struct {
 	Disks           []Disk            `json:"disks"`
 	Excluded        []ExcludedDisk    `json:"excluded,omitempty"`
 	Warnings        []string          `json:"warnings,omitempty"`
+	Retention       string            `json:"retention,omitempty"`
 	ReadBytes       int64             `json:"read_bytes"`   // read from the hypervisor
 	StoredBytes     int64             `json:"stored_bytes"` // added to the repository, after compression
 	Duration        time.Duration     `json:"duration_ns"`
@@ -103,6 +109,16 @@ func (m *Manifest) SizeBytes() int64 {
 		n += d.Capacity
 	}
 	return n
+}
+
+// excluded lists the keys of the disks that were left out.
+func (m *Manifest) excluded() string {
+	keys := make([]string, len(m.Excluded))
+	for i, d := range m.Excluded {
+		keys[i] = d.Key
+	}
+	slices.Sort(keys)
+	return strings.Join(keys, ",")
 }
 
 // maxFileName is the longest name of a file in bytes that every file system takes.

@@ -133,6 +133,11 @@ func TestFull(t *testing.T) {
 	if err == nil {
 		_, err = w.Commit(t.Context(), m, testFiles)
 	}
+	if w != nil {
+		if err := w.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 	if !errors.Is(err, ErrFull) {
 		t.Errorf("error %v, want %v", err, ErrFull)
 	}

@@ -203,7 +203,10 @@ func connect(ctx context.Context, path, password string) (*Repository, error) {
 		s.unregister()
 		return nil, fmt.Errorf("write the client's configuration: %w", err)
 	}
-	r := &Repository{path: path, workDir: dir, storage: s, working: make(chan struct{}, workers())}
+	r := &Repository{
+		path: path, workDir: dir, storage: s, working: make(chan struct{}, workers()),
+		locker: fileLocker{path}, patience: lockPatience,
+	}
 	opened, err := repo.Open(ctx, file, password, &repo.Options{
 		DisableRepositoryLog: true,
 		DoNotWaitForUpgrade:  true,

@@ -70,6 +70,9 @@ type RestorePoint struct {
 	Description  string
 	SizeBytes    int64 // sum of the disks' capacities
 	Tags         map[string]string
+	Server       string // identity of the hypervisor's server
+	Governed     bool   // a retention policy may remove it; all others are pinned
+	Excluded     string // the keys of the disks that were left out, with commas
 }
 
 // A Filter selects restore points; empty fields select all.
@@ -91,6 +94,9 @@ type Repository struct {
 	working     chan struct{}    // a token for each worker that has something to do
 
 	owned atomic.Bool // maintenance is known to have an owner
+
+	locker   locker
+	patience time.Duration // how long a writer waits for maintenance
 
 	// manifests keeps readers of manifests away from a running compaction, in which Kopia would
 	// have them write.

@@ -22,6 +22,7 @@ type Writer struct {
 	mu     sync.Mutex
 	disks  map[string]*writtenDisk // by file name; nil while it is being written, and if that failed
 	closed bool
+	unlock func() // nil: done
 }
 
 type writtenDisk struct {
@@ -43,18 +44,28 @@ type DiskResult struct {
 
 var errWriterDone = errors.New("the writer was committed or closed")
 
-// NewWriter starts a restore point. It returns ErrReadOnly or ErrFull where nothing can be written.
-func (r *Repository) NewWriter(ctx context.Context) (*Writer, error) {
+// NewWriter starts a restore point. It returns ErrReadOnly or ErrFull where nothing can be written. It waits
+// for maintenance to end, which for too long gives ErrBusy; there is none until the Writer is closed.
+func (r *Repository) NewWriter(ctx context.Context) (_ *Writer, err error) {
 	if err := r.checkWritable(); err != nil {
 		return nil, fmt.Errorf("write to repository %s: %w", r.path, err)
 	}
+	unlock, err := r.share(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("write to repository %s: %w", r.path, err)
+	}
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
 	if err := r.refresh(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.ensureOwner(ctx); err != nil {
 		return nil, fmt.Errorf("set the owner of repository %s: %w", r.path, err)
 	}
-	return &Writer{repository: r, disks: map[string]*writtenDisk{}}, nil
+	return &Writer{repository: r, disks: map[string]*writtenDisk{}, unlock: unlock}, nil
 }
 
 // checkWritable finds out early what would otherwise fail with the first full pack.
@@ -70,9 +81,18 @@ func (r *Repository) checkWritable() error {
 func (w *Writer) Close(context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.closed = true
 	w.disks = nil
+	w.done()
 	return nil
+}
+
+// done ends the use of the repository. w.mu is locked.
+func (w *Writer) done() {
+	w.closed = true
+	if w.unlock != nil {
+		w.unlock()
+		w.unlock = nil
+	}
 }
 
 // WriteDisk stores a disk under a file name. It may be called concurrently for several disks. The
