@@ -13,6 +13,10 @@ resource "vm_backup" "before" {
   quiesce = {
     mode = "required"
   }
+
+  timeouts {
+    create = "2h" # more than it takes
+  }
 }
 
 # The change. Put whatever deploys the release here.

@@ -1,0 +1,232 @@
+package provider
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/terraform-plugin-framework/attr"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+)
+
+const troubleshooting = "../../templates/guides/troubleshooting.md"
+
+// operations make the operations that the sources name, from the literals in their arguments.
+var operations = map[string]func(literals []string) []operation{
+	"snapshotOperation": func(s []string) []operation { return []operation{snapshotOperation(s[0], "")} },
+	"setOperation":      func(s []string) []operation { return []operation{setOperation(s[0], "")} },
+	"backupOperation":   func(s []string) []operation { return []operation{backupOperation(s[0], "")} },
+	"restoreOperation":  func(s []string) []operation { return []operation{restoreOperation(s[0], s[1], "")} },
+	"inPlaceOperation":  func(s []string) []operation { return []operation{inPlaceOperation(s[0], s[1], "")} },
+	"operation":         func(s []string) []operation { return []operation{inPlaceOperation(s[0], s[1], "")} },
+	"revertOperation": func(s []string) []operation {
+		several := types.ListValueMust(types.StringType, []attr.Value{types.StringValue("x")})
+		both := []operation{revertOperation(s[0], "", &restoreModel{}), revertOperation(s[0], "", &restoreModel{SnapshotIDs: several})}
+		if s[0] == "Plan" {
+			both[0].noun, both[1].noun = "Revert", "Revert"
+		}
+		return both
+	},
+}
+
+// summaries are the summaries of all errors and warnings, as the sources of this package have them.
+func summaries(t *testing.T) (errors, warnings map[string]bool) {
+	t.Helper()
+	errors, warnings = map[string]bool{}, map[string]bool{}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				addCall(t, n, errors, warnings)
+			case *ast.CompositeLit:
+				if name, ok := n.Type.(*ast.Ident); ok && name.Name == "operation" {
+					if literals := literalsOf(n.Elts); len(literals) == 2 {
+						errors["Unable to "+literals[0]+" "+literals[1]] = true
+					}
+				}
+			}
+			return true
+		})
+	}
+	return errors, warnings
+}
+
+// addCall adds what a call says.
+func addCall(t *testing.T, call *ast.CallExpr, errors, warnings map[string]bool) {
+	t.Helper()
+	var name string
+	switch fun := call.Fun.(type) {
+	case *ast.Ident:
+		name = fun.Name
+	case *ast.SelectorExpr:
+		name = fun.Sel.Name
+	}
+	literals := literalsOf(call.Args)
+	if len(literals) == 0 {
+		return
+	}
+	switch name {
+	case "AddError", "AddAttributeError":
+		errors[literals[0]] = true
+	case "AddWarning", "AddAttributeWarning", "warnings", "warn":
+		warnings[literals[0]] = true
+	default:
+		if named, ok := operations[name]; ok {
+			for _, o := range named(literals) {
+				errors["Unable to "+o.verb+" "+o.noun] = true
+			}
+		} else if strings.HasSuffix(name, "Operation") {
+			t.Errorf("%s is not in operations", name)
+		}
+	}
+}
+
+// literalsOf are the strings that stand in a list as they are.
+func literalsOf(list []ast.Expr) []string {
+	var literals []string
+	for _, e := range list {
+		if pair, ok := e.(*ast.KeyValueExpr); ok {
+			e = pair.Value
+		}
+		if lit, ok := e.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			if s, err := strconv.Unquote(lit.Value); err == nil {
+				literals = append(literals, s)
+			}
+		}
+	}
+	return literals
+}
+
+// section is the part of a page below a heading of the second level.
+func section(t *testing.T, page, heading string) string {
+	t.Helper()
+	_, text, ok := strings.Cut(page, "\n## "+heading+"\n")
+	if !ok {
+		t.Fatalf("the page has no section %q", heading)
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	return text
+}
+
+// TestTroubleshootingSummaries compares the tables of the troubleshooting page with the sources.
+func TestTroubleshootingSummaries(t *testing.T) {
+	t.Parallel()
+	page := readFile(t, troubleshooting)
+	errors, warnings := summaries(t)
+	if len(errors) < 30 || len(warnings) < 15 {
+		t.Errorf("found only %d errors and %d warnings", len(errors), len(warnings))
+	}
+	row := regexp.MustCompile("(?m)^\\| `([^`]+)`")
+	for heading, want := range map[string]map[string]bool{"Errors by summary": errors, "Warnings": warnings} {
+		for _, match := range row.FindAllStringSubmatch(section(t, page, heading), -1) {
+			if !want[match[1]] {
+				t.Errorf("%s has a row for %q, which the provider doesn't say", heading, match[1])
+			}
+			delete(want, match[1])
+		}
+		for _, summary := range slices.Sorted(maps.Keys(want)) {
+			t.Errorf("%s has no row for %q", heading, summary)
+		}
+	}
+}
+
+// TestTroubleshootingCauses compares the headings of the troubleshooting page with the errors in
+// testdata/diagnostics.txt: each has one heading, of constant words with … between them.
+func TestTroubleshootingCauses(t *testing.T) {
+	t.Parallel()
+	causes := section(t, readFile(t, troubleshooting), "Causes")
+	headings := map[string]*regexp.Regexp{}
+	for _, match := range regexp.MustCompile(`(?m)^#### (.+)$`).FindAllStringSubmatch(causes, -1) {
+		parts := strings.Split(match[1], "…")
+		for i, part := range parts {
+			parts[i] = regexp.QuoteMeta(part)
+		}
+		headings[match[1]] = regexp.MustCompile(`(?is)` + strings.Join(parts, ".+"))
+	}
+	hit := map[string]bool{}
+	for _, entry := range strings.Split(readFile(t, "testdata/diagnostics.txt"), "---\n") {
+		_, text, ok := strings.Cut(entry, "\n")
+		if !ok {
+			continue
+		}
+		text, _, _ = strings.Cut(text, "\n\n")
+		best := ""
+		for heading, pattern := range headings {
+			if pattern.MatchString(text) && len(heading) > len(best) { // the one that says most
+				best = heading
+			}
+		}
+		if hit[best] = true; best == "" {
+			t.Errorf("%q has no heading on the troubleshooting page", text)
+		}
+	}
+	for heading := range headings {
+		if !hit[heading] {
+			t.Errorf("the troubleshooting page has %q, which is no error in testdata/diagnostics.txt", heading)
+		}
+	}
+}
+
+// TestDocumentationLinks follows the links between the pages of docs/.
+func TestDocumentationLinks(t *testing.T) {
+	t.Parallel()
+	const docs = "../../docs"
+	link, heading := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]+))?\)`), regexp.MustCompile(`(?m)^#+ (.+)$`)
+	notInAnchors := regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+	anchors := func(page string) (all []string) {
+		for _, match := range heading.FindAllStringSubmatch(page, -1) {
+			all = append(all, strings.ReplaceAll(notInAnchors.ReplaceAllString(strings.ToLower(match[1]), ""), " ", "-"))
+		}
+		for _, match := range regexp.MustCompile(`<a id="([^"]+)">`).FindAllStringSubmatch(page, -1) {
+			all = append(all, match[1])
+		}
+		return all
+	}
+	files, err := filepath.Glob(filepath.Join(docs, "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	below, err := filepath.Glob(filepath.Join(docs, "*", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := 0
+	for _, file := range append(files, below...) {
+		for _, match := range link.FindAllStringSubmatch(readFile(t, file), -1) {
+			links++
+			target := file
+			if match[1] != "" {
+				target = filepath.Join(filepath.Dir(file), match[1])
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s has a link to %s: %v", file, match[0], err)
+				continue
+			}
+			if match[2] != "" && !slices.Contains(anchors(readFile(t, target)), match[2]) {
+				t.Errorf("%s has a link to %s, which has no such heading", file, match[0])
+			}
+		}
+	}
+	if links < 20 {
+		t.Errorf("found only %d links", links)
+	}
+}
