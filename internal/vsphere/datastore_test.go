@@ -30,7 +30,7 @@ func newTrackedBench(t *testing.T, transports []string, capacities ...int64) *be
 	}
 	b.lab = labtest.Start(t, lab.Options{VMs: []lab.VMSpec{{Name: benchVM, Disks: b.raw, ChangeTracking: true}}})
 	config := labConfig(b.lab)
-	config.Transports, config.ReadTimeout = transports, 500*time.Millisecond
+	config.Transports = transports
 	b.client = dial(t, config)
 	b.find()
 	return b
@@ -118,6 +118,9 @@ func TestDatastore_faults(t *testing.T) {
 			}
 			if err := b.lab.WriteDisk(benchVM, 0, 0, bytes.Repeat([]byte{0xee}, capacity/2)); err != nil {
 				t.Fatal(err)
+			}
+			if test.fault.Fault == "hang" {
+				b.client.config.ReadTimeout = time.Second
 			}
 			if test.fault.Fault != "" || test.fault.Delay > 0 {
 				test.fault.Method = "GET /folder"
