@@ -26,6 +26,9 @@ func (b *bench) alter() {
 		BootOptions: &types.VirtualMachineBootOptions{
 			BootDelay: 1, BootOrder: []types.BaseVirtualMachineBootOptionsBootableDevice{
 				&types.VirtualMachineBootOptionsBootableCdromDevice{},
+				&types.VirtualMachineBootOptionsBootableDiskDevice{
+					DeviceKey: orderedDisks(vm.Config.Hardware.Device)[0].Key,
+				},
 			},
 		},
 		VAppConfig: &types.VmConfigSpec{Property: []types.VAppPropertySpec{{

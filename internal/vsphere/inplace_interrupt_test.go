@@ -150,6 +150,7 @@ func TestInPlace_interrupted(t *testing.T) {
 				b.deleteReplaced(out.replaced)
 			} else {
 				b.sameContent("undone", b.after)
+				b.sameNVRAM(b.vm, b.backup.config.NVRAM)
 				if b.power() != "poweredOn" {
 					t.Errorf("the VM is %s, it ran before", b.power())
 				}

@@ -220,6 +220,13 @@ func TestInPlace_killed(t *testing.T) {
 			}
 			vm, replaced, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
 			must(t, err)
+			if d.nvram {
+				want := b.backup.config.NVRAM
+				if d.swapped {
+					want = spec.Config.NVRAM
+				}
+				b.sameNVRAM(vm, want)
+			}
 			if d.swapped {
 				b.sameContent("finished", b.before)
 				if found != nil && len(replaced) != 2 || vm.PowerState != hypervisor.PoweredOff {
