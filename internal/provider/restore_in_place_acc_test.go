@@ -152,6 +152,18 @@ func TestReplacedDisks(t *testing.T) {
 	if !w.has(second) {
 		t.Errorf("%s is gone", second)
 	}
+
+	// Lost together with the VM, it is named, and nothing keeps the rest from being destroyed.
+	keep("72h")
+	s.must("apply", "-auto-approve")
+	w.destroyVM("web01")
+	if out := s.must("plan"); !says(out, "Virtual Machine Is Gone") || !says(out, "Replaced Disks Stay", "The virtual machine is gone") {
+		t.Errorf("the plan doesn't say what is lost:\n%s", out)
+	}
+	s.must("destroy", "-auto-approve")
+	if out := s.must("state", "list"); out != "" {
+		t.Errorf("in the state is:\n%s", out)
+	}
 }
 
 // TestReplacedDisksDue destroys when replaced disks are due: they go, and the VM stays.

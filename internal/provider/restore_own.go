@@ -11,7 +11,8 @@ import (
 )
 
 // A VM that a resource restored stands in the way of the plan that replaces it: name and identity are
-// free only when it is deleted, which the apply does first. This file tells that VM from all others.
+// free only when it is deleted, which the apply does first. This file tells that VM from all others. It also
+// remembers which VMs were found to be gone.
 
 // errInUse: a VM whose restore ended with an error, because it could not be started or its guest didn't come
 // up, is not powered off. It is complete, and may be of use to somebody.
@@ -103,4 +104,33 @@ func vmInTheWay(err error) string {
 	default:
 		return ""
 	}
+}
+
+// existing says which past state is put back into which VMs that exist.
+func (m *restoreModel) existing() string {
+	return m.BackupID.String() + m.SnapshotID.String() + m.SnapshotIDs.String() + m.InPlace.String()
+}
+
+// lose notes that all VMs that a resource restored in place or reverted are gone.
+func (s *session) lose(state restoreModel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost == nil {
+		s.lost = map[string]bool{}
+	}
+	s.lost[state.existing()] = true
+}
+
+// lostAll reports whether the VMs of a plan were noted to be gone.
+func (s *session) lostAll(plan restoreModel) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost[plan.existing()]
+}
+
+// warnOfLost warns of a plan for VMs that were noted to be gone. Before it destroys, Terraform plans what a refresh
+// has just dropped from the state: an error of that would keep it from destroying anything.
+func warnOfLost(ctx context.Context, op operation, diags *diag.Diagnostics, err error) {
+	op.leaving("It was restored or reverted, and is gone since: that can't be done again.").
+		warn(ctx, diags, "Virtual Machine Is Gone", err)
 }

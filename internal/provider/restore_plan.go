@@ -90,7 +90,10 @@ func (r *restoreResource) planCreate(
 	if inTheWay := vmInTheWay(err); inTheWay != "" {
 		err = r.session.judge(plan, inTheWay, ownPath(ctx, private), err)
 	}
-	if err != nil {
+	switch {
+	case err != nil && r.session.lostAll(plan):
+		warnOfLost(ctx, op, diags, err)
+	case err != nil:
 		op.failPlan(ctx, diags, err)
 	}
 }

@@ -174,6 +174,9 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 	switch {
 	case errors.As(err, &notFound):
 		leaveReplaced(state, "The virtual machine is gone.", &resp.Diagnostics)
+		if !state.builds() {
+			r.session.lose(state)
+		}
 		resp.State.RemoveResource(ctx)
 		return
 	case errors.Is(err, errAnotherVM) && deletes:
@@ -183,6 +186,10 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 	case err != nil && !errors.Is(err, errAnotherVM): // one that is never deleted may have been registered anew
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
+	}
+	if err != nil { // the paths of its disks may be those of others by now
+		leaveReplaced(state, "The virtual machine was registered anew.", &resp.Diagnostics)
+		state.setReplaced(nil, time.Time{})
 	}
 	state.fillVM(vm)
 	if deletes && state.StartFailed.ValueBool() {

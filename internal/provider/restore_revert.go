@@ -110,10 +110,7 @@ func (r *restoreResource) planRevert(ctx context.Context, plan restoreModel, dia
 	found, err := m.CheckRevertSet(ctx, r.setRequest(ctx, plan, plan.members(ctx, diags), diags))
 	switch {
 	case err != nil && r.session.lostAll(plan):
-		// Before it destroys, Terraform plans what a refresh has just dropped from the state. An error of that
-		// would keep it from destroying anything.
-		op.leaving("It was reverted, and is gone since: it can't be reverted again.").
-			warn(ctx, diags, "Reverted Virtual Machine Is Gone", err)
+		warnOfLost(ctx, op, diags, err)
 		return
 	case err != nil:
 		op.failPlan(ctx, diags, err)
@@ -122,26 +119,6 @@ func (r *restoreResource) planRevert(ctx context.Context, plan restoreModel, dia
 	for _, at := range found {
 		diags.AddAttributeWarning(op.paths[argSnapshot], "Revert Loses What Was Done Since", lost(at))
 	}
-}
-
-// reverted says what VMs are reverted to.
-func (m *restoreModel) reverted() string { return m.SnapshotID.String() + m.SnapshotIDs.String() }
-
-// lose notes that all VMs of a revert are gone.
-func (s *session) lose(state restoreModel) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.lost == nil {
-		s.lost = map[string]bool{}
-	}
-	s.lost[state.reverted()] = true
-}
-
-// lostAll reports whether all VMs of a revert were found to be gone.
-func (s *session) lostAll(plan restoreModel) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lost[plan.reverted()]
 }
 
 // lost says what a revert loses.

@@ -117,7 +117,7 @@ func TestRevertIsHistory(t *testing.T) {
 		t.Errorf("a snapshot that is gone is a reason to plan something:\n%s", out)
 	}
 	w.destroyVM("web01")
-	if out := s.must("plan"); !says(out, "Reverted Virtual Machine Is Gone", "can't be reverted again") {
+	if out := s.must("plan"); !says(out, "Virtual Machine Is Gone", "that can't be done again") {
 		t.Errorf("the plan doesn't say that the VM is gone:\n%s", out)
 	}
 	s.must("destroy", "-auto-approve")

@@ -131,8 +131,8 @@ func restoreSources() map[string]schema.Attribute {
 		},
 		"snapshot_ids": schema.ListAttribute{
 			MarkdownDescription: "`snapshot_ids` of a `vm_snapshot_set`, or any snapshots of different virtual machines, which are " +
-				"reverted as one thing: all are stopped in reverse order, then all are reverted, then those that are to run " +
-				"are started in this order. A change reverts anew.",
+				"reverted as one thing: all are stopped, then all are reverted, and only then those that are to run are started, " +
+				"one after the other in this order. A change reverts anew.",
 			Optional: true, ElementType: types.StringType,
 			Validators: []validator.List{
 				listvalidator.SizeBetween(1, snapshot.MaxSetMembers), listvalidator.UniqueValues(),
@@ -166,7 +166,7 @@ func restoreComputed() map[string]schema.Attribute {
 	}
 	return map[string]schema.Attribute{
 		"id":               constant("Instance UUID of the restored virtual machine; of several, one after the other with commas."),
-		"vm_id":            volatile("The hypervisor's ID of the restored virtual machine (`vm-42`). This and the next are null where several are reverted."),
+		"vm_id":            volatile("The hypervisor's ID of the restored virtual machine (`vm-42`). All `vm_…` are null where several are reverted."),
 		"vm_name":          volatile("Name of the restored virtual machine."),
 		"vm_uuid":          constant("BIOS UUID of the restored virtual machine: what `vsphere_virtual_machine.x.id` is."),
 		"vm_instance_uuid": constant("Instance UUID of the restored virtual machine."),

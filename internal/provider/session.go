@@ -45,7 +45,7 @@ type session struct {
 
 	mu    sync.Mutex
 	owned []owned         // VMs that resources of this run restored and would delete
-	lost  map[string]bool // reverts of this run whose VMs are gone, by what they reverted to
+	lost  map[string]bool // restores in place and reverts whose VMs are gone, by restoreModel.existing
 }
 
 func newSession(s settings, b backends, version string) *session {
