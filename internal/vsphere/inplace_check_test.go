@@ -389,3 +389,25 @@ func TestInPlace_policies(t *testing.T) {
 	b.deleteReplaced(out.replaced)
 	b.untouched()
 }
+
+// A host without a vCenter replaces disks as well.
+func TestInPlace_host(t *testing.T) {
+	t.Parallel()
+	b := &inPlaceBench{bench: &bench{T: t, lab: labtest.Start(t, lab.Options{ESX: true})}}
+	b.client = dial(t, labConfig(b.lab))
+	b.raw = []string{labtest.RawDisk(t, 1<<20, 1)}
+	must(t, b.lab.AddVM(t.Context(), lab.VMSpec{Name: benchVM, Disks: b.raw}))
+	b.find()
+	b.backup = b.mustBackUp()
+	b.before = b.content()
+	must(t, b.lab.WriteDisk(benchVM, 0, 512, []byte("written since")))
+	spec := b.spec("run-1")
+	spec.Hardware = true
+	out := b.mustInPlace(spec)
+	if len(out.warnings) > 0 {
+		t.Errorf("warnings %q", out.warnings)
+	}
+	b.sameContent("restored", b.before)
+	b.deleteReplaced(out.replaced)
+	b.untouched()
+}
