@@ -54,14 +54,14 @@ func mutate(rng *rand.Rand, image []byte) *disk.Areas {
 	return areas
 }
 
-// writeChanges writes a disk from its base and enters it into m.
-func writeChanges(t *testing.T, w *Writer, m *Manifest, file string, src disk.Source, base Base) DiskResult {
+// writeChanges writes disk.raw from its base and enters it into m.
+func writeChanges(t *testing.T, w *Writer, m *Manifest, src disk.Source, base Base) DiskResult {
 	t.Helper()
-	result, err := w.WriteChanges(t.Context(), file, src, base)
+	result, err := w.WriteChanges(t.Context(), "disk.raw", src, base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Disks = append(m.Disks, diskOf(file, src.Capacity(), result))
+	m.Disks = append(m.Disks, diskOf("disk.raw", src.Capacity(), result))
 	return result
 }
 
@@ -92,7 +92,7 @@ func TestWriteChanges(t *testing.T) {
 				base := Base{ID: parent, Disk: firstDisk(t, r, parent), Areas: areas}
 				m := testManifest()
 				w := newWriter(t, r)
-				result := writeChanges(t, w, m, "disk.raw", &changedSource{image, areas, 100_000}, base)
+				result := writeChanges(t, w, m, &changedSource{image, areas, 100_000}, base)
 				whole, err := w.WriteDisk(t.Context(), "whole.raw", wholeSource(image))
 				if err != nil {
 					t.Fatal(err)
@@ -137,7 +137,7 @@ func TestWriteChanges_large(t *testing.T) {
 	}
 	m := testManifest()
 	w := newWriter(t, r)
-	result := writeChanges(t, w, m, "disk.raw", changed, Base{ID: parent, Disk: firstDisk(t, r, parent), Areas: areas})
+	result := writeChanges(t, w, m, changed, Base{ID: parent, Disk: firstDisk(t, r, parent), Areas: areas})
 	want := writeDisk(t, w, m, "whole.raw", &source{capacity: capacity, extents: []extent{
 		src.extents[0], {5 * mib, src.extents[1].data[:mib]}, changed.extents[0], changed.extents[1], src.extents[3],
 	}})
@@ -308,7 +308,7 @@ func TestBaseMarkedAsDeleted(t *testing.T) {
 	nextSecond(t)
 	m := testManifest()
 	w := newWriter(t, r)
-	writeChanges(t, w, m, "disk.raw", &source{capacity: src.capacity}, base)
+	writeChanges(t, w, m, &source{capacity: src.capacity}, base)
 	if err := r.Delete(t.Context(), parent); err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +330,7 @@ func TestBaseMarkedAsDeleted(t *testing.T) {
 	m = testManifest()
 	w = newWriter(t, other)
 	base.ID = id
-	if result := writeChanges(t, w, m, "disk.raw", &source{capacity: src.capacity}, base); result.Digest != wantDigest(src.bytes()) {
+	if result := writeChanges(t, w, m, &source{capacity: src.capacity}, base); result.Digest != wantDigest(src.bytes()) {
 		t.Errorf("digest %s", result.Digest)
 	}
 }
