@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vmware/govmomi/vim25/types"
@@ -51,20 +52,23 @@ func walkSnapshotAndRevert(g *guide) {
 	for _, vm := range all {
 		g.w.spoil(vm, 0)
 	}
-	before := len(g.w.lab.Status().Tasks)
+	before := len(g.tasks())
 	g.apply("tiers.tf", "tiers-revert.tf")
 	for _, vm := range all {
 		g.holds(vm, content)
 	}
 	g.running(all...)
-	var started []string
-	for _, task := range g.w.lab.Status().Tasks[before:] {
-		if strings.Contains(task.Name, "PowerOn") {
-			started = append(started, task.Entity)
-		}
+	did := map[string][]string{}
+	var order []string
+	for _, task := range g.tasks()[before:] {
+		order = append(order, task.Name)
+		did[task.Name] = append(did[task.Name], task.Entity)
 	}
-	if !slices.Equal(started, all) {
-		g.t.Errorf("started %q, want %q", started, all)
+	if order = slices.Compact(order); !slices.Equal(order, []string{"PowerOffVM_Task", "RevertToSnapshot_Task", "PowerOnVM_Task"}) {
+		g.t.Errorf("the steps are %q", order)
+	}
+	if n := len(did["PowerOffVM_Task"]); n != len(all) || !slices.Equal(did["PowerOnVM_Task"], all) {
+		g.t.Errorf("%d were stopped, started %q; want %q", n, did["PowerOnVM_Task"], all)
 	}
 
 	// Without the revert in it, the configuration changes nothing; without the set, the snapshots go.
@@ -73,6 +77,21 @@ func walkSnapshotAndRevert(g *guide) {
 	if left := g.w.snapshotsOf(all...); !slices.Equal(left, []string{"web01:before upgrade"}) {
 		g.t.Errorf("left are %q", left)
 	}
+}
+
+// tasks are all tasks that the lab ever had, in their order.
+func (g *guide) tasks() []lab.TaskStatus {
+	g.t.Helper()
+	tasks := g.w.lab.Status().Tasks
+	number := func(task lab.TaskStatus) int {
+		n, err := strconv.Atoi(strings.TrimPrefix(task.ID, "task-"))
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		return n
+	}
+	slices.SortFunc(tasks, func(a, b lab.TaskStatus) int { return number(a) - number(b) })
+	return tasks
 }
 
 func walkPipeline(g *guide) {

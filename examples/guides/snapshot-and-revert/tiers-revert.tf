@@ -1,4 +1,4 @@
-# All are stopped, the last first. Then all are reverted. Then they start, the first first.
+# All are stopped. When they are, all are reverted. When they are, they start one after the other, in this order.
 resource "vm_restore" "back" {
   snapshot_ids   = vm_snapshot_set.before_upgrade.snapshot_ids
   power_on       = true
