@@ -65,6 +65,10 @@ type Request struct {
 	// ExcludeDisks names disks to leave out, each by its label ("Hard disk 2"), its address
 	// ("scsi0:1") or its UUID.
 	ExcludeDisks []string
+
+	// Retention governs the backup: once another is taken, it may be removed. After the backup is taken, those
+	// of the VM that are governed and not kept are removed. Nil: the backup is pinned, and none is removed.
+	Retention *Retention
 }
 
 // A Result is a backup that was taken.
@@ -72,6 +76,7 @@ type Result struct {
 	ID       repository.ID
 	Manifest *repository.Manifest
 	Warnings []string // those of the manifest, and what went wrong after it was committed
+	Pruned   []repository.ID
 	Duration time.Duration
 }
 

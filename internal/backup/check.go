@@ -70,6 +70,11 @@ func (r Request) check() error {
 	if r.VM == "" {
 		return errors.New("no VM is named")
 	}
+	if r.Retention != nil {
+		if err := r.Retention.check(); err != nil {
+			return err
+		}
+	}
 	return r.Quiesce.Check()
 }
 

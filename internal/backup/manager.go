@@ -14,6 +14,7 @@ type Repository interface {
 	List(ctx context.Context, f repository.Filter) ([]repository.RestorePoint, error)
 	Get(ctx context.Context, id repository.ID) (*repository.Manifest, error)
 	Delete(ctx context.Context, id repository.ID) error
+	DeleteUnused(ctx context.Context, id repository.ID) error
 	NewWriter(ctx context.Context) (*repository.Writer, error)
 }
 

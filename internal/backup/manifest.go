@@ -39,6 +39,9 @@ func (b *backup) manifest(point hypervisor.PointInTime, disks []copied) *reposit
 		Warnings:    slices.Clone(b.warnings),
 		Duration:    b.m.now().Sub(b.start),
 	}
+	if b.Retention != nil {
+		m.Retention = repository.RetentionGoverned
+	}
 	var parent time.Time
 	for _, c := range disks {
 		m.Disks = append(m.Disks, c.disk)

@@ -43,6 +43,7 @@ func (m *Manager) Take(ctx context.Context, r Request) (*Result, error) {
 		case err == nil:
 			result.Duration = m.now().Sub(start)
 			result.Warnings = append(notes, result.Warnings...)
+			m.prune(ctx, r, result)
 			return result, nil
 		case !errors.Is(err, repository.ErrIncomplete) || left == 0 || ctx.Err() != nil:
 			return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)

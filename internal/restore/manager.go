@@ -12,6 +12,7 @@ import (
 
 // A Repository is what this package needs of one; *repository.Repository is one.
 type Repository interface {
+	Hold(ctx context.Context, id repository.ID) (release func(), err error)
 	Get(ctx context.Context, id repository.ID) (*repository.Manifest, error)
 	ReadFile(ctx context.Context, id repository.ID, name string) ([]byte, error)
 	OpenDisk(ctx context.Context, id repository.ID, d repository.Disk) (*repository.DiskReader, error)

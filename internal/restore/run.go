@@ -33,6 +33,11 @@ func (m *Manager) Restore(ctx context.Context, r Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	release, err := m.repo.Hold(ctx, r.BackupID) // nobody may prune it meanwhile
+	if err != nil {
+		return nil, fmt.Errorf("restore from %s: %w", r.BackupID, err)
+	}
+	defer release()
 	do := m.restoreNew
 	if r.InPlace != nil {
 		do = m.restoreInPlace

@@ -1,0 +1,133 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+)
+
+// A PruneRequest says which restore points are to be removed.
+type PruneRequest struct {
+	// VM is whose restore points: a BIOS UUID, instance UUID, inventory path or name, as in a
+	// repository.Filter. Where it means several VMs, the rules apply to each of them. Empty: all VMs.
+	VM        string
+	Retention Retention
+	DryRun    bool // judge, and remove nothing
+
+	// taken is a restore point that stays even if the hypervisor's clock says that others are newer. Nothing
+	// but its series is looked at.
+	taken repository.ID
+}
+
+// A PruneResult is what became of restore points, also when not all could be removed.
+type PruneResult struct {
+	Verdicts []Verdict                 // on all restore points, newest first within each VM
+	Removed  []repository.RestorePoint // none in a dry run
+	InUse    []repository.RestorePoint // stay until the next time, as a restore reads from them
+}
+
+// Going are the restore points that the rules let go, whether they were removed or not.
+func (r *PruneResult) Going() []repository.RestorePoint {
+	var going []repository.RestorePoint
+	for _, v := range r.Verdicts {
+		if !v.Keep {
+			going = append(going, v.Point)
+		}
+	}
+	return going
+}
+
+// Prune removes the restore points that a Retention governs and doesn't keep. Any number of processes may
+// prune and back up at once: each removes only what newer restore points replace that it has seen, and another
+// that it has not seen yet only lets more go. Their data goes through maintenance of the repository.
+//
+// Errors: ErrRequest, and those of the repository; the result tells what was removed before.
+func (m *Manager) Prune(ctx context.Context, r PruneRequest) (*PruneResult, error) {
+	result := &PruneResult{}
+	if err := r.Retention.check(); err != nil {
+		return result, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	points, err := m.repo.List(ctx, repository.Filter{VM: r.VM})
+	if err != nil {
+		return result, fmt.Errorf("prune: %w", err)
+	}
+	result.Verdicts = r.judge(points)
+	if r.DryRun {
+		return result, nil
+	}
+	var failed []error
+	for _, p := range result.Going() {
+		err := m.repo.DeleteUnused(ctx, p.ID)
+		switch {
+		case err == nil:
+			m.log.InfoContext(ctx, "pruned a backup", "vm", p.VMPath, "id", string(p.ID), "created_at", p.CreatedAt)
+			result.Removed = append(result.Removed, p)
+		case errors.Is(err, repository.ErrInUse):
+			m.log.InfoContext(ctx, "a restore reads from a backup that is to be pruned", "vm", p.VMPath, "id", string(p.ID))
+			result.InUse = append(result.InUse, p)
+		case ctx.Err() != nil:
+			return result, fmt.Errorf("prune: %w", err)
+		default:
+			failed = append(failed, err)
+		}
+	}
+	if err := errors.Join(failed...); err != nil {
+		return result, fmt.Errorf("prune: %w", err)
+	}
+	return result, nil
+}
+
+// judge applies the rules to each series.
+func (r PruneRequest) judge(points []repository.RestorePoint) []Verdict {
+	bySeries := map[series][]repository.RestorePoint{}
+	var order []series
+	var taken series
+	for _, p := range points {
+		if p.InstanceUUID == "" { // nobody knows which VM's it is
+			p.Governed = false
+		}
+		s := seriesOf(p)
+		if _, ok := bySeries[s]; !ok {
+			order = append(order, s)
+		}
+		bySeries[s] = append(bySeries[s], p)
+		if p.ID == r.taken {
+			taken = s
+		}
+	}
+	if r.taken != "" {
+		order = slices.DeleteFunc(order, func(s series) bool { return s != taken })
+	}
+	var all []Verdict
+	for _, s := range order {
+		verdicts := r.Retention.Judge(bySeries[s])
+		for i := range verdicts {
+			if verdicts[i].Point.ID == r.taken && !verdicts[i].Keep {
+				verdicts[i].keep(reasonNewest)
+			}
+		}
+		all = append(all, verdicts...)
+	}
+	return all
+}
+
+// prune applies the request's retention after a backup was taken. The backup stands, whatever comes of it.
+func (m *Manager) prune(ctx context.Context, r Request, result *Result) {
+	if r.Retention == nil {
+		return
+	}
+	pruned, err := m.Prune(ctx, PruneRequest{
+		VM: result.Manifest.VM.InstanceUUID, Retention: *r.Retention, taken: result.ID,
+	})
+	for _, p := range pruned.Removed {
+		result.Pruned = append(result.Pruned, p.ID)
+	}
+	if err != nil {
+		warning := fmt.Sprintf("the backup stands, but older ones were not pruned: %v. The next backup tries again.", err)
+		m.log.WarnContext(ctx, warning, "vm", result.Manifest.VM.Path)
+		result.Warnings = append(result.Warnings, warning)
+	}
+}
