@@ -108,6 +108,8 @@ func TestReadRange(t *testing.T) {
 		"good":                {ranges: []string{"1000-3999"}},
 		"without a length":    {answer: partly(right, -1, whole), ranges: []string{"1000-3999"}},
 		"other place":         {answer: partly("bytes 1001-4000/10000", length, content[1001:4001])},
+		"other beginning":     {answer: partly("bytes 1001-3999/10000", length, whole)},
+		"other end":           {answer: partly("bytes 1000-4000/10000", length, whole)},
 		"shorter":             {answer: partly("bytes 1000-3998/10000", length-1, whole[:length-1])},
 		"longer":              {answer: partly("bytes 1000-4000/10000", length+1, content[1000:4001])},
 		"other size of file":  {answer: partly("bytes 1000-3999/10001", length, whole)},
