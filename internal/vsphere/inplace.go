@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -68,6 +70,30 @@ func (c *Client) StartInPlace(
 }
 
 func (r *inPlace) start(ctx context.Context) error {
+	policies, err := r.client.ownPolicies(ctx, r.plan)
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		r.warnings = append(r.warnings,
+			fmt.Sprintf("The restored disks have the datastore's storage policy: %v.", err))
+	}
+	err = r.begin(ctx, "", policies)
+	if !refusesPlace(err) || ctx.Err() != nil {
+		return err
+	}
+	// The server doesn't make disks in the directory of another VM than the one that it creates.
+	if err := r.upload.remove(ctx); err != nil {
+		return err
+	}
+	for _, d := range r.plan.disks {
+		d.path = joinPath(d.store, "")
+	}
+	return r.begin(ctx, r.plan.spec.RunID, policies)
+}
+
+// begin writes the journal, over that of the run from, and creates the VM in the making.
+func (r *inPlace) begin(ctx context.Context, from string, policies map[int32]string) error {
 	p := r.plan
 	captured, rebuild := p.importSpec()
 	creation, _, err := creationSpec(captured.config, rebuild)
@@ -85,29 +111,31 @@ func (r *inPlace) start(ctx context.Context) error {
 		place: place, rebuild: rebuild,
 		disks: map[hypervisor.DiskKey]*importedDisk{},
 	}
-	policies, err := r.client.ownPolicies(ctx, p)
-	if err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		r.warnings = append(r.warnings,
-			fmt.Sprintf("The restored disks have the datastore's storage policy: %v.", err))
-	}
 	first := &journal{Version: journalVersion, Run: p.spec.RunID, Phase: phaseUpload}
+	if from != "" {
+		first.Step = r.journal.Step + 1
+	}
 	for _, d := range p.disks {
 		first.Disks = append(first.Disks, journalDisk{
 			Label: deviceLabel(d.own), Slot: d.slot, Own: describeBacking(d.own.Backing).fileName,
-			Restored: d.path,
-			Policy:   policies[d.own.Key],
+			Restored: d.path, Policy: policies[d.own.Key],
 		})
 	}
-	if err := r.write(ctx, "", first, nil); err != nil {
+	if err := r.write(ctx, from, first, nil); err != nil {
 		return err
 	}
 	if err := r.upload.start(ctx, creation); err != nil {
 		return err
 	}
 	return r.locate(ctx)
+}
+
+// refusesPlace tells whether a VM could not be created because of where its disks were to be.
+func refusesPlace(err error) bool {
+	return slices.ContainsFunc([]types.BaseMethodFault{
+		&types.InvalidDatastorePath{}, &types.FileNotFound{}, &types.CannotCreateFile{}, &types.CannotAccessFile{},
+		&types.FileFault{}, &types.InvalidDeviceBacking{}, &types.InvalidDeviceSpec{}, &types.InvalidArgument{},
+	}, func(f types.BaseMethodFault) bool { return fault.Is(err, f) })
 }
 
 // write changes the VM together with its journal. A change that was done when ctx had ended is done.
@@ -217,9 +245,10 @@ func (r *inPlace) swap(ctx context.Context) ([]string, error) {
 	}
 	warnings := r.warnings
 	for _, d := range r.plan.disks {
-		if keepsObjects(r.plan.stores[d.store]) {
-			warnings = append(warnings, fmt.Sprintf("%s is at %s now: on datastore %q the server chooses.",
-				deviceLabel(d.own), d.path, d.store))
+		if path.Dir(d.path) != path.Dir(baseFile(d.own.Backing)) {
+			warnings = append(warnings, fmt.Sprintf(
+				"%s is at %s now, not in the directory of the virtual machine: the server chose that place.",
+				deviceLabel(d.own), d.path))
 		}
 	}
 	more, err := r.configure(ctx)

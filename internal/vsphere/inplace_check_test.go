@@ -342,6 +342,27 @@ func TestInPlace_serverChooses(t *testing.T) {
 	}
 }
 
+// A server that doesn't make disks in the directory of another VM chooses as well.
+func TestInPlace_placeRefused(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20, 1<<20)
+	b.lab.Fault(lab.Fault{Method: "ImportVApp", Fault: "InvalidDatastorePath"})
+	spec := b.spec("run-1")
+	spec.Disks = []hypervisor.DiskKey{b.backup.config.Summary.Disks[0].Key}
+	out := b.mustInPlace(spec)
+	b.sameContent("restored", [][]byte{b.before[0], b.after[1]})
+	if file := b.status(benchVM).Disks[0].File; len(out.warnings) != 1 || !strings.Contains(file, makingPrefix) {
+		t.Errorf("the disk is %s, warnings %q", file, out.warnings)
+	}
+	b.deleteReplaced(out.replaced)
+	labtest.AssertClean(t, b.lab)
+	b.lab.Fault(lab.Fault{Method: "ImportVApp", Fault: "InvalidDatastorePath", Count: 2})
+	if _, err := b.client.StartInPlace(t.Context(), b.spec("run-2")); err == nil {
+		t.Error("got success")
+	}
+	labtest.AssertClean(t, b.lab)
+}
+
 // Disks keep their storage policies, on the way there and back, unless the server refuses.
 func TestInPlace_policies(t *testing.T) {
 	t.Parallel()

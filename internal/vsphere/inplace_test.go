@@ -133,8 +133,8 @@ func (b *inPlaceBench) power() string {
 // untouched checks that nothing of a restore is left: no VM, no journal, no file.
 func (b *inPlaceBench) untouched() {
 	b.Helper()
+	labtest.AssertClean(b.T, b.lab) // waits for what ends by itself
 	b.noTraces()
-	labtest.AssertClean(b.T, b.lab)
 }
 
 // noTraces checks that no VM in the making and no journal is left.
