@@ -118,12 +118,14 @@ func TestGuideRepositoryFormat(t *testing.T) {
 		}
 	}
 	look(reflect.TypeFor[Manifest]())
-	for label := range labels(testManifest()) {
+	m := testManifest()
+	m.Retention, m.Excluded = RetentionGoverned, []ExcludedDisk{{Key: "2002"}}
+	for label := range labels(m) {
 		if name := strings.TrimPrefix(label, tagPrefix); strings.HasPrefix(name, ownPrefix) && name != ownPrefix+"tag.terraform.x" && !strings.Contains(page, "`"+name+"`") {
 			t.Errorf("the page doesn't have the tag %q", name)
 		}
 	}
-	for _, name := range []string{manifestFile, hashesSuffix, pin, formatSplitter} {
+	for _, name := range []string{manifestFile, hashesSuffix, pin, formatSplitter, useFile, holderFile} {
 		if !strings.Contains(page, name) {
 			t.Errorf("the page doesn't have %q", name)
 		}
