@@ -167,6 +167,9 @@ type PermissionError struct {
 }
 
 func (e *PermissionError) Error() string {
+	if e.Privilege == "" { // the server doesn't say which
+		return "a privilege is missing on " + e.Object
+	}
 	return fmt.Sprintf("privilege %s is missing on %s", e.Privilege, e.Object)
 }
 
