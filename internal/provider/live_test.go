@@ -18,7 +18,8 @@ import (
 const envLiveVM = "VM_TEST_VM"
 
 // TestAccLive runs the main job against the server of VSPHERE_SERVER. The VM of VM_TEST_VM keeps running
-// and ends as it was; a copy of it is made beside it, never started and never connected, and removed.
+// and ends as it was; a copy of it is made beside it, never started and never connected, restored in place,
+// reverted, and removed.
 func TestAccLive(t *testing.T) {
 	if os.Getenv(resource.EnvTfAcc) == "" || os.Getenv(envServer) == "" || os.Getenv(envLiveVM) == "" {
 		t.Skipf("needs a real server: make testacc, with %s, %s, VSPHERE_PASSWORD and %s set", envServer, envUser, envLiveVM)
@@ -45,6 +46,20 @@ resource "vm_restore" "copy" {
   power_on  = false
   new_vm    = { name = "terraform-provider-vm-test", identity = "copy", connect_networks = false }
 }
+resource "vm_restore" "in_place" {
+  backup_id = vm_backup.b.id
+  power_on  = false
+  verify    = true
+  in_place  = { vm = vm_restore.copy.vm_id, allow_other_vm = true, hardware = "keep" }
+}
+resource "vm_snapshot_set" "set" {
+  name       = "terraform-provider-vm-test"
+  members    = [{ vm = vm_restore.copy.vm_id }]
+  depends_on = [vm_restore.in_place]
+}
+resource "vm_restore" "revert" {
+  snapshot_ids = vm_snapshot_set.set.snapshot_ids
+}
 data "vm_snapshots" "all" {
   vm         = local.vm
   depends_on = [vm_backup.b]
@@ -60,6 +75,8 @@ data "vm_snapshots" "all" {
 				attribute("vm_snapshot.s", "name", knownvalue.StringExact("terraform-provider-vm-test")),
 				attribute("vm_backup.b", "transport", knownvalue.StringRegexp(regexp.MustCompile("^(datastore|export)$"))),
 				attribute("vm_restore.copy", "power_state", knownvalue.StringExact("powered_off")),
+				attribute("vm_restore.in_place", "verified", knownvalue.Bool(true)),
+				attribute("vm_restore.revert", "reverted", knownvalue.ListSizeExact(1)),
 			},
 		}},
 	})
