@@ -139,12 +139,12 @@ func TestTroubleshootingSummaries(t *testing.T) {
 	for heading, want := range map[string]map[string]bool{"Errors by summary": errors, "Warnings": warnings} {
 		for _, match := range row.FindAllStringSubmatch(section(t, page, heading), -1) {
 			if !want[match[1]] {
-				t.Errorf("%s has a row for %q, which the provider doesn't say", heading, match[1])
+				t.Errorf("%s: %q has a row for %q, which the provider doesn't say", troubleshooting, heading, match[1])
 			}
 			delete(want, match[1])
 		}
 		for _, summary := range slices.Sorted(maps.Keys(want)) {
-			t.Errorf("%s has no row for %q", heading, summary)
+			t.Errorf("%s: %q has no row for %q: add one, and run make generate", troubleshooting, heading, summary)
 		}
 	}
 }
@@ -176,12 +176,12 @@ func TestTroubleshootingCauses(t *testing.T) {
 			}
 		}
 		if hit[best] = true; best == "" {
-			t.Errorf("%q has no heading on the troubleshooting page", text)
+			t.Errorf("%s: no heading below Causes for %q: add one, and run make generate", troubleshooting, text)
 		}
 	}
 	for heading := range headings {
 		if !hit[heading] {
-			t.Errorf("the troubleshooting page has %q, which is no error in testdata/diagnostics.txt", heading)
+			t.Errorf("%s: the heading %q is no error in testdata/diagnostics.txt", troubleshooting, heading)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -91,6 +92,20 @@ func TestGuideKopiaTools(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	g.wants("back.raw", system.bytes())
+}
+
+// TestGuideKopiaVersion compares the version that the guide names with that of the command in the tests.
+func TestGuideKopiaVersion(t *testing.T) {
+	t.Parallel()
+	module, err := os.ReadFile("../../tools/kopia/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := regexp.MustCompile(`github.com/kopia/kopia v(\d+\.\d+)\.`).FindSubmatch(module)
+	page, err := os.ReadFile("../../templates/guides/kopia-tools.md.tmpl")
+	if err != nil || version == nil || !bytes.Contains(page, []byte("Kopia "+string(version[1]))) {
+		t.Errorf("the guide doesn't name Kopia %s: %v", version, err)
+	}
 }
 
 // TestGuideRepositoryFormat looks for every field and every tag in the description of the format.
