@@ -24,6 +24,7 @@ type backupModel struct {
 	OnDestroy    types.String   `tfsdk:"on_destroy"`
 	Timeouts     timeouts.Value `tfsdk:"timeouts"`
 	backupReading
+	backupRetention
 
 	RepositoryID types.String `tfsdk:"repository_id"`
 	backupFacts
@@ -93,7 +94,8 @@ func (m *backupModel) request(ctx context.Context, diags *diag.Diagnostics) back
 		Quiesce:      quiescePolicy(ctx, m.Quiesce, diags),
 		ExcludeDisks: textSet(ctx, m.ExcludeDisks, diags),
 	}
-	m.fillRequest(&r)
+	m.backupReading.fillRequest(&r)
+	m.backupRetention.fillRequest(ctx, &r, diags)
 	return r
 }
 
@@ -112,6 +114,7 @@ func (m *backupModel) fill(id repository.ID, repositoryID string, manifest *repo
 		m.OnDestroy = types.StringValue(actionRetain)
 	}
 	m.imported()
+	m.known()
 	return m.backupFacts.fill(id, manifest)
 }
 

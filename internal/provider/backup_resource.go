@@ -55,6 +55,10 @@ func (r *backupResource) ModifyPlan(
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	if state.Superseded.ValueBool() && plan.Retention.IsNull() {
+		// What is gone has nothing that it is superseded by any more.
+		resp.RequiresReplace = append(resp.RequiresReplace, path.Root("retention"))
+	}
 	r.session.planVM(ctx, plan.VM, state.record(), backupOperation("Plan", ""), req, resp)
 }
 
@@ -112,7 +116,9 @@ func (r *backupResource) Create(ctx context.Context, req resource.CreateRequest,
 		return
 	}
 	warnings(&resp.Diagnostics, "Backup Taken With Reservations", result.Warnings)
+	plan.pruned(result.Pruned)
 	resp.Diagnostics.Append(plan.fill(result.ID, repo.ID(), result.Manifest)...)
+	resp.Diagnostics.Append(setSeries(ctx, resp.Private, result.Manifest)...)
 	resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
 	resp.Diagnostics.Append(resp.Identity.Set(ctx, plan.identity())...)
 }
@@ -142,14 +148,32 @@ func (r *backupResource) Read(ctx context.Context, req resource.ReadRequest, res
 	manifest, err := repo.Get(ctx, id)
 	switch {
 	case errors.Is(err, repository.ErrNotFound):
-		resp.State.RemoveResource(ctx)
+		r.gone(ctx, op, repo, state, req, resp)
 		return
 	case err != nil:
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	}
 	resp.Diagnostics.Append(state.fill(id, repo.ID(), manifest)...)
+	resp.Diagnostics.Append(setSeries(ctx, resp.Private, manifest)...)
 	resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
+}
+
+// gone ends a Read of a backup that isn't there: it is taken again, unless retention removed it.
+func (r *backupResource) gone(
+	ctx context.Context, op operation, repo *repository.Repository, state backupModel,
+	req resource.ReadRequest, resp *resource.ReadResponse,
+) {
+	superseded, err := state.superseded(ctx, repo, req.Private)
+	switch {
+	case err != nil:
+		op.fail(ctx, &resp.Diagnostics, err)
+	case superseded:
+		state.Superseded = types.BoolValue(true)
+		resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
+	default:
+		resp.State.RemoveResource(ctx)
+	}
 }
 
 // Update sees changes of arguments that concern Terraform alone; every other change replaces.
@@ -159,6 +183,7 @@ func (r *backupResource) Update(ctx context.Context, req resource.UpdateRequest,
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	plan.known() // of a state that an older version wrote
 	resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
 	resp.Diagnostics.Append(resp.Identity.Set(ctx, plan.identity())...)
 	resp.Diagnostics.Append(resp.Private.SetKey(ctx, importedKey, []byte("false"))...)

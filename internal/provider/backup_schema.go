@@ -41,7 +41,9 @@ func (r *backupResource) IdentitySchema(
 
 func (r *backupResource) Schema(ctx context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	attributes := backupComputed()
-	for _, arguments := range []map[string]schema.Attribute{backupArguments(), backupReadingArguments()} {
+	for _, arguments := range []map[string]schema.Attribute{
+		backupArguments(), backupReadingArguments(), backupRetentionAttributes(),
+	} {
 		for name, a := range arguments {
 			attributes[name] = a
 		}

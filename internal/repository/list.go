@@ -52,7 +52,7 @@ func labels(m *Manifest) map[string]string {
 	if m.Retention != "" {
 		l[labelRetention] = m.Retention
 	}
-	if excluded := m.excluded(); excluded != "" {
+	if excluded := m.ExcludedKeys(); excluded != "" {
 		l[labelExcluded] = excluded
 	}
 	for key, value := range m.Tags {

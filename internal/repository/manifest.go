@@ -111,8 +111,8 @@ func (m *Manifest) SizeBytes() int64 {
 	return n
 }
 
-// excluded lists the keys of the disks that were left out.
-func (m *Manifest) excluded() string {
+// ExcludedKeys lists the keys of the disks that were left out, with commas.
+func (m *Manifest) ExcludedKeys() string {
 	keys := make([]string, len(m.Excluded))
 	for i, d := range m.Excluded {
 		keys[i] = d.Key

@@ -72,7 +72,7 @@ type RestorePoint struct {
 	Tags         map[string]string
 	Server       string // identity of the hypervisor's server
 	Governed     bool   // a retention policy may remove it; all others are pinned
-	Excluded     string // the keys of the disks that were left out, with commas
+	Excluded     string // as Manifest.ExcludedKeys
 }
 
 // A Filter selects restore points; empty fields select all.

@@ -15,9 +15,16 @@ resource "vm_backup" "web01" {
   change_tracking = "enable"
   verify          = "sample"
 
-  # A new value takes a new backup. The one before is retained.
+  # A new value takes a new backup. The one before is retained, as long as a rule below keeps it.
   triggers = {
     release = "2.4.1"
+  }
+
+  retention = {
+    keep_last    = 3
+    keep_daily   = 7
+    keep_weekly  = 4
+    keep_monthly = 12
   }
 }
 

@@ -1,0 +1,165 @@
+package provider
+
+import (
+	"fmt"
+	"regexp"
+	"testing"
+
+	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
+	"github.com/hashicorp/terraform-plugin-testing/knownvalue"
+	"github.com/hashicorp/terraform-plugin-testing/plancheck"
+	"github.com/hashicorp/terraform-plugin-testing/statecheck"
+	"github.com/hashicorp/terraform-plugin-testing/terraform"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
+)
+
+// retained is a vm_backup of web01 with a name, for the nth time.
+func retained(name string, n int, retention string) string {
+	return fmt.Sprintf(`
+resource "vm_backup" %q {
+  vm       = "web01"
+  triggers = { again = "%d" }
+  %s
+}
+`, name, n, retention)
+}
+
+// backups are the IDs of what is in the repository, newest first.
+func (w *world) backups() []repository.ID {
+	t := w.t
+	t.Helper()
+	repo, err := repository.Open(t.Context(), repository.Config{Path: w.repo, Password: secret.New(repositoryPassword)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	points, err := repo.List(t.Context(), repository.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := repo.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ids := make([]repository.ID, len(points))
+	for i, p := range points {
+		ids[i] = p.ID
+	}
+	return ids
+}
+
+func (w *world) wantBackups(n int) resource.TestCheckFunc {
+	return func(*terraform.State) error {
+		if ids := w.backups(); len(ids) != n {
+			return fmt.Errorf("there are %d backups, want %d: %v", len(ids), n, ids)
+		}
+		return nil
+	}
+}
+
+// Every new backup of a resource removes those that no rule keeps; nothing is planned because of it.
+func TestBackupRetention(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	keep2 := "retention = { keep_last = 2 }"
+	pruned := func(n int) []statecheck.StateCheck {
+		return []statecheck.StateCheck{
+			attribute("vm_backup.b", "pruned_ids", knownvalue.ListSizeExact(n)),
+			attribute("vm_backup.b", "superseded", knownvalue.Bool(false)),
+		}
+	}
+	settled := resource.ConfigPlanChecks{PostApplyPostRefresh: emptyPlan()}
+	w.run(
+		resource.TestStep{Config: retained("b", 0, ""), ConfigStateChecks: pruned(0), Check: w.wantBackups(1)}, // pinned
+		resource.TestStep{
+			Config: retained("b", 0, keep2), Check: w.wantBackups(1), ConfigStateChecks: pruned(0),
+			ConfigPlanChecks: resource.ConfigPlanChecks{
+				PreApply: actionPlan("vm_backup.b", plancheck.ResourceActionUpdate), PostApplyPostRefresh: emptyPlan(),
+			},
+		},
+		resource.TestStep{Config: retained("b", 1, keep2), ConfigStateChecks: pruned(0), Check: w.wantBackups(2)},
+		resource.TestStep{Config: retained("b", 2, keep2), ConfigStateChecks: pruned(0), Check: w.wantBackups(3), ConfigPlanChecks: settled},
+		resource.TestStep{Config: retained("b", 3, keep2), ConfigStateChecks: pruned(1), Check: w.wantBackups(3), ConfigPlanChecks: settled},
+		resource.TestStep{Config: retained("b", 4, "retention = { keep_daily = 7 }"), ConfigStateChecks: pruned(2), Check: w.wantBackups(2), ConfigPlanChecks: settled},
+		resource.TestStep{
+			Config:       retained("b", 4, "retention = { keep_daily = 7 }"),
+			ResourceName: "vm_backup.b", ImportState: true, ImportStateVerify: true,
+			ImportStateVerifyIgnore: []string{"vm", "triggers", "retention", "pruned_ids"},
+		},
+		resource.TestStep{Config: retained("b", 5, ""), ConfigStateChecks: pruned(0), Check: w.wantBackups(3), ConfigPlanChecks: settled},
+	)
+	labtest.AssertClean(t, w.lab)
+}
+
+// Two resources keep backups of the same VM. What one removes of the other is no reason for a new backup; what
+// somebody deleted is.
+func TestBackupSuperseded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	keep := "retention = { keep_last = 1 }"
+	both := retained("a", 0, keep) + "\n" + retained("b", 1, keep+"\n  depends_on = [vm_backup.a]")
+	w.run(
+		resource.TestStep{
+			Config: both, Check: w.wantBackups(1),
+			ConfigStateChecks: []statecheck.StateCheck{
+				attribute("vm_backup.a", "superseded", knownvalue.Bool(false)),
+				attribute("vm_backup.b", "pruned_ids", knownvalue.ListSizeExact(1)),
+			},
+			ConfigPlanChecks: resource.ConfigPlanChecks{PostApplyPostRefresh: emptyPlan()},
+		},
+		resource.TestStep{
+			Config: both, Check: w.wantBackups(1),
+			ConfigPlanChecks: resource.ConfigPlanChecks{PreApply: emptyPlan()},
+			ConfigStateChecks: []statecheck.StateCheck{
+				attribute("vm_backup.a", "superseded", knownvalue.Bool(true)),
+				attribute("vm_backup.b", "superseded", knownvalue.Bool(false)),
+			},
+		},
+		// The newest was not removed by any retention.
+		resource.TestStep{
+			PreConfig: func() { w.deleteBackup(w.backups()[0]) },
+			Config:    both, Check: w.wantBackups(1),
+			ConfigPlanChecks: resource.ConfigPlanChecks{PostApplyPostRefresh: emptyPlan()},
+		},
+		// Without retention, what is gone is taken again.
+		resource.TestStep{
+			Config: retained("a", 0, "") + retained("b", 1, keep), Check: w.wantBackups(2),
+			ConfigPlanChecks: resource.ConfigPlanChecks{
+				PreApply: []plancheck.PlanCheck{
+					plancheck.ExpectResourceAction("vm_backup.a", plancheck.ResourceActionDestroyBeforeCreate),
+					plancheck.ExpectResourceAction("vm_backup.b", plancheck.ResourceActionNoop),
+				},
+				PostApplyPostRefresh: emptyPlan(),
+			},
+			ConfigStateChecks: []statecheck.StateCheck{attribute("vm_backup.a", "superseded", knownvalue.Bool(false))},
+		},
+	)
+}
+
+// deleteBackup deletes a backup behind Terraform's back.
+func (w *world) deleteBackup(id repository.ID) {
+	t := w.t
+	t.Helper()
+	repo, err := repository.Open(t.Context(), repository.Config{Path: w.repo, Password: secret.New(repositoryPassword)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := repo.Delete(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	if err := repo.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBackupRetentionArguments(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for argument, want := range map[string]string{
+		"retention = {}":                `(?s)Retention Without a Rule.*keep_yearly`,
+		"retention = { keep_last = 0 }": `(?s)must be between 1 and`,
+	} {
+		w.run(resource.TestStep{Config: retained("b", 0, argument), ExpectError: regexp.MustCompile(want)})
+	}
+}
