@@ -87,11 +87,11 @@ func (s *site) wantVM(t *testing.T, want [][]byte) {
 			t.Errorf("disk %d has other bytes", n)
 		}
 	}
+	labtest.AssertClean(t, s.lab) // which waits for what the server discards by itself
 	vms := s.lab.Status().VMs
 	if len(vms) != 1 || vms[0].PowerState != "poweredOn" || vms[0].InstanceUUID != s.vm.InstanceUUID {
-		t.Errorf("VMs %+v", vms)
+		t.Errorf("%d VMs, the first is %s and %s", len(vms), vms[0].Name, vms[0].PowerState)
 	}
-	labtest.AssertClean(t, s.lab)
 }
 
 func (s *site) restoreInPlace(t *testing.T, r restore.Request) *restore.Result {
@@ -175,7 +175,7 @@ func TestInterruptedInPlace(t *testing.T) {
 	for name, moments := range map[string][]moment{"running": whileRunning, "stopped": whileStopped, "starting": whileStarting} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, lab.Options{})
+			s := newSite(t, lab.Options{LeaseTimeout: 8 * time.Second})
 			r := restore.Request{BackupID: s.take(t), InPlace: &restore.InPlace{VM: "web"}, Verify: true}
 			for _, m := range moments {
 				own := s.change(t)
@@ -198,7 +198,8 @@ func TestInterruptedInPlace(t *testing.T) {
 				default:
 					s.wantVM(t, own)
 				}
-				if late := name == "starting"; late != (err == nil) {
+				// Starting a VM may be cancelled in time or too late.
+				if late := name == "starting"; m.call != "PowerOnVM_Task" && late != (err == nil) {
 					t.Errorf("%s: got error %v", m, err)
 				}
 				if t.Failed() {
