@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-testing/plancheck"
 	"github.com/hashicorp/terraform-plugin-testing/statecheck"
 	"github.com/hashicorp/terraform-plugin-testing/terraform"
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
@@ -294,5 +296,28 @@ func TestRestoreConflicts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			expect(t, r.validate("vm_restore", c.config), tfprotov6.DiagnosticSeverityError, c.want)
 		})
+	}
+}
+
+// TestRevertUndoes shows in the plan, and keeps in the state, what a revert undoes in the configuration.
+func TestRevertUndoes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.rpc()
+	s := r.apply(t.Context(), "vm_snapshot", map[string]any{"vm": "web01", "name": "x"})
+	noErrors(t, s.diagnostics)
+	sim := *w.lab.Model().Service.Context
+	vm, ok := sim.Map.Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: w.vm("web01").ID}).(*simulator.VirtualMachine)
+	if !ok {
+		t.Fatal("the lab doesn't know the VM")
+	}
+	sim.WithLock(vm, func() { sim.Update(vm, []types.PropertyChange{{Name: "config.annotation", Val: "grown since"}}) })
+	m := r.apply(t.Context(), "vm_restore", map[string]any{"snapshot_id": s.attributes(t).text(t, "id")})
+	noErrors(t, m.diagnostics)
+	for _, want := range []string{"Revert Loses What Was Done Since", "Revert Changed Configuration", "The annotation goes back"} {
+		expect(t, m.diagnostics, tfprotov6.DiagnosticSeverityWarning, want)
+	}
+	if state := m.state.String(); !strings.Contains(state, "The annotation goes back") {
+		t.Errorf("the state doesn't hold what was undone: %s", state)
 	}
 }
