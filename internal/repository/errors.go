@@ -27,7 +27,8 @@ var (
 	ErrSchemaVersion = errors.New("restore point was written by a newer version")
 	ErrIncomplete    = errors.New("data that the restore point re-uses is gone") // take the backup again, in full
 	ErrTrackingWrong = errors.New("change tracking left out a change")
-	ErrBusy          = errors.New("repository is in use")    // by maintenance, or against it
+	ErrBusy          = errors.New("repository is in use") // by maintenance, or against it
+	ErrNotOwner      = errors.New("repository is maintained by somebody else")
 	ErrInUse         = errors.New("restore point is in use") // a restore reads from it
 )
 
@@ -104,7 +105,7 @@ func systemError(err error) error {
 func isOutcome(err error) bool {
 	for _, outcome := range []error{
 		ErrNotFound, ErrNoRepository, ErrPassword, ErrReadOnly, ErrFull, ErrDamaged, ErrSchemaVersion, ErrIncomplete,
-		ErrTrackingWrong, ErrBusy, ErrInUse,
+		ErrTrackingWrong, ErrBusy, ErrNotOwner, ErrInUse,
 	} {
 		if errors.Is(err, outcome) {
 			return true

@@ -70,7 +70,7 @@ func (r *Repository) NewWriter(ctx context.Context) (_ *Writer, err error) {
 
 // checkWritable finds out early what would otherwise fail with the first full pack.
 func (r *Repository) checkWritable() error {
-	f, err := os.CreateTemp(r.path, ".terraform-vm-write-*")
+	f, err := os.CreateTemp(r.path, writeTest+"*")
 	if err != nil {
 		return writeError(err)
 	}
