@@ -15,6 +15,7 @@ type Repository interface {
 	Get(ctx context.Context, id repository.ID) (*repository.Manifest, error)
 	Delete(ctx context.Context, id repository.ID) error
 	DeleteUnused(ctx context.Context, id repository.ID) error
+	Maintain(ctx context.Context, o repository.MaintainOptions) (*repository.Maintenance, error)
 	NewWriter(ctx context.Context) (*repository.Writer, error)
 }
 

@@ -68,9 +68,13 @@ type backup struct {
 // take goes through the steps. The repository comes first: what is wrong with it should not cost
 // the VM a snapshot.
 func (b *backup) take(ctx context.Context) (result *Result, err error) {
+	began := b.m.now()
 	w, err := b.m.newWriter(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if waited := b.m.now().Sub(began); waited > time.Minute {
+		b.warn(ctx, fmt.Sprintf("the backup waited %s for maintenance of the repository.", waited.Round(time.Second)))
 	}
 	defer func() {
 		if closeErr := w.Close(context.WithoutCancel(ctx)); closeErr != nil {

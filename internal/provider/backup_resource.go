@@ -116,6 +116,7 @@ func (r *backupResource) Create(ctx context.Context, req resource.CreateRequest,
 		return
 	}
 	warnings(&resp.Diagnostics, "Backup Taken With Reservations", result.Warnings)
+	warnings(&resp.Diagnostics, "Repository Not Maintained", m.Maintain(ctx))
 	plan.pruned(result.Pruned)
 	resp.Diagnostics.Append(plan.fill(result.ID, repo.ID(), result.Manifest)...)
 	resp.Diagnostics.Append(setSeries(ctx, resp.Private, result.Manifest)...)
@@ -208,7 +209,9 @@ func (r *backupResource) Delete(ctx context.Context, req resource.DeleteRequest,
 	}
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
+		return
 	}
+	warnings(&resp.Diagnostics, "Repository Not Maintained", r.session.keeper(repo).Maintain(ctx))
 }
 
 // ImportState takes the ID of a backup.

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"testing"
@@ -90,6 +91,21 @@ func TestBackupRetention(t *testing.T) {
 		resource.TestStep{Config: retained("b", 5, ""), ConfigStateChecks: pruned(0), Check: w.wantBackups(3), ConfigPlanChecks: settled},
 	)
 	labtest.AssertClean(t, w.lab)
+	w.maintained()
+}
+
+// maintained checks that the repository was maintained, for which nobody had to ask.
+func (w *world) maintained() {
+	t := w.t
+	t.Helper()
+	repo, err := repository.Open(t.Context(), repository.Config{Path: w.repo, Password: secret.New(repositoryPassword)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := repo.Maintain(t.Context(), repository.MaintainOptions{})
+	if err := errors.Join(err, repo.Close(t.Context())); err != nil || result.Ran {
+		t.Errorf("maintenance was still due: %+v, %v", result, err)
+	}
 }
 
 // Two resources keep backups of the same VM. What one removes of the other is no reason for a new backup; what

@@ -172,6 +172,8 @@ var advices = []advice{
 	{is: is(repository.ErrReadOnly), todo: "Allow the user who runs Terraform to write to repository.path."},
 	{is: is(repository.ErrFull), todo: "Free space where repository.path is, and apply again. What was copied already is " +
 		"not copied twice."},
+	{is: is(repository.ErrBusy), todo: "Apply again once the repository's maintenance has ended. It runs once a day, and ends " +
+		"with its process however that ends."},
 	{is: is(repository.ErrTrackingWrong), todo: "The hypervisor's tracking of changes can't be trusted on this virtual " +
 		"machine. Take a backup with mode = \"full\", and reset the tracking: on vSphere, switch changed block tracking off " +
 		"and on again while there are no snapshots. Earlier backups of which only changes were read may lack some."},

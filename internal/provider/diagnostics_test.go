@@ -73,6 +73,7 @@ func everyError() []error {
 		fmt.Errorf("open repository /srv/b: %w", repository.ErrNoRepository),
 		repository.ErrReadOnly,
 		repository.ErrFull,
+		fmt.Errorf("write to repository /srv/b: %w: process 7 on ci-1 maintains it since 2026-03-01T12:00:00Z", repository.ErrBusy),
 		&repository.TrackingError{Base: "61a9", File: "disk-2000.raw", Offset: 5 << 20},
 		repository.ErrSchemaVersion,
 		repository.ErrIncomplete,

@@ -113,6 +113,11 @@ func (s *session) backupChecks(ctx context.Context) (*backup.Manager, error) {
 	return backup.New(hv, nil, s.log, s.now, s.version), nil
 }
 
+// keeper gives a manager of backups for what needs no hypervisor.
+func (s *session) keeper(repo *repository.Repository) *backup.Manager {
+	return backup.New(nil, repo, s.log, s.now, s.version)
+}
+
 func (s *session) restores(ctx context.Context) (*restore.Manager, error) {
 	hv, err := s.hypervisor(ctx)
 	if err != nil {
