@@ -54,7 +54,7 @@ func (m *Manager) Prune(ctx context.Context, r PruneRequest) (*PruneResult, erro
 	if err != nil {
 		return result, fmt.Errorf("prune: %w", err)
 	}
-	result.Verdicts = r.judge(points)
+	result.Verdicts = r.Judge(points)
 	if r.DryRun {
 		return result, nil
 	}
@@ -80,8 +80,9 @@ func (m *Manager) Prune(ctx context.Context, r PruneRequest) (*PruneResult, erro
 	return result, nil
 }
 
-// judge applies the rules to each series.
-func (r PruneRequest) judge(points []repository.RestorePoint) []Verdict {
+// Judge says what becomes of restore points, of any VMs: those of one VM that leave out the same disks are one
+// series, to which the rules apply.
+func (r PruneRequest) Judge(points []repository.RestorePoint) []Verdict {
 	bySeries := map[series][]repository.RestorePoint{}
 	var order []series
 	var taken series

@@ -172,15 +172,21 @@ func setSeries(ctx context.Context, private privateWriter, m *repository.Manifes
 	return private.SetKey(ctx, seriesKey, value)
 }
 
+// readSeries is what setSeries wrote; false where nothing did.
+func readSeries(ctx context.Context, private privateState) (s backupSeries, ok bool) {
+	value, _ := private.GetKey(ctx, seriesKey)
+	err := json.Unmarshal(value, &s)
+	return s, err == nil && s.Instance != ""
+}
+
 // superseded reports whether a backup that is gone can have been removed by retention: there is a newer one
 // that retention governs, of the same VM and without the same disks. Retention never removes the newest. One
 // that can't have been is gone for another reason, and has to be taken again.
 func (r *backupRetention) superseded(
 	ctx context.Context, repo *repository.Repository, private privateState,
 ) (bool, error) {
-	value, _ := private.GetKey(ctx, seriesKey)
-	var gone backupSeries
-	if r.Retention.IsNull() || json.Unmarshal(value, &gone) != nil || gone.Instance == "" {
+	gone, ok := readSeries(ctx, private)
+	if r.Retention.IsNull() || !ok {
 		return false, nil
 	}
 	points, err := repo.List(ctx, repository.Filter{VM: gone.Instance, After: gone.CreatedAt})

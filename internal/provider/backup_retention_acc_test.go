@@ -169,6 +169,54 @@ func (w *world) deleteBackup(id repository.ID) {
 	}
 }
 
+// The data source says what a backup would remove, and removes nothing.
+func TestBackupRetentionDryRun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	keep9 := "retention = { keep_last = 9 }"
+	dry := func(arguments string) string {
+		return fmt.Sprintf(`
+data "vm_backup_retention" "d" {
+  vm        = %q
+  retention = { keep_last = 1 }
+  %s
+}
+`, w.vm("web01").ID, arguments)
+	}
+	const address = "data.vm_backup_retention.d"
+	w.run(
+		resource.TestStep{Config: retained("b", 0, "")}, // pinned
+		resource.TestStep{Config: retained("b", 1, keep9)},
+		resource.TestStep{Config: retained("b", 2, keep9)},
+		resource.TestStep{
+			Config: retained("b", 2, keep9) + dry(""), Check: w.wantBackups(3),
+			ConfigStateChecks: []statecheck.StateCheck{
+				attribute(address, "backups", knownvalue.ListPartial(map[int]knownvalue.Check{
+					0: knownvalue.ObjectPartial(map[string]knownvalue.Check{"keep": knownvalue.Bool(true), "reasons": knownvalue.StringExact("newest,last")}),
+					1: knownvalue.ObjectPartial(map[string]knownvalue.Check{"keep": knownvalue.Bool(false), "reasons": knownvalue.StringExact("")}),
+					2: knownvalue.ObjectPartial(map[string]knownvalue.Check{"keep": knownvalue.Bool(true), "reasons": knownvalue.StringExact("pinned")}),
+				})),
+				attribute(address, "prune_ids", knownvalue.ListSizeExact(1)),
+				attribute(address, "freed_bytes", knownvalue.Null()),
+				attribute(address, "freed_after_hours", knownvalue.Int64Exact(48)),
+			},
+		},
+		resource.TestStep{
+			Config: retained("b", 2, keep9) + dry("measure_space = true"), Check: w.wantBackups(3),
+			ConfigStateChecks: []statecheck.StateCheck{
+				// All three have the same disk: nothing but what describes them would come back.
+				attribute(address, "freed_bytes", knownvalue.Int64Func(func(n int64) error {
+					if n <= 0 || n > 1<<20 {
+						return fmt.Errorf("%d bytes", n)
+					}
+					return nil
+				})),
+			},
+			ConfigPlanChecks: resource.ConfigPlanChecks{PostApplyPostRefresh: emptyPlan()},
+		},
+	)
+}
+
 func TestBackupRetentionArguments(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -86,5 +86,6 @@ func (p *Provider) DataSources(context.Context) []func() datasource.DataSource {
 		func() datasource.DataSource { return &snapshotsDataSource{} },
 		func() datasource.DataSource { return &backupDataSource{} },
 		func() datasource.DataSource { return &backupsDataSource{} },
+		func() datasource.DataSource { return &backupRetentionDataSource{} },
 	}
 }
