@@ -44,7 +44,7 @@ func TestInterrupt(t *testing.T) {
 	}{
 		"snapshot":             {method: "CreateSnapshot_Task", config: snapshotConfig},
 		"backup's snapshot":    {method: "CreateSnapshot_Task", config: backupConfig},
-		"backup's reading":     {method: "GET /folder", config: backupConfig},
+		"backup's reading":     {method: "GET /nfc", config: backupConfig},
 		"backup's transfer":    {method: "GET /nfc", config: backupConfig},
 		"backup's commit":      {method: committing, config: backupConfig},
 		"backup's clean-up":    {method: "RemoveSnapshot_Task", config: backupConfig},

@@ -76,6 +76,30 @@ func (p *pointInTime) probe(ctx context.Context, d *pointDisk) (file folderFile,
 	return file, "", nil
 }
 
+// sparse says in a sentence why a disk whose allocated areas aren't known is not worth reading as a file: all
+// of the file would be sent, and much of it is zeros, which an export leaves out. Empty: it is worth it. What
+// a thin disk occupies is known on VMFS only.
+func (p *pointInTime) sparse(ctx context.Context, d *pointDisk) (string, error) {
+	at, err := p.place(ctx)
+	if err != nil {
+		return "", err
+	}
+	datastore, _ := splitPath(d.backing.base)
+	thin := d.backing.thin != nil && *d.backing.thin
+	occupied := int64(0)
+	if extent := at.extent(p.snapshot.ID, d.device); extent != nil && (!thin || p.datastores[datastore] == "VMFS") {
+		occupied = max(extent.Size, extent.UniqueSize)
+	}
+	switch {
+	case occupied == 0 && thin:
+		return "The disk is thin, and nothing tells which of its areas are allocated.", nil
+	case occupied > 0 && occupied < d.capacity-d.capacity/4:
+		return fmt.Sprintf("The disk occupies %d MiB of %d MiB, and nothing tells which areas these are.",
+			occupied>>20, d.capacity>>20), nil
+	}
+	return "", nil
+}
+
 // unreadable says in a sentence why the disk's own properties rule out to read it as a file. Empty: they
 // don't.
 func (d *pointDisk) unreadable() string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -141,50 +142,86 @@ func TestDatastore_faults(t *testing.T) {
 	}
 }
 
-// TestDatastore_allocated reads only what is allocated where that is known, and all where it isn't.
+// TestDatastore_allocated reads only what is allocated where that is known. Where it isn't, a disk of which
+// little is allocated is read by an export, or whole if that isn't allowed.
 func TestDatastore_allocated(t *testing.T) {
 	t.Parallel()
 	const capacity = 64 << 20
+	const unknown = -1
 	for name, test := range map[string]struct {
-		prepare func(t *testing.T, b *bench)
-		all     bool
+		nfs, thick, fails bool
+		ignored           bool   // change tracking
+		occupied          int64  // what the server says. 0: the truth
+		known             bool   // only what is allocated is read
+		reason            string // why it is exported. Empty: it isn't
 	}{
-		"thin, on VMFS":             {},
-		"tracking is to be ignored": {all: true, prepare: func(*testing.T, *bench) {}},
-		"on NFS":                    {all: true, prepare: func(t *testing.T, b *bench) { t.Helper(); b.datastoreType("NFS") }},
-		"thick": {all: true, prepare: func(_ *testing.T, b *bench) {
-			b.model(func(_ *simulator.Context, vm *simulator.VirtualMachine) {
-				disks(vm.Config.Hardware.Device)[0].ThinProvisioned = types.NewBool(false)
-			})
-		}},
-		"the query fails": {all: true, prepare: func(_ *testing.T, b *bench) {
-			b.lab.Fault(lab.Fault{Method: "QueryChangedDiskAreas", Fault: "FileFault"})
-		}},
+		"thin, on VMFS":                {known: true},
+		"tracking is to be ignored":    {ignored: true, reason: "occupies "},
+		"nearly full":                  {ignored: true, occupied: capacity / 4 * 3},
+		"less full":                    {ignored: true, occupied: capacity/4*3 - 1, reason: "occupies 47 MiB of 64 MiB"},
+		"thin, nobody knows its size":  {ignored: true, occupied: unknown, reason: "is thin"},
+		"the query fails":              {fails: true, reason: "occupies "},
+		"on NFS":                       {nfs: true, occupied: capacity, reason: "is thin"},
+		"thick":                        {thick: true, occupied: capacity},
+		"thick, nobody knows its size": {thick: true, occupied: unknown},
+		"thick, on NFS, with holes":    {thick: true, nfs: true, occupied: capacity / 2, reason: "occupies 32 MiB"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newTrackedBench(t, nil, capacity)
-			if test.prepare != nil {
-				test.prepare(t, b)
-			}
-			spec := hypervisor.PointInTimeSpec{}
-			if strings.Contains(name, "ignored") {
-				spec.ChangeTracking = hypervisor.TrackingIgnore
-			}
-			want := readLabDisk(t, b.lab, benchVM, 0)
-			reader := b.openDisk(b.open(spec), 0, hypervisor.DiskRequest{})
-			if plan := reader.Plan(); plan.Transport != TransportDatastore {
-				t.Fatalf("plan %+v", plan)
-			}
-			got, read, err := image(t.Context(), reader, nil)
-			if err != nil || !bytes.Equal(got, want) {
-				t.Errorf("%v, or other bytes", err)
-			}
-			if all := read == capacity; all != test.all || read == 0 {
-				t.Errorf("read %d bytes of %d", read, capacity)
-			}
-		})
+		for _, transports := range [][]string{nil, {TransportDatastore}} {
+			t.Run(strings.Join(append([]string{name}, transports...), ", only "), func(t *testing.T) {
+				t.Parallel()
+				b := newTrackedBench(t, transports, capacity)
+				spec := hypervisor.PointInTimeSpec{}
+				if test.ignored {
+					spec.ChangeTracking = hypervisor.TrackingIgnore
+				}
+				if test.nfs {
+					b.datastoreType("NFS")
+				}
+				if test.thick {
+					b.model(func(_ *simulator.Context, vm *simulator.VirtualMachine) {
+						disks(vm.Config.Hardware.Device)[0].ThinProvisioned = types.NewBool(false)
+					})
+				}
+				if test.fails {
+					b.lab.Fault(lab.Fault{Method: "QueryChangedDiskAreas", Fault: "FileFault", Count: -1})
+				}
+				want := readLabDisk(t, b.lab, benchVM, 0)
+				p := b.open(spec)
+				if test.occupied != 0 {
+					b.occupy(max(test.occupied, 0))
+				}
+				reader := b.openDisk(p, 0, hypervisor.DiskRequest{})
+				plan := reader.Plan()
+				exported := test.reason != "" && transports == nil
+				if (plan.Transport == TransportExport) != exported || (plan.TransportReason != "") != exported ||
+					exported && !strings.Contains(plan.TransportReason, test.reason) {
+					t.Errorf("plan %+v", plan)
+				}
+				got, read, err := image(t.Context(), reader, nil)
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%v, or other bytes", err)
+				}
+				if all := read == capacity; all == (test.known || exported) || read == 0 {
+					t.Errorf("read %d bytes of %d", read, capacity)
+				}
+			})
+		}
 	}
+}
+
+// occupy makes the server say that the VM's disks occupy a number of bytes.
+func (b *bench) occupy(size int64) {
+	b.Helper()
+	b.model(func(ctx *simulator.Context, vm *simulator.VirtualMachine) {
+		layout := *vm.LayoutEx
+		layout.File = slices.Clone(layout.File)
+		for i := range layout.File {
+			if strings.HasSuffix(layout.File[i].Name, "-flat.vmdk") {
+				layout.File[i].Size, layout.File[i].UniqueSize = size, size
+			}
+		}
+		ctx.Update(vm, []types.PropertyChange{{Name: "layoutEx", Val: &layout}})
+	})
 }
 
 // TestDatastore_incompleteList distrusts a list of allocated areas that is less than what the disk occupies.
@@ -192,16 +229,7 @@ func TestDatastore_incompleteList(t *testing.T) {
 	t.Parallel()
 	b := newTrackedBench(t, nil, 64<<20)
 	p := b.open(hypervisor.PointInTimeSpec{})
-	b.model(func(ctx *simulator.Context, vm *simulator.VirtualMachine) {
-		layout := *vm.LayoutEx
-		layout.File = append([]types.VirtualMachineFileLayoutExFileInfo{}, layout.File...)
-		for i := range layout.File {
-			if strings.HasSuffix(layout.File[i].Name, "-flat.vmdk") {
-				layout.File[i].Size = 60 << 20
-			}
-		}
-		ctx.Update(vm, []types.PropertyChange{{Name: "layoutEx", Val: &layout}})
-	})
+	b.occupy(60 << 20)
 	want := readLabDisk(t, b.lab, benchVM, 0)
 	got, read, err := image(t.Context(), b.openDisk(p, 0, hypervisor.DiskRequest{}), nil)
 	if err != nil || !bytes.Equal(got, want) || read != 64<<20 {

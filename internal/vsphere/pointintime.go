@@ -13,6 +13,7 @@ import (
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
 
@@ -270,7 +271,8 @@ func (p *pointInTime) openDisk(
 			return nil, err
 		}
 	}
-	for _, transport := range p.client.config.Transports {
+	transports := p.client.config.Transports
+	for i, transport := range transports {
 		plan.Transport = transport
 		if transport == TransportExport {
 			return &exportedDisk{point: p, pointDisk: d, plan: plan}, nil
@@ -279,17 +281,22 @@ func (p *pointInTime) openDisk(
 		if err != nil {
 			return nil, err
 		}
-		if why != "" {
-			plan.TransportReason = why
-			continue
-		}
-		reader := &datastoreDisk{point: p, pointDisk: d, file: file, plan: plan}
-		if plan.Areas == nil {
-			if reader.allocated, err = p.findAllocated(ctx, d); err != nil {
+		var allocated *disk.Areas
+		if why == "" && plan.Areas == nil {
+			if allocated, err = p.findAllocated(ctx, d); err != nil {
+				return nil, err
+			}
+			if allocated == nil && slices.Contains(transports[i:], TransportExport) {
+				why, err = p.sparse(ctx, d)
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
-		return reader, nil
+		if why == "" {
+			return &datastoreDisk{point: p, pointDisk: d, file: file, plan: plan, allocated: allocated}, nil
+		}
+		plan.TransportReason = why
 	}
 	return nil, fmt.Errorf("no transport that is allowed can read it: %s: %w", plan.TransportReason, hypervisor.ErrNotSupported)
 }
