@@ -63,18 +63,20 @@ type InPlaceRestorer interface {
 	// journal of another run is refused: an *InterruptedError. Errors: as CheckInPlace.
 	StartInPlace(ctx context.Context, spec InPlaceSpec) (InPlaceRestore, error)
 
-	// InterruptedInPlace reads a VM's journal. Nil: it has none.
+	// InterruptedInPlace reads a VM's journal. Nil: it has none of its own.
 	InterruptedInPlace(ctx context.Context, vm VMID) (*Interrupted, error)
 
 	// RecoverInPlace ends an interrupted restore: one that had swapped the disks is finished, another is
 	// undone, and the VM started again if it was stopped for it. Either way the VM has one set of disks, all
 	// of them complete; the uploaded disks that are not in use are removed, those of the VM never are; and
-	// there is no journal any more. It returns the VM as it is and what was replaced, if anything. A VM
-	// without a journal is left alone; the journal of another run is an *InterruptedError.
-	RecoverInPlace(ctx context.Context, vm VMID, runID string) (*VM, []Replaced, error)
+	// there is no journal any more. It returns the VM as it is, the disks that are not its any more and were
+	// kept, and warnings. Restored disks that the VM had are kept as well when it gets its own back: somebody
+	// may have worked with them since. A VM without a journal is left alone, and so is one whose journal is of
+	// another VM, of which it is a copy; the journal of another run is an *InterruptedError.
+	RecoverInPlace(ctx context.Context, vm VMID, runID string) (*VM, []Replaced, []string, error)
 
-	// DeleteReplaced deletes disks that a restore in place took out of a VM. One that a VM uses or that
-	// is gone is left alone; the first is an error.
+	// DeleteReplaced deletes disks that a restore in place took out of a VM. One that a VM uses, or of
+	// which that can't be told, or that is gone is left alone; the first two are errors.
 	DeleteReplaced(ctx context.Context, vm VMID, disks []Replaced) error
 }
 

@@ -79,13 +79,14 @@ func (p *inPlace) recover(ctx context.Context) error {
 	}
 	p.m.log.WarnContext(ctx, "recovering from a restore that was killed",
 		"vm", p.vm.Path, "run", interrupted.RunID, "disks_replaced", interrupted.Swapped)
-	vm, replaced, err := p.m.hv.RecoverInPlace(ctx, p.vm.ID, interrupted.RunID)
+	vm, replaced, warnings, err := p.m.hv.RecoverInPlace(ctx, p.vm.ID, interrupted.RunID)
 	if err != nil {
 		return fmt.Errorf("recover from an earlier restore that was killed: %w", err)
 	}
-	p.vm, p.recovered, p.finished = vm, replaced, interrupted.Swapped
+	p.vm, p.recovered, p.finished = vm, replaced, interrupted.Swapped || len(replaced) > 0
 	p.ran = interrupted.Stopped || vm.PowerState == hypervisor.PoweredOn
 	p.warnings = append(p.warnings, p.recovery(interrupted, "was"))
+	p.warnings = append(p.warnings, warnings...)
 	if interrupted.Stopped && vm.PowerState == hypervisor.PoweredOn && !p.spec.PowerOff {
 		p.awaitAgent(ctx)
 	}

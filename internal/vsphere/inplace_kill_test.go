@@ -218,7 +218,7 @@ func TestInPlace_killed(t *testing.T) {
 				_, err := b.client.CleanUpRestores(t.Context(), func(run string) bool { return run == "run-1" })
 				must(t, err)
 			}
-			vm, replaced, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+			vm, replaced, _, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
 			must(t, err)
 			if d.nvram {
 				want := b.backup.config.NVRAM

@@ -39,16 +39,16 @@ func (c *Client) InterruptedInPlace(ctx context.Context, id hypervisor.VMID) (*h
 // server holds, and may itself be interrupted at any moment.
 func (c *Client) RecoverInPlace(
 	ctx context.Context, id hypervisor.VMID, runID string,
-) (*hypervisor.VM, []hypervisor.Replaced, error) {
+) (*hypervisor.VM, []hypervisor.Replaced, []string, error) {
 	replaced, err := c.recoverInPlace(ctx, id, runID)
 	var vm *hypervisor.VM
 	if err == nil {
 		vm, err = c.vmByID(ctx, id)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("recover the restore in place of %s: %w", id, err)
+		return nil, nil, nil, fmt.Errorf("recover the restore in place of %s: %w", id, err)
 	}
-	return vm, replaced, nil
+	return vm, replaced, nil, nil
 }
 
 func (c *Client) recoverInPlace(

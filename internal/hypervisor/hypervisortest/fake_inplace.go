@@ -179,28 +179,28 @@ func (f *Fake) InterruptedInPlace(ctx context.Context, id hypervisor.VMID) (*hyp
 // RecoverInPlace implements hypervisor.InPlaceRestorer.
 func (f *Fake) RecoverInPlace(
 	ctx context.Context, id hypervisor.VMID, runID string,
-) (*hypervisor.VM, []hypervisor.Replaced, error) {
+) (*hypervisor.VM, []hypervisor.Replaced, []string, error) {
 	if err := f.at(ctx, BeforeRecoverInPlace); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	v, err := f.vm(id)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	var replaced []hypervisor.Replaced
 	switch {
 	case v.journal == nil:
 	case v.journal.runID != runID:
-		return nil, nil, v.interrupted()
+		return nil, nil, nil, v.interrupted()
 	case v.journal.swapped:
 		replaced = v.journal.replaced()
 		v.journal = nil
 	default:
 		f.drop(v)
 	}
-	return v.copy(), replaced, nil
+	return v.copy(), replaced, nil, nil
 }
 
 func (j *fakeJournal) replaced() (all []hypervisor.Replaced) {

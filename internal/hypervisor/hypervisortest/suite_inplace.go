@@ -231,8 +231,8 @@ var inPlaceTests = []suiteTest{
 		killed := s.Connect(t)
 		_, want := s.swapped(t, killed, c, c.spec("run1"))
 		s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Swapped: true, Stopped: true})
-		vm, replaced, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
-		if err != nil || vm.ID != c.ID || !slices.Equal(replaced, want) {
+		vm, replaced, warnings, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
+		if err != nil || len(warnings) > 0 || vm.ID != c.ID || !slices.Equal(replaced, want) {
 			t.Errorf("recovered %+v, replaced %+v, want %+v, %v", vm, replaced, want, err)
 		}
 		wantBytes(t, "recovered", s.disks(t, "vm1"), c.then)
@@ -246,8 +246,8 @@ var inPlaceTests = []suiteTest{
 			t.Fatal(err)
 		}
 		s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Stopped: true})
-		vm, replaced, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
-		if err != nil || vm.PowerState != hypervisor.PoweredOn || len(replaced) > 0 {
+		vm, replaced, warnings, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
+		if err != nil || len(warnings) > 0 || vm.PowerState != hypervisor.PoweredOn || len(replaced) > 0 {
 			t.Errorf("recovered %+v, replaced %+v, %v", vm, replaced, err)
 		}
 		wantBytes(t, "recovered", s.disks(t, "vm1"), c.now)
@@ -267,7 +267,7 @@ func (s *suite) wantInterrupted(t *testing.T, c changedVM, want hypervisor.Inter
 	if _, err := s.Hypervisor.StartInPlace(t.Context(), spec); !errors.As(err, &interrupted) || interrupted.Interrupted != want {
 		t.Errorf("start beside it: %v", err)
 	}
-	if _, _, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run2"); !errors.As(err, &interrupted) {
+	if _, _, _, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run2"); !errors.As(err, &interrupted) {
 		t.Errorf("recover another run: %v", err)
 	}
 }
@@ -276,8 +276,8 @@ func (s *suite) wantInterrupted(t *testing.T, c changedVM, want hypervisor.Inter
 func (s *suite) recovered(t *testing.T, c changedVM) {
 	t.Helper()
 	before := s.find(t, c.InstanceUUID)
-	vm, replaced, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
-	if err != nil || len(replaced) > 0 || vm.PowerState != before.PowerState || vm.Disks[0].Path != before.Disks[0].Path {
+	vm, replaced, warnings, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
+	if err != nil || len(warnings) > 0 || len(replaced) > 0 || vm.PowerState != before.PowerState || vm.Disks[0].Path != before.Disks[0].Path {
 		t.Errorf("again: %+v, replaced %+v, %v", vm, replaced, err)
 	}
 }
