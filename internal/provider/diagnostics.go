@@ -179,6 +179,9 @@ var advices = []advice{
 		"and on again while there are no snapshots. Earlier backups of which only changes were read may lack some."},
 	{is: is(repository.ErrSchemaVersion), about: argBackup, todo: "Use a newer version of this provider."},
 	{is: is(repository.ErrIncomplete), todo: "Apply again: a new backup copies what is missing."},
+	{is: is(repository.ErrSharedDamage), todo: "Check the storage below repository.path, and restore what it lost from a copy " +
+		"if there is one; \"kopia snapshot verify\" finds everything that is affected. Until then, back up to another " +
+		"directory: in this one, no new backup stores the damaged data again."},
 	{is: is(repository.ErrDamaged), about: argBackup, todo: "Don't retry: what is damaged stays damaged. Use another backup, " +
 		"and check the storage below repository.path; \"kopia snapshot verify\" finds everything that is affected."},
 

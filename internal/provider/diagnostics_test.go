@@ -77,6 +77,7 @@ func everyError() []error {
 		&repository.TrackingError{Base: "61a9", File: "disk-2000.raw", Offset: 5 << 20},
 		repository.ErrSchemaVersion,
 		repository.ErrIncomplete,
+		fmt.Errorf("commit to repository /srv/b: %w: pack p12ab is missing", repository.ErrSharedDamage),
 		&repository.DigestError{ID: "61a9", File: "disk-2000.raw", Want: "blake3-1m:aa", Got: "blake3-1m:bb"},
 		fmt.Errorf("%w: memory and quiesce", snapshot.ErrRequest),
 		fmt.Errorf("%w: web01 has no disk %q to exclude", backup.ErrRequest, "Hard disk 9"),

@@ -12,7 +12,6 @@ import (
 
 	kopiafs "github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
-	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
@@ -28,9 +27,6 @@ const (
 
 	// commitTimeout bounds what must not stop half-way: the last flush.
 	commitTimeout = 10 * time.Minute
-
-	// guardAttempts is how often data that maintenance marked as deleted is brought back.
-	guardAttempts = 3
 )
 
 // Commit makes the restore point of the written disks, m and files (the captured configuration by
@@ -38,8 +34,8 @@ const (
 // the restore point appear is written, last of all. The Writer is used up if Commit succeeds.
 //
 // Errors: those of an invalid manifest; ErrIncomplete if data that was in the repository already was
-// removed meanwhile (take the backup again); ErrReadOnly, ErrFull. With an error there is no restore
-// point.
+// removed meanwhile (take the backup again); ErrSharedDamage if such data is damaged; ErrReadOnly, ErrFull.
+// With an error there is no restore point.
 func (w *Writer) Commit(ctx context.Context, m *Manifest, files map[string][]byte) (ID, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,7 +118,7 @@ func (r *Repository) commit(
 	if err != nil {
 		return "", err
 	}
-	if err := guard(ctx, session, root, entries); err != nil {
+	if err := guard(ctx, session, root, entries, disks); err != nil {
 		return "", err
 	}
 	return r.saveSnapshot(ctx, session, newSnapshot(m, root, session.Time()))
@@ -236,82 +232,6 @@ func newSnapshot(m *Manifest, root *snapshot.DirEntry, now time.Time) *snapshot.
 		Tags:      labels(m),
 		Pins:      []string{pin},
 	}
-}
-
-// guard makes sure that everything that the restore point consists of is in the repository and
-// stays. Writing data that is there already writes nothing, and maintenance of another process may
-// have removed it since, or have marked it as deleted, to be removed later.
-func guard(
-	ctx context.Context, session repo.DirectRepositoryWriter, root *snapshot.DirEntry, entries []*snapshot.DirEntry,
-) error {
-	entries = append(slices.Clone(entries), root)
-	for range guardAttempts {
-		if err := session.Flush(ctx); err != nil {
-			return err
-		}
-		if err := session.Refresh(ctx); err != nil {
-			return readError(err)
-		}
-		revived := 0
-		for _, e := range entries {
-			n, err := revive(ctx, session, e.ObjectID)
-			if err != nil {
-				if isMissing(err) {
-					err = fmt.Errorf("%w: %w", ErrIncomplete, err)
-				}
-				return fmt.Errorf("check %s: %w", e.Name, err)
-			}
-			revived += n
-		}
-		if revived == 0 {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: maintenance keeps deleting it", ErrIncomplete)
-}
-
-// revive looks for every content of an object and writes those anew that are marked as deleted. It
-// returns their number. It does what Kopia's VerifyObject does without holding the chunk table.
-func revive(ctx context.Context, session repo.DirectRepositoryWriter, id object.ID) (revived int, err error) {
-	var last content.ID // runs of zero chunks are long
-	check := func(id object.ID) error {
-		cid, _, ok := id.ContentID()
-		if !ok {
-			return fmt.Errorf("%w: unexpected object %s", ErrDamaged, id)
-		}
-		if cid == last {
-			return nil
-		}
-		last = cid
-		info, err := session.ContentInfo(ctx, cid)
-		if err != nil {
-			return fmt.Errorf("content %s: %w", cid, err)
-		}
-		if !info.Deleted {
-			return nil
-		}
-		if err := session.ContentManager().UndeleteContent(ctx, cid); err != nil {
-			return fmt.Errorf("content %s in %s: %w", cid, info.PackBlobID, err)
-		}
-		revived++
-		return nil
-	}
-	tableID, ok := id.IndexObjectID()
-	if !ok {
-		return revived, check(id)
-	}
-	// The table's own contents first: it is read below.
-	n, err := revive(ctx, session, tableID)
-	if err != nil {
-		return n, err
-	}
-	err = eachChunk(ctx, session, id, unknownLength, func(e object.IndirectObjectEntry) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return check(e.Object)
-	})
-	return n + revived, err
 }
 
 // Delete removes a restore point from the list; its data goes through maintenance. Deleting one that

@@ -175,3 +175,55 @@ func TestDigestError(t *testing.T) {
 		t.Errorf("another capacity: %v", err)
 	}
 }
+
+// Data that is in the repository already is not written again. What is damaged of it is noticed at the commit,
+// as far as that is possible without reading the disks, and no restore point is made.
+func TestCommitOntoDamage(t *testing.T) {
+	t.Parallel()
+	truncate := func(t *testing.T, file string) {
+		if err := os.Truncate(file, 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(t *testing.T, file string) {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		prefix string
+		damage func(t *testing.T, file string)
+	}{
+		"data flipped": {"p", flip}, "data deleted": {"p", remove}, "data truncated": {"p", truncate},
+		"files flipped": {"q", flip}, "files deleted": {"q", remove}, "files truncated": {"q", truncate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			config := testConfig(t)
+			r := open(t, config)
+			big := func() *source { return &source{capacity: 40 * mib, extents: []extent{{0, random(7, 40*mib)}}} }
+			backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": big()}) // several packs
+			w := newWriter(t, r)
+			found := blobs(t, config.Path, c.prefix)
+			if c.prefix == "q" || name == "data flipped" { // hashes are in one of them
+				for _, file := range found {
+					c.damage(t, file)
+				}
+			} else {
+				c.damage(t, found[0])
+			}
+			m := testManifest()
+			writeDisk(t, w, m, "disk.raw", big())
+			id, err := w.Commit(t.Context(), m, testFiles)
+			if !errors.Is(err, ErrSharedDamage) || !errors.Is(err, ErrDamaged) || errors.Is(err, ErrIncomplete) {
+				t.Errorf("restore point %q, error %v, want %v", id, err, ErrSharedDamage)
+			}
+			if err != nil && !slices.ContainsFunc(found, func(file string) bool { return strings.Contains(err.Error(), blobName(config.Path, file)) }) {
+				t.Errorf("error %v names none of %v", err, found)
+			}
+			if err := w.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -30,6 +30,10 @@ var (
 	ErrBusy          = errors.New("repository is in use") // by maintenance, or against it
 	ErrNotOwner      = errors.New("repository is maintained by somebody else")
 	ErrInUse         = errors.New("restore point is in use") // a restore reads from it
+
+	// ErrSharedDamage says that a new restore point can't be made: data that is in the repository already is not
+	// stored again, even if it can't be read any more.
+	ErrSharedDamage = fmt.Errorf("%w where the new restore point shares data with earlier ones", ErrDamaged)
 )
 
 // A DigestError says that a disk's content is not what was backed up. It wraps ErrDamaged.
