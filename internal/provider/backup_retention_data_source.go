@@ -111,8 +111,8 @@ func (d *backupRetentionDataSource) Schema(
 			},
 			"freed_after_hours": schema.Int64Attribute{
 				MarkdownDescription: "How many hours it takes at least until the space of removed backups is free, if there is " +
-					"a backup every day: the repository is maintained after backups, once a day, and lets data go in steps, so " +
-					"that no backup that is under way anywhere can lose what it uses.",
+					"a backup every day; it may take two days more. The repository is maintained after backups, once a day, and " +
+					"lets data go in steps, so that no backup that is under way anywhere can lose what it uses.",
 				Computed: true,
 			},
 		},

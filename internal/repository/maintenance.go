@@ -13,9 +13,9 @@ import (
 )
 
 // ReclaimDelay is the least time from the deletion of a restore point until its space is free, by what
-// Kopia's SafetyFull asks of maintenance once a day: the first marks data, the second leaves it to those who may
-// still use it, the third removes packs of which nothing is used. A pack of which a part is used takes one
-// more. Data that is younger than a day is not marked yet.
+// Kopia's SafetyFull asks of maintenance once a day: the first marks data that is a day old, the third leaves out
+// what was marked. Packs of which nothing is used are removed every other time, so that it may be the fourth; a
+// pack of which a part is used is written anew before.
 const ReclaimDelay = 48 * time.Hour
 
 // MaintainOptions say when to maintain a repository.
