@@ -13,6 +13,7 @@ import (
 type Repository interface {
 	List(ctx context.Context, f repository.Filter) ([]repository.RestorePoint, error)
 	Get(ctx context.Context, id repository.ID) (*repository.Manifest, error)
+	OpenDisk(ctx context.Context, id repository.ID, d repository.Disk) (*repository.DiskReader, error)
 	Delete(ctx context.Context, id repository.ID) error
 	DeleteUnused(ctx context.Context, id repository.ID) error
 	Maintain(ctx context.Context, o repository.MaintainOptions) (*repository.Maintenance, error)

@@ -32,12 +32,15 @@ func (m *Manager) Take(ctx context.Context, r Request) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
 	}
-	for left, full := attempts, false; ; full = true {
+	for left, full, damaged := attempts, false, false; ; full = true {
 		b := &backup{m: m, Request: r, vm: c.VM, excluded: c.Excluded, start: start, full: full}
 		b.warnings = append(b.warnings, c.Warnings...)
 		result, err := b.take(ctx)
 		if len(b.bases) == 0 {
 			left--
+		}
+		if err == nil && damaged {
+			err = m.readBack(ctx, result)
 		}
 		switch {
 		case err == nil:
@@ -48,6 +51,7 @@ func (m *Manager) Take(ctx context.Context, r Request) (*Result, error) {
 		case !errors.Is(err, repository.ErrIncomplete) || left == 0 || ctx.Err() != nil:
 			return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
 		}
+		damaged = damaged || errors.Is(err, repository.ErrDamaged)
 		m.log.WarnContext(ctx, "taking the backup again", "vm", c.VM.Path, "error", err)
 		notes = append(notes, fmt.Sprintf("the backup was taken again, with all of the disks read: %v.", err))
 	}

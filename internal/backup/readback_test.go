@@ -1,0 +1,97 @@
+package backup
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor/hypervisortest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
+)
+
+// damageLargest changes the largest pack of data in a repository, all over.
+func damageLargest(t *testing.T, path string) {
+	t.Helper()
+	largest, size := "", int64(0)
+	err := filepath.WalkDir(path, func(file string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasPrefix(strings.TrimPrefix(file, path+"/"), "p") {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil && info.Size() > size {
+			largest, size = file, info.Size()
+		}
+		return err
+	})
+	if err != nil || largest == "" {
+		t.Fatal("no pack", err)
+	}
+	b, err := os.ReadFile(largest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(b); i += 16 {
+		b[i] ^= 0x55
+	}
+	if err := os.WriteFile(largest, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A backup that is taken again because the repository is damaged stands only if it can be read.
+func TestTake_damaged(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		overwrite int // bytes of the disk, before the second backup
+		fails     bool
+	}{
+		"some of the disk is stored already": {overwrite: 1 << 20, fails: true},
+		"none of the disk is stored already": {overwrite: 8 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			random := func(seed byte, n int) []byte {
+				b := make([]byte, n)
+				_, _ = rand.NewChaCha8([32]byte{seed}).Read(b) // never fails
+				return b
+			}
+			hv := hypervisortest.NewFake(t)
+			vm := hv.AddVM(hypervisortest.VMSpec{Name: "web", Tracking: true, Disks: [][]byte{random(1, 8<<20)}})
+			path := filepath.Join(t.TempDir(), "repository")
+			repo, err := repository.Open(t.Context(), repository.Config{Path: path, Password: secret.New("correct horse"), Create: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer repo.Close(t.Context()) //nolint:errcheck // the test is over
+			m := New(hv, repo, slog.New(slog.DiscardHandler), time.Now, "1")
+			if _, err := m.Take(t.Context(), Request{VM: "web"}); err != nil {
+				t.Fatal(err)
+			}
+			damageLargest(t, path)
+			if err := hv.WriteDisk(vm.ID, 0, random(2, c.overwrite), 0); err != nil {
+				t.Fatal(err)
+			}
+			result, err := m.Take(t.Context(), Request{VM: "web"})
+			points, listErr := repo.List(t.Context(), repository.Filter{})
+			if listErr != nil {
+				t.Fatal(listErr)
+			}
+			switch {
+			case c.fails && (!errors.Is(err, repository.ErrSharedDamage) || len(points) != 1):
+				t.Errorf("error %v, want %v; there are %d restore points", err, repository.ErrSharedDamage, len(points))
+			case !c.fails && (err != nil || len(points) != 2 || len(result.Warnings) == 0):
+				t.Errorf("error %v, %d restore points", err, len(points))
+			}
+			if left := hv.Leftovers(SnapshotPrefix); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
