@@ -98,7 +98,7 @@ func (b *backup) copyDisk(
 	if open.whole && errors.As(err, &wrong) {
 		c.warning = fmt.Sprintf("That was due, and showed that %v. This backup is right. Earlier ones since the last "+
 			"full read may lack changes.", wrong)
-		if open.DiskReader, err = point.OpenDisk(ctx, d.Key, hypervisor.DiskRequest{}); err != nil {
+		if open.DiskReader, err = point.OpenDisk(ctx, d.Key, hypervisor.DiskRequest{Everything: true}); err != nil {
 			return c, fmt.Errorf("open %s: %w", d.Label, err)
 		}
 		open.base = nil
@@ -132,7 +132,10 @@ func (b *backup) write(
 func (b *backup) openDisk(
 	ctx context.Context, point hypervisor.PointInTime, d hypervisor.Disk, from *base,
 ) (open opening, err error) {
-	request := hypervisor.DiskRequest{Granularity: repository.ChunkSize(d.Capacity)}
+	request := hypervisor.DiskRequest{
+		Granularity: repository.ChunkSize(d.Capacity),
+		Everything:  b.full || b.Mode == ModeFull || from != nil && b.due(from),
+	}
 	if from != nil {
 		request.Base = &hypervisor.Base{Tracking: from.disk.Tracking}
 	}

@@ -32,6 +32,10 @@ type DiskRequest struct {
 	// Granularity is the size in bytes of the pieces that the caller stores. Areas of a plan are made of
 	// them. It must be positive where there is a base.
 	Granularity int64
+
+	// Everything rules out that a read of the whole disk leaves out what the hypervisor holds for unused:
+	// whoever reads it to find out what change tracking missed can't believe it that either.
+	Everything bool
 }
 
 // A DiskReader reads one disk of a point in time.

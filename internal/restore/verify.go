@@ -60,7 +60,7 @@ func (m *Manager) verify(
 func readBack(
 	ctx context.Context, point hypervisor.PointInTime, d hypervisor.Disk, want repository.Disk, count *meter,
 ) error {
-	reader, err := point.OpenDisk(ctx, d.Key, hypervisor.DiskRequest{})
+	reader, err := point.OpenDisk(ctx, d.Key, hypervisor.DiskRequest{Everything: true})
 	if err != nil {
 		return fmt.Errorf("read %s back: %w", d.Label, err)
 	}

@@ -141,9 +141,13 @@ func (p *pointInTime) findAllocated(ctx context.Context, d *pointDisk) (*disk.Ar
 	if p.untracked(d) != "" || p.datastores[datastore] != "VMFS" || !thin {
 		return nil, nil
 	}
-	at, err := p.place(ctx)
-	if err != nil {
-		return nil, err
+	at, err := p.measured(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("measure the disk: %w", context.Cause(ctx))
+	case err != nil:
+		p.client.log.InfoContext(ctx, "measure a disk; the whole disk is read", "vm", p.vm, "disk", d.label, "error", err)
+		return nil, nil
 	}
 	extent := at.extent(p.snapshot.ID, d.device)
 	if extent == nil {

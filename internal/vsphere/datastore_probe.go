@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -22,6 +23,7 @@ const sectorSize = 512
 type place struct {
 	connection types.VirtualMachineConnectionState
 	layout     *types.VirtualMachineFileLayoutEx
+	measured   bool // the sizes are those at the time of the point in time, or later
 }
 
 // place reads what the probes of all disks have in common, once.
@@ -31,6 +33,31 @@ func (p *pointInTime) place(ctx context.Context) (*place, error) {
 	if p.placed != nil {
 		return p.placed, nil
 	}
+	return p.readPlace(ctx)
+}
+
+// measured is the place with sizes that are up to date: servers compute them now and then only, or when they
+// are asked to. It is read once.
+func (p *pointInTime) measured(ctx context.Context) (*place, error) {
+	p.placeMu.Lock()
+	defer p.placeMu.Unlock()
+	if p.placed != nil && p.placed.measured {
+		return p.placed, nil
+	}
+	_, err := methods.RefreshStorageInfo(ctx, p.client.vim, &types.RefreshStorageInfo{This: vmRef(p.vm)})
+	if err != nil {
+		return nil, fmt.Errorf("refresh storage information: %w", classify(err))
+	}
+	at, err := p.readPlace(ctx)
+	if err != nil {
+		return nil, err
+	}
+	at.measured = true
+	return at, nil
+}
+
+// readPlace reads the place anew. placeMu is held.
+func (p *pointInTime) readPlace(ctx context.Context) (*place, error) {
 	var m mo.VirtualMachine
 	if err := p.client.properties(ctx, vmRef(p.vm), []string{"runtime.connectionState", "layoutEx"}, &m); err != nil {
 		return nil, err

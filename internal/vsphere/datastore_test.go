@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
@@ -224,17 +226,82 @@ func (b *bench) occupy(size int64) {
 	})
 }
 
-// TestDatastore_incompleteList distrusts a list of allocated areas that is less than what the disk occupies.
+// TestDatastore_incompleteList distrusts a list of allocated areas that is less than what the disk occupies,
+// whatever the server said of that some time ago.
 func TestDatastore_incompleteList(t *testing.T) {
 	t.Parallel()
-	b := newTrackedBench(t, nil, 64<<20)
+	b := newTrackedBench(t, []string{TransportDatastore}, 64<<20)
+	b.liar(func(areas []types.DiskChangeExtent) []types.DiskChangeExtent { return areas[:1] })
 	p := b.open(hypervisor.PointInTimeSpec{})
-	b.occupy(60 << 20)
+	b.occupy(0)
 	want := readLabDisk(t, b.lab, benchVM, 0)
 	got, read, err := image(t.Context(), b.openDisk(p, 0, hypervisor.DiskRequest{}), nil)
 	if err != nil || !bytes.Equal(got, want) || read != 64<<20 {
 		t.Errorf("%v, %d bytes, or others", err, read)
 	}
+}
+
+// TestDatastore_unmeasured reads all where the server doesn't measure what the disk occupies.
+func TestDatastore_unmeasured(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, []string{TransportDatastore}, 4<<20)
+	b.lab.Fault(lab.Fault{Method: "RefreshStorageInfo", Fault: "NoPermission"})
+	want := readLabDisk(t, b.lab, benchVM, 0)
+	got, read, err := image(t.Context(), b.openDisk(b.open(hypervisor.PointInTimeSpec{}), 0, hypervisor.DiskRequest{}), nil)
+	if err != nil || !bytes.Equal(got, want) || read != 4<<20 {
+		t.Errorf("%v, %d bytes, or others", err, read)
+	}
+}
+
+// TestDatastore_everything believes no list of allocated areas when everything is asked for, nor when changes
+// can't be told: here it has the right sum, and is wrong.
+func TestDatastore_everything(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, []string{TransportDatastore}, 16<<20)
+	if err := b.lab.WriteDisk(benchVM, 0, 12<<20, []byte("changed")); err != nil {
+		t.Fatal(err)
+	}
+	b.liar(func(areas []types.DiskChangeExtent) []types.DiskChangeExtent {
+		sum := int64(0)
+		for _, a := range areas {
+			sum += a.Length
+		}
+		return []types.DiskChangeExtent{{Length: sum}}
+	})
+	want := readLabDisk(t, b.lab, benchVM, 0)
+	for name, request := range map[string]hypervisor.DiskRequest{
+		"everything": {Everything: true},
+		"untold":     {Base: &hypervisor.Base{Tracking: "unknown"}, Granularity: 1 << 20},
+	} {
+		p := b.open(hypervisor.PointInTimeSpec{})
+		got, read, err := image(t.Context(), b.openDisk(p, 0, request), nil)
+		if err != nil || !bytes.Equal(got, want) || read != 16<<20 {
+			t.Errorf("%s: %v, %d bytes, or others", name, err, read)
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// liar makes the server answer wrongly when it is asked for what is allocated.
+func (b *bench) liar(lie func([]types.DiskChangeExtent) []types.DiskChangeExtent) {
+	b.client.vim.RoundTripper = liar{b.client.vim.RoundTripper, lie}
+}
+
+type liar struct {
+	soap.RoundTripper
+	lie func([]types.DiskChangeExtent) []types.DiskChangeExtent
+}
+
+func (l liar) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
+	err := l.RoundTripper.RoundTrip(ctx, req, res)
+	q, asked := req.(*methods.QueryChangedDiskAreasBody)
+	a, answered := res.(*methods.QueryChangedDiskAreasBody)
+	if err == nil && asked && answered && q.Req.ChangeId == allAreas {
+		a.Res.Returnval.ChangedArea = l.lie(a.Res.Returnval.ChangedArea)
+	}
+	return err
 }
 
 // disks are the flat backings of disks.

@@ -283,7 +283,11 @@ func (p *pointInTime) openDisk(
 		}
 		var allocated *disk.Areas
 		if why == "" && plan.Areas == nil {
-			if allocated, err = p.findAllocated(ctx, d); err != nil {
+			// Where changes can't be told, the list of what is allocated, which comes from the same tracking, is no better.
+			if plan.FullReason == "" && !request.Everything {
+				allocated, err = p.findAllocated(ctx, d)
+			}
+			if err != nil {
 				return nil, err
 			}
 			if allocated == nil && slices.Contains(transports[i:], TransportExport) {
