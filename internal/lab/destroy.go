@@ -30,6 +30,10 @@ func (l *Lab) destroy(ctx *simulator.Context, vm *simulator.VirtualMachine) type
 	var fault types.BaseMethodFault
 	var vmx, name string
 	ctx.WithLock(vm, func() {
+		if ctx.Map.Get(vm.Self) == nil { // while this one waited
+			fault = &types.ManagedObjectNotFound{Obj: vm.Self}
+			return
+		}
 		if vm.Runtime.PowerState != poweredOff {
 			fault = &types.InvalidPowerState{RequestedState: poweredOff, ExistingState: vm.Runtime.PowerState}
 			return

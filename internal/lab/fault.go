@@ -14,7 +14,8 @@ import (
 // A Fault makes calls fail.
 type Fault struct {
 	// Method is the SOAP name of a method, or "GET /nfc", "POST /nfc", "PUT /nfc", "GET /folder",
-	// "PUT /folder". CreateSnapshot_Task also stands for CreateSnapshotEx_Task.
+	// "PUT /folder". CreateSnapshot_Task also stands for CreateSnapshotEx_Task. ImportVAppLRO is the task
+	// that creates an import's VM beside the call.
 	Method string `json:"method"`
 	// Fault is the name of a vim fault type ("TaskInProgress"). A method that starts a task succeeds and
 	// the task fails; with "call:" before the name the call itself fails. Beyond these there are "drop"
@@ -54,7 +55,7 @@ func (f Fault) kind() faultKind {
 		return faultTransfer
 	case slices.Contains(transportFaults, f.Fault):
 		return faultTransport
-	case strings.HasSuffix(f.Method, "_Task") && !strings.HasPrefix(f.Fault, "call:"):
+	case strings.HasSuffix(f.Method, "_Task") && !strings.HasPrefix(f.Fault, "call:"), f.Method == importTask:
 		return faultTask
 	}
 	return faultCall

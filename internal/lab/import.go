@@ -13,6 +13,9 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
+// importTask is the name of the task in which an import's VM is created.
+const importTask = "ImportVAppLRO"
+
 // ImportVApp creates a VM and gives a lease to upload its disks. The VM stays out of everybody's
 // hands until the lease is complete, and disappears if it never is.
 func (p *resourcePool) ImportVApp(ctx *simulator.Context, r *types.ImportVApp) soap.HasFault {
@@ -31,7 +34,7 @@ func (p *resourcePool) ImportVApp(ctx *simulator.Context, r *types.ImportVApp) s
 		return body
 	}
 	lease := p.lab.newLease(ctx, false)
-	p.lab.startJob(ctx, jobSpec{method: "ImportVAppLRO", entity: p.ResourcePool, name: p.Name},
+	p.lab.startJob(ctx, jobSpec{method: importTask, entity: p.ResourcePool, name: p.Name},
 		func(j *job) (types.AnyType, types.BaseMethodFault) {
 			return nil, p.lab.prepareImport(j.sim, lease, spec, folder, p.Self, r.Host)
 		})

@@ -144,10 +144,9 @@ func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfig
 		r.unanswered = isAmbiguous(err) && !isUntaken(err)
 		return fmt.Errorf("import: %w", classify(err))
 	}
-	if r.lease, err = r.client.openLease(ctx, res.Returnval); err != nil {
+	if err := r.openLease(ctx, res.Returnval); err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
-	r.vm = r.lease.entity
 	if err := r.findDisks(); err != nil {
 		return err
 	}
@@ -163,6 +162,30 @@ func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfig
 	}
 	r.sha256 = r.lease.useSHA256(ctx)
 	return ctx.Err()
+}
+
+// openLease waits for the VM also when ctx has ended: the server creates it beside the call, and may be at it
+// still when a lease is aborted that isn't ready. Once it is ready, the VM is known and can be removed.
+func (r *restore) openLease(ctx context.Context, ref types.ManagedObjectReference) (err error) {
+	openCtx, cancel := outlasting(ctx, leaseCleanup)
+	defer cancel()
+	if r.lease, err = r.client.openLease(openCtx, ref); err != nil {
+		r.unanswered = openCtx.Err() != nil || isAmbiguous(err)
+		return errors.Join(ctx.Err(), err)
+	}
+	r.vm = r.lease.entity
+	return ctx.Err()
+}
+
+// outlasting returns a context that ends some time after ctx has.
+func outlasting(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if pause(longer, by) == nil {
+			cancel()
+		}
+	})
+	return longer, func() { stop(); cancel() }
 }
 
 // findDisks finds where each disk is uploaded to.

@@ -232,15 +232,22 @@ func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID strin
 	return removed, nil
 }
 
-// destroyMade removes a VM in the making and its directory, which bears the name of the finished VM.
+// destroyMade removes a VM in the making and its directory, which bears the name of the finished VM. The
+// server, for which its lease has expired, may do so in the middle.
 func (c *Client) destroyMade(
+	ctx context.Context, ref types.ManagedObjectReference, destroy func(context.Context, hypervisor.VMID) (bool, error),
+) error {
+	if err := c.tryDestroyMade(ctx, ref, destroy); !vmGone(err) {
+		return err
+	}
+	return nil
+}
+
+func (c *Client) tryDestroyMade(
 	ctx context.Context, ref types.ManagedObjectReference, destroy func(context.Context, hypervisor.VMID) (bool, error),
 ) error {
 	var vm mo.VirtualMachine
 	if err := c.properties(ctx, ref, []string{"config.files.vmPathName", "datastore"}, &vm); err != nil {
-		if vmGone(err) {
-			return nil
-		}
 		return err
 	}
 	line, err := c.ancestors(ctx, ref)

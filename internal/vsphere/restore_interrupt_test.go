@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
@@ -176,6 +177,31 @@ func TestRestore_interrupted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A server creates the VM of an import beside the call. One who gives up meanwhile has to wait for it: the VM
+// would appear when nobody looks for it any more.
+func TestRestore_cancelledWhileCreating(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1<<20)
+	c := b.mustBackUp()
+	before := len(b.lab.Status().VMs)
+	b.lab.Fault(lab.Fault{Method: "ImportVAppLRO", Delay: 200 * time.Millisecond})
+	ctx, happened := interruption{cancelAt: "ImportVApp"}.arm(b)
+	_, _, err := b.restore(ctx, c, hypervisor.RestoreSpec{Identity: hypervisor.IdentityCopy, Name: "copy"})
+	happened()
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+	if after := len(b.lab.Status().VMs); after != before {
+		t.Errorf("%d VMs before, %d after", before, after)
+	}
+	for _, task := range b.lab.Status().Tasks {
+		if task.State == "running" {
+			t.Errorf("the server is still at %s", task.Name)
+		}
+	}
+	labtest.AssertClean(t, b.lab)
 }
 
 // A cancellingDisk ends the caller's context in the middle of its content.
