@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
@@ -80,10 +82,10 @@ func (m *Manager) newInPlace(ctx context.Context, j *job) (*inPlace, error) {
 		return nil, err
 	}
 	j.target = p.vm.Path
-	same := p.vm.InstanceUUID == captured.InstanceUUID || p.vm.BIOSUUID == captured.BIOSUUID
-	if !same && !j.InPlace.OtherVM {
-		return nil, fmt.Errorf("%s has BIOS UUID %s and instance UUID %s, the backup is of %s with %s and %s: %w",
-			p.vm.Path, p.vm.BIOSUUID, p.vm.InstanceUUID, captured.Path, captured.BIOSUUID, captured.InstanceUUID, ErrOtherVM)
+	if !j.InPlace.OtherVM {
+		if err := m.captured(ctx, p.vm, captured); err != nil {
+			return nil, err
+		}
 	}
 	p.ran = p.vm.PowerState == hypervisor.PoweredOn
 	p.spec = hypervisor.InPlaceSpec{
@@ -92,6 +94,39 @@ func (m *Manager) newInPlace(ctx context.Context, j *job) (*inPlace, error) {
 		ShutdownTimeout: j.InPlace.ShutdownTimeout,
 	}
 	return p, nil
+}
+
+// captured makes sure that a VM is the one that was backed up: by its instance UUID, which is unique on a server.
+// A VM that was registered anew has another one; it is known by its BIOS UUID, but only if nobody else can be
+// meant: clones made by hand share that.
+func (m *Manager) captured(ctx context.Context, vm *hypervisor.VM, was repository.VM) error {
+	if was.InstanceUUID != "" && vm.InstanceUUID == was.InstanceUUID {
+		return nil
+	}
+	other := fmt.Errorf("%s has BIOS UUID %s and instance UUID %s, the backup is of %s with %s and %s: %w",
+		vm.Path, vm.BIOSUUID, vm.InstanceUUID, was.Path, was.BIOSUUID, was.InstanceUUID, ErrOtherVM)
+	if was.BIOSUUID == "" || vm.BIOSUUID != was.BIOSUUID {
+		return other
+	}
+	var notFound *hypervisor.VMNotFoundError
+	if was.InstanceUUID != "" {
+		switch original, err := m.hv.VMByInstanceUUID(ctx, was.InstanceUUID); {
+		case err == nil:
+			return fmt.Errorf("%w; %s is", other, original.Path)
+		case !errors.As(err, &notFound):
+			return fmt.Errorf("tell whether %s is the virtual machine that was backed up: %w", vm.Path, err)
+		}
+	}
+	var ambiguous *hypervisor.AmbiguousVMError
+	switch only, err := m.hv.FindVM(ctx, hypervisor.VMRef(was.BIOSUUID)); {
+	case errors.As(err, &ambiguous):
+		return fmt.Errorf("%w for certain, more than one has its BIOS UUID: %s", other, strings.Join(ambiguous.Matches, ", "))
+	case err != nil:
+		return fmt.Errorf("tell whether %s is the virtual machine that was backed up: %w", vm.Path, err)
+	case only.ID != vm.ID:
+		return other
+	}
+	return nil
 }
 
 // restoreInPlace puts restored disks into a VM. Until they are swapped, the VM runs on. What goes wrong until

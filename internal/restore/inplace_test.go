@@ -297,6 +297,70 @@ func TestRestoreInPlace_registeredAnew(t *testing.T) {
 	s.wantDisks(t, s.vm.ID)
 }
 
+// A clone made by hand shares the BIOS UUID with the original. It is not the VM that was backed up, neither while
+// the original exists nor when another clone does.
+func TestRestoreInPlace_clone(t *testing.T) {
+	t.Parallel()
+	const anew = "11111111-2222-3333-4444-555555555555"
+	for name, c := range map[string]struct {
+		original string // its instance UUID now
+		bios     string // of the clone
+		into     string
+		is       error // nil: it is restored into
+		says     string
+	}{
+		"clone":            {"", "same", "clone", restore.ErrOtherVM, "web is"},
+		"original":         {"", "same", "web", nil, ""},
+		"one of two":       {anew, "same", "web", restore.ErrOtherVM, "more than one"},
+		"without any UUID": {anew, "", "clone", restore.ErrOtherVM, ""},
+		"the only one":     {anew, "another", "web", nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _ := newChangedScene(t)
+			clone := s.hv.AddVM(hypervisortest.VMSpec{Name: "clone", Disks: s.disks})
+			s.hv.Edit(clone.ID, func(vm *hypervisor.VM) {
+				vm.BIOSUUID = c.bios
+				if c.bios == "same" {
+					vm.BIOSUUID = s.vm.BIOSUUID
+				}
+			})
+			if c.original != "" {
+				s.hv.Edit(s.vm.ID, func(vm *hypervisor.VM) { vm.InstanceUUID = c.original })
+			}
+			r := s.inPlace()
+			r.InPlace.VM = hypervisor.VMRef(c.into)
+			_, checked := s.m.Check(t.Context(), r)
+			_, restored := s.m.Restore(t.Context(), r)
+			for what, err := range map[string]error{"check": checked, "restore": restored} {
+				if !errors.Is(err, c.is) || err != nil && !strings.Contains(err.Error(), c.says) {
+					t.Errorf("%s: got error %v", what, err)
+				}
+			}
+			if n := s.hv.Seen(hypervisortest.BeforeStartInPlace); (n > 0) != (c.is == nil) {
+				t.Errorf("%d restores were begun", n)
+			}
+		})
+	}
+}
+
+// Whether a VM that was registered anew is the one can't be told without an answer of the server.
+func TestRestoreInPlace_cannotTell(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []hypervisortest.Fault{
+		{At: hypervisortest.BeforeVMByInstanceUUID, Err: hypervisor.ErrOutOfReach},
+		{At: hypervisortest.BeforeFindVM, Err: errBroken, Skip: 1},
+	} {
+		s, own := newChangedScene(t)
+		s.hv.Edit(s.vm.ID, func(vm *hypervisor.VM) { vm.InstanceUUID = "11111111-2222-3333-4444-555555555555" })
+		s.hv.Fail(fault)
+		if _, err := s.m.Restore(t.Context(), s.inPlace()); !errors.Is(err, fault.Err) || errors.Is(err, restore.ErrOtherVM) {
+			t.Errorf("%s: got error %v", fault.At, err)
+		}
+		s.wantOwn(t, own, hypervisor.PoweredOn)
+	}
+}
+
 // A repository that lost or changed data must not touch the VM, nor stop it.
 func TestRestoreInPlace_writerLies(t *testing.T) {
 	t.Parallel()
