@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
@@ -54,7 +56,8 @@ func (r SetRevertRequest) member(i int) RevertRequest {
 
 // RevertSet brings VMs back to the snapshots of a set, as one: all are checked, then all are stopped, then all
 // are reverted, and only when all are, those that are to run are started, in their order. So no VM that is
-// back meets one that isn't.
+// back meets one that isn't. If that comes to nothing before the first is reverted, those that were stopped
+// are started again, in their order. Once one is reverted, the others stay stopped until all are.
 //
 // It returns the members that are reverted, in the order of the request, also with an error, which says of
 // each VM what became of it. After a failure it can be called again.
@@ -64,14 +67,16 @@ func (m *Manager) RevertSet(ctx context.Context, r SetRevertRequest) ([]Reverted
 	if err != nil {
 		return nil, err
 	}
-	g := &setRevert{m: m, request: r, all: make([]*Reverted, len(found)), done: make([]bool, len(found))}
+	g := &setRevert{
+		m: m, request: r, all: make([]*Reverted, len(found)), stopped: make([]bool, len(found)), done: make([]bool, len(found)),
+	}
 	for i := range found {
 		g.all[i] = &found[i]
 		g.all[i].Warnings, g.all[i].Undone = nil, nil
 	}
 	for _, step := range []func(ctx context.Context) error{g.stop, g.revert, g.start} {
 		if err = step(ctx); err != nil {
-			err = fmt.Errorf("revert the set: %w; %s", err, g.report(ctx))
+			err = fmt.Errorf("revert the set: %w; %s", g.restart(ctx, err), g.report(ctx))
 			break
 		}
 	}
@@ -89,6 +94,7 @@ type setRevert struct {
 	m       *Manager
 	request SetRevertRequest
 	all     []*Reverted
+	stopped []bool // it ran, and was stopped or may have been
 	done    []bool // it is reverted
 }
 
@@ -124,8 +130,40 @@ func (g *setRevert) stop(ctx context.Context) error {
 		if g.all[i].VM.PowerState != hypervisor.PoweredOn {
 			return nil // a suspended one doesn't run either
 		}
+		g.stopped[i] = true
 		return g.m.hv.PowerOff(ctx, g.all[i].VM.ID)
 	})
+}
+
+// startAgainTimeout is how long it may take to start VMs again that were stopped for nothing.
+const startAgainTimeout = 10 * time.Minute
+
+// restart starts those again that were stopped, if none is reverted: a revert that failed before it began leaves
+// the VMs running. It also does when the caller's context has ended. It adds what failed to an error.
+func (g *setRevert) restart(ctx context.Context, err error) error {
+	if slices.Contains(g.done, true) || !slices.Contains(g.stopped, true) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startAgainTimeout)
+	defer cancel()
+	var stopped []int
+	for i, was := range g.stopped {
+		if was {
+			stopped = append(stopped, i)
+		}
+	}
+	err = fmt.Errorf("%w; those that were stopped for it are started again", err)
+	for _, turn := range turns(len(stopped), func(k int) int { return g.request.Members[stopped[k]].Order }) {
+		members := make([]int, len(turn))
+		for k, at := range turn {
+			members[k] = stopped[at]
+		}
+		// One that can't be started keeps none of the others from it: they ran before.
+		if startErr := g.each(ctx, members, func(i int) error { return g.m.hv.PowerOn(ctx, g.all[i].VM.ID) }); startErr != nil {
+			err = fmt.Errorf("%w, except: %w", err, startErr)
+		}
+	}
+	return err
 }
 
 // revert reverts all VMs, and leaves them stopped. One that fails doesn't keep the others from it.

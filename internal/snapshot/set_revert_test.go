@@ -258,8 +258,32 @@ func (b *tierBench) wantReport(got []snapshot.Reverted, err error, begun bool) {
 		}
 		all = all && reverted[i]
 	}
-	if begun && !all && b.hv.Seen(hypervisortest.BeforePowerOn) > 0 {
+	switch some := slices.Contains(reverted, true); {
+	case begun && some && !all && b.hv.Seen(hypervisortest.BeforePowerOn) > 0:
 		b.Error("a VM was started although not all are reverted")
+	case begun && !some && (slices.Contains(states, hypervisor.PoweredOff) || !strings.Contains(err.Error(), "started again")):
+		b.Errorf("none is reverted, and they are %v: %v", states, err)
+	}
+}
+
+// TestRevertSet_notStartedAgain starts those again that ran, in their order, and names those that don't start.
+func TestRevertSet_notStartedAgain(t *testing.T) {
+	t.Parallel()
+	b := newTierBench(t, 4, false)
+	b.hv.Edit(b.vms[3].ID, func(vm *hypervisor.VM) { vm.PowerState = hypervisor.PoweredOff })
+	for i, order := range []int{3, 2, 1, 0} {
+		b.r.Members[i].Order = order
+	}
+	b.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeRevertToSnapshot, Count: 4, Err: errBroken})
+	b.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforePowerOn, Skip: 1, Err: hypervisor.ErrLost})
+	got, err := b.m.RevertSet(t.Context(), b.r)
+	if len(got) > 0 || !errors.Is(err, errBroken) || !errors.Is(err, hypervisor.ErrLost) ||
+		!strings.Contains(err.Error(), "except: "+b.vms[1].Path) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	on, off := hypervisor.PoweredOn, hypervisor.PoweredOff
+	if states, _ := b.state(); !slices.Equal(states, []hypervisor.PowerState{on, off, on, off}) {
+		t.Errorf("the VMs are %v", states)
 	}
 }
 
