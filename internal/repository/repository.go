@@ -4,9 +4,9 @@
 // Manifest), the captured configuration, firmware variables, and one raw image per disk. Stock Kopia
 // tools list, verify, restore and mount it.
 //
-// Any number of processes may use a repository at once. Nothing but deleting a restore point's
-// manifest frees space here: the data goes through Kopia's own maintenance, which waits until no
-// writer can depend on it any more.
+// Any number of processes may use a repository at once. To delete a restore point is to delete its manifest:
+// the data goes through Kopia's own maintenance (Maintain), which waits until no writer can depend on it
+// any more, and runs only while nobody writes.
 package repository
 
 import (
