@@ -299,7 +299,7 @@ func assertSame(t *testing.T, before, after lab.Status) {
 
 func TestImport_timeoutLeavesNothing(t *testing.T) {
 	t.Parallel()
-	e := emptyLab(t, lab.Options{LeaseTimeout: 200 * time.Millisecond})
+	e := emptyLab(t, lab.Options{LeaseTimeout: 2 * time.Second})
 	before := e.Status()
 	lease, _ := e.startImport(importSpec(t, "restored", mib))
 	if got := e.waitForState(lease, types.HttpNfcLeaseStateError); !isFault[*types.Timedout](got) {

@@ -148,15 +148,15 @@ func (e *env) waitForState(lease *nfc.Lease, want types.HttpNfcLeaseState) *type
 func TestLease_timesOut(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, lab.Options{
-		LeaseTimeout: time.Second,
+		LeaseTimeout: 3 * time.Second,
 		VMs:          []lab.VMSpec{{Name: "off", Disks: []string{labtest.RawDisk(t, mib, 2)}, PoweredOff: true}},
 	})
 	lease, err := e.vm.Export(e.ctx)
 	e.must(err)
 	info, err := lease.Wait(e.ctx, nil)
 	e.must(err)
-	for range 20 { // twice as long as it lives by itself
-		timer := time.NewTimer(100 * time.Millisecond)
+	for range 12 { // twice as long as it lives by itself
+		timer := time.NewTimer(500 * time.Millisecond)
 		<-timer.C
 		if err := lease.Progress(e.ctx, 10); err != nil {
 			t.Fatalf("a lease that is renewed ends: %v", err)

@@ -175,7 +175,7 @@ func TestInterruptedInPlace(t *testing.T) {
 	for name, moments := range map[string][]moment{"running": whileRunning, "stopped": whileStopped, "starting": whileStarting} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, lab.Options{LeaseTimeout: 8 * time.Second})
+			s := newSite(t, lab.Options{})
 			r := restore.Request{BackupID: s.take(t), InPlace: &restore.InPlace{VM: "web"}, Verify: true}
 			for _, m := range moments {
 				own := s.change(t)

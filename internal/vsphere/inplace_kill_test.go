@@ -120,7 +120,7 @@ var deaths = []death{
 // A bench whose leases don't outlive their clients for long.
 func newMortalBench(t *testing.T, d death) (*inPlaceBench, hypervisor.InPlaceSpec) {
 	t.Helper()
-	b := &inPlaceBench{bench: &bench{T: t, lab: labtest.Start(t, lab.Options{LeaseTimeout: 4 * time.Second})}}
+	b := &inPlaceBench{bench: &bench{T: t, lab: labtest.Start(t, lab.Options{LeaseTimeout: 8 * time.Second})}}
 	b.client = dial(t, labConfig(b.lab))
 	var disks [][]byte
 	for n, capacity := range []int64{1 << 20, 1<<20 + 512} {

@@ -98,11 +98,11 @@ func TestLeaseItems(t *testing.T) {
 	}
 }
 
-// slowBench is a lab whose leases end after a second unless they are renewed.
+// slowBench is a lab whose leases end after a few seconds unless they are renewed.
 func slowBench(t *testing.T) (*bench, hypervisor.PointInTime) {
 	t.Helper()
 	b := &bench{T: t, raw: []string{labtest.RawDisk(t, 4<<20, 1)}}
-	b.lab = labtest.Start(t, lab.Options{LeaseTimeout: time.Second})
+	b.lab = labtest.Start(t, lab.Options{LeaseTimeout: 4 * time.Second})
 	if err := b.lab.AddVM(t.Context(), lab.VMSpec{Name: benchVM, Disks: b.raw}); err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestLease_renewed(t *testing.T) {
 	}
 	waited := false
 	err = src.Extents(t.Context(), func(int64, []byte) error {
-		for n := 0; n < 5 && !waited; n++ { // longer than a lease lasts by itself
+		for n := 0; n < 4 && !waited; n++ { // longer than a lease lasts by itself
 			<-renewals
 		}
 		waited = true

@@ -147,7 +147,8 @@ func (r *watchRound) ask() error {
 		}
 		return err
 	}
-	if res.Returnval == nil { // nothing happened in maxWait
+	if res.Returnval == nil { // nothing happened in maxWait; ask for what is so, should an update have been lost
+		r.version = ""
 		return nil
 	}
 	r.version = res.Returnval.Version
