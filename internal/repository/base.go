@@ -47,6 +47,7 @@ type openBase struct {
 	*Base
 	chunks *chunkList
 	hashes *hashReader
+	digest *disk.Digester   // of the base, by its hashes
 	found  []disk.BlockHash // scratch of next
 	kept   []block          // scratch of blocks
 }
@@ -62,7 +63,7 @@ func (r *Repository) openBase(ctx context.Context, b *Base, capacity int64) (_ *
 	if b.Areas == nil || !b.Disk.IsBaseFor(capacity) {
 		return nil, fmt.Errorf("%s of restore point %s can't be the base", b.Disk.File, b.ID)
 	}
-	open := &openBase{Base: b}
+	open := &openBase{Base: b, digest: disk.NewDigester(capacity)}
 	defer func() {
 		if err != nil {
 			open.close()
@@ -124,8 +125,20 @@ func (b *openBase) next() (e object.IndirectObjectEntry, hashes []disk.BlockHash
 			return e, nil, b.failed(err)
 		}
 		b.found = append(b.found, hash)
+		if hash != (disk.BlockHash{}) {
+			b.digest.Add(offset/disk.BlockSize, hash)
+		}
 	}
 	return e, b.found, nil
+}
+
+// finish makes sure, after the last chunk, that the hashes are those of the disk that was backed up.
+func (b *openBase) finish() error {
+	if got := b.digest.Digest(); got != b.Disk.Digest {
+		return b.failed(fmt.Errorf("%s: %w", b.Disk.Hashes,
+			&DigestError{ID: b.ID, File: b.Disk.File, Want: b.Disk.Digest, Got: got}))
+	}
+	return nil
 }
 
 // compare compares the blocks of a chunk that were read with those of the base.
@@ -141,6 +154,16 @@ func (b *openBase) compare(offset int64, blocks []block, hashes []disk.BlockHash
 		}
 	}
 	return nil
+}
+
+// check makes sure that a chunk of the base is the one that its hashes say, given the ID that a chunk of that
+// content has.
+func (b *openBase) check(e object.IndirectObjectEntry, want object.ID) error {
+	if e.Object == want {
+		return nil
+	}
+	return b.failed(fmt.Errorf("%w: chunk %s at %d of %s should be %s by its hashes",
+		ErrDamaged, e.Object, e.Start, b.Disk.File, want))
 }
 
 // blocks are the blocks of a chunk of the base that are not all zero.

@@ -395,3 +395,56 @@ func TestBaseDamaged(t *testing.T) {
 		})
 	}
 }
+
+// A base whose hashes and chunks are not those of one disk is refused: by its digest if nothing of it is read, and
+// by the chunks themselves where they are.
+func TestBaseMixedUp(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		mix   func(a, b *writtenDisk)
+		image *source // what the disk is by its hashes
+		read  bool
+	}{
+		"hashes of another disk":              {func(a, b *writtenDisk) { a.hashes = b.hashes }, testSource(1), false},
+		"hashes of another disk, all is read": {func(a, b *writtenDisk) { a.hashes = b.hashes }, testSource(2), true},
+		"chunks of another disk, all is read": {func(a, b *writtenDisk) { a.id = b.id }, testSource(1), true},
+		"data in place of zeros": {func(a, b *writtenDisk) {
+			a.hashes, a.result.Digest = b.hashes, b.result.Digest
+		}, &source{capacity: testSource(1).capacity}, false},
+		"data in place of zeros, all is read": {func(a, b *writtenDisk) {
+			a.hashes, a.result.Digest = b.hashes, b.result.Digest
+		}, &source{capacity: testSource(1).capacity}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := open(t, testConfig(t))
+			w := newWriter(t, r)
+			m := testManifest()
+			m.SchemaVersion = SchemaVersion
+			other := disk.Source(testSource(2))
+			if len(c.image.extents) == 0 {
+				other = c.image
+			}
+			writeDisk(t, w, m, "disk.raw", testSource(1))
+			writeDisk(t, w, m, "other.raw", other)
+			c.mix(w.disks["disk.raw"], w.disks["other.raw"])
+			m.Disks[0].Digest = w.disks["disk.raw"].result.Digest
+			id, err := r.commit(t.Context(), m, w.disks, testFiles)
+			if err != nil {
+				t.Fatal(err)
+			}
+			capacity := c.image.capacity
+			base := Base{ID: id, Disk: firstDisk(t, r, id), Areas: disk.NewAreas(capacity, mib), Sample: disk.NewAreas(capacity, mib)}
+			var src disk.Source = &source{capacity: capacity}
+			if c.read {
+				base.Areas.Add(disk.Extent{Length: capacity})
+				base.Sample.Add(disk.Extent{Length: capacity})
+				src = wholeSource(c.image.bytes())
+			}
+			_, err = newWriter(t, r).WriteChanges(t.Context(), "disk.raw", src, base)
+			if !errors.Is(err, ErrIncomplete) || !errors.Is(err, ErrDamaged) {
+				t.Errorf("error %v, want %v and %v", err, ErrIncomplete, ErrDamaged)
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/object"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 )
@@ -73,25 +74,45 @@ func (o *diskOutput) merge(c *chunk) error {
 	if c != nil {
 		blocks = c.blocks
 	}
-	sampled := o.base.sampled(e.Start)
 	switch {
-	case sampled:
-		if err := o.base.compare(e.Start, blocks, hashes); err != nil {
-			return err
-		}
+	case o.base.sampled(e.Start):
+		err = o.verify(c, e, blocks, hashes)
 	case c != nil:
 		e.Object = c.id
 	case o.base.Areas.Contains(e.Start):
-		if e.Object, err = o.table.zero(e.Length); err != nil {
-			return err
-		}
+		e.Object, err = o.table.zero(e.Length)
 	default:
-		blocks = o.base.blocks(e.Start, hashes)
+		if blocks = o.base.blocks(e.Start, hashes); len(blocks) == 0 {
+			err = o.verifyZero(e)
+		}
+	}
+	if err != nil {
+		return err
 	}
 	if err := o.table.put(e.Object); err != nil {
 		return err
 	}
 	return o.blocks(blocks, e.Length)
+}
+
+// verify compares a chunk that was read, which is nil if it is all zero, with that of the base.
+func (o *diskOutput) verify(c *chunk, e object.IndirectObjectEntry, blocks []block, hashes []disk.BlockHash) error {
+	if err := o.base.compare(e.Start, blocks, hashes); err != nil {
+		return err
+	}
+	if c == nil {
+		return o.verifyZero(e)
+	}
+	return o.base.check(e, c.id)
+}
+
+// verifyZero makes sure that a chunk of the base is zero whose hashes say so.
+func (o *diskOutput) verifyZero(e object.IndirectObjectEntry) error {
+	zero, err := o.table.zero(e.Length)
+	if err != nil {
+		return err
+	}
+	return o.base.check(e, zero)
 }
 
 // blocks enters the hashes of a chunk's blocks that are not all zero.
@@ -111,6 +132,11 @@ func (o *diskOutput) blocks(blocks []block, length int64) error {
 func (o *diskOutput) finish() (err error) {
 	if err = o.fill(o.written.capacity); err != nil {
 		return err
+	}
+	if o.base != nil {
+		if err := o.base.finish(); err != nil {
+			return err
+		}
 	}
 	if o.written.id, err = o.table.finish(); err != nil {
 		return err

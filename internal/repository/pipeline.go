@@ -178,9 +178,8 @@ func (p *diskPipeline) storeChunk(ctx context.Context, c *chunk) (err error) {
 	}
 	defer leave()
 	c.blocks = appendBlocks(c.blocks, c.offset, c.data)
-	if p.base == nil || !p.base.sampled(c.offset) { // else it is in the base
-		c.id, err = putChunk(ctx, p.session, p.chunkSize, p.repository.compression, c.data)
-	}
+	// A chunk of the sample, too: the base should have it, and its ID tells whether it does.
+	c.id, err = putChunk(ctx, p.session, p.chunkSize, p.repository.compression, c.data)
 	return err
 }
 
