@@ -82,6 +82,9 @@ func (c *Client) OpenPointInTime(
 		return nil, err
 	}
 	changes, err := c.prepareTracking(ctx, id, spec.ChangeTracking)
+	if err == nil {
+		err = c.noteLog(ctx, id, &changes, true)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open point in time of %q: %w", vm.Name, err)
 	}

@@ -24,7 +24,8 @@ type tracking struct {
 	off string
 
 	server, vm string      // identities
-	log        logPosition // zero: unknown
+	log        logPosition // from before the snapshot was taken; zero: unknown
+	logEmpty   bool        // there was no event yet
 }
 
 // prepareTracking sees to the setting of a VM before the snapshot is taken, which makes a change of it
@@ -90,10 +91,10 @@ func (c *Client) enableTracking(ctx context.Context, id hypervisor.VMID) error {
 // relied on. all are the VM's snapshots. What can't be found out speaks against it; the only error is that of
 // ctx.
 func (p *pointInTime) judgeTracking(ctx context.Context, all []hypervisor.Snapshot) error {
-	if err := p.noteLog(ctx); err != nil {
+	t := &p.tracking
+	if err := p.client.noteLog(ctx, p.vm, t, false); err != nil {
 		return err
 	}
-	t := &p.tracking
 	if t.off != "" {
 		return nil
 	}
@@ -120,22 +121,27 @@ func (p *pointInTime) judgeTracking(ctx context.Context, all []hypervisor.Snapsh
 
 // noteLog notes where the server's log of events is, as long as somebody will ask what happened since: the
 // next point in time, or this one when it has read from a datastore. That it can't be read hinders only them.
-func (p *pointInTime) noteLog(ctx context.Context) error {
-	if p.tracking.off != "" && !slices.Contains(p.client.config.Transports, TransportDatastore) {
+//
+// That has to be before the snapshot is taken: what happens between the two, and what happens until the
+// snapshot was looked at, must not go unnoticed. Only a virtual machine that has no events yet has its first
+// one, that of the snapshot, noted afterwards, when first is false.
+func (c *Client) noteLog(ctx context.Context, vm hypervisor.VMID, t *tracking, first bool) error {
+	if t.off != "" && !slices.Contains(c.config.Transports, TransportDatastore) || !first && !t.logEmpty {
 		return nil
 	}
 	var err error
 	for attempt := 1; ; attempt++ {
-		p.tracking.log, err = p.client.logPosition(ctx, vmRef(p.vm))
-		if err == nil || ctx.Err() != nil || attempt == logAttempts {
+		t.log, err = c.logPosition(ctx, vmRef(vm))
+		t.logEmpty = errors.Is(err, errNoEvents)
+		if err == nil || ctx.Err() != nil || first && t.logEmpty || attempt == logAttempts {
 			break
 		}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err != nil {
-		p.client.log.WarnContext(ctx, "note the position in the server's log of events", "vm", p.vm, "error", err)
+	if err != nil && !(first && t.logEmpty) {
+		c.log.WarnContext(ctx, "note the position in the server's log of events", "vm", vm, "error", err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,6 +197,31 @@ func TestTracking_full(t *testing.T) {
 				t.Errorf("it doesn't go on: %q", plan.FullReason)
 			}
 		})
+	}
+}
+
+// TestTracking_revertedWhileOpening reverts the VM when the snapshot is there and was not yet looked at.
+func TestTracking_revertedWhileOpening(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, nil, 5<<20)
+	s := saboteurAt{saboteur(b.lab, b.client), b, new(hypervisor.SnapshotID)}
+	s.keep(t)
+	if err := b.lab.WriteDisk(benchVM, 0, 1<<20+5, []byte("undone")); err != nil {
+		t.Fatal(err)
+	}
+	var reverted atomic.Bool
+	b.lab.OnCall("RetrievePropertiesEx", func(context.Context) {
+		if len(b.lab.Status().VMs[0].Snapshots) == 2 && !reverted.Swap(true) {
+			s.revert(t)
+		}
+	})
+	f := &follower{bench: b, granularity: 1 << 20}
+	f.step(hypervisor.PointInTimeSpec{})
+	if !reverted.Load() {
+		t.Fatal("it was not reverted")
+	}
+	if plan, _ := f.step(hypervisor.PointInTimeSpec{}); !strings.Contains(plan.FullReason, "reverted to a snapshot on ") {
+		t.Errorf("plan %+v", plan)
 	}
 }
 
