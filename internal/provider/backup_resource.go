@@ -205,7 +205,7 @@ func (r *backupResource) Delete(ctx context.Context, req resource.DeleteRequest,
 		err = checkRepository(repo, state.RepositoryID.ValueString())
 	}
 	if err == nil {
-		err = repo.Delete(ctx, repository.ID(state.ID.ValueString()))
+		err = repo.DeleteUnused(ctx, repository.ID(state.ID.ValueString()))
 	}
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)

@@ -174,6 +174,8 @@ var advices = []advice{
 		"not copied twice."},
 	{is: is(repository.ErrBusy), todo: "Apply again once the repository's maintenance has ended. It runs once a day, and ends " +
 		"with its process however that ends."},
+	{is: is(repository.ErrInUse), todo: "Apply again once the restore that reads from the backup has ended. One that was killed " +
+		"holds nothing."},
 	{is: is(repository.ErrTrackingWrong), todo: "The hypervisor's tracking of changes can't be trusted on this virtual " +
 		"machine. Take a backup with mode = \"full\", and reset the tracking: on vSphere, switch changed block tracking off " +
 		"and on again while there are no snapshots. Earlier backups of which only changes were read may lack some."},

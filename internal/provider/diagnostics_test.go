@@ -74,6 +74,7 @@ func everyError() []error {
 		repository.ErrReadOnly,
 		repository.ErrFull,
 		fmt.Errorf("write to repository /srv/b: %w: process 7 on ci-1 maintains it since 2026-03-01T12:00:00Z", repository.ErrBusy),
+		fmt.Errorf("delete restore point 61a9: %w", repository.ErrInUse),
 		&repository.TrackingError{Base: "61a9", File: "disk-2000.raw", Offset: 5 << 20},
 		repository.ErrSchemaVersion,
 		repository.ErrIncomplete,

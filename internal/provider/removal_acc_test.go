@@ -8,6 +8,8 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
 
 // withOnDestroy is a snapshot that goes in a way of its own.
@@ -40,6 +42,34 @@ func TestDestroyWithChildren(t *testing.T) {
 	}
 	s.must("destroy", "-auto-approve")
 	labtest.AssertClean(t, w.lab)
+}
+
+// A backup that a restore reads from stays until that has ended.
+func TestDestroyBackupInUse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.workspace()
+	s.write(w.provider() + backupConfig[:len(backupConfig)-2] + "  on_destroy = \"delete\"\n}\n")
+	s.must("apply", "-auto-approve")
+	repo, err := repository.Open(t.Context(), repository.Config{Path: w.repo, Password: secret.New(repositoryPassword)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer repo.Close(t.Context()) //nolint:errcheck // the test is over
+	release, err := repo.Hold(t.Context(), w.backups()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	out, err := s.run("destroy", "-auto-approve")
+	if err == nil || !strings.Contains(out, "restore point is in") || len(w.backups()) != 1 {
+		t.Errorf("%d backups are left, error %v:\n%s", len(w.backups()), err, out)
+	}
+	release()
+	s.must("destroy", "-auto-approve")
+	if left := w.backups(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
 }
 
 // TestDestroyWhatIsGone destroys without a refresh, so that the provider is asked to remove what it
