@@ -102,7 +102,7 @@ func TestShutDownGuest_ignored(t *testing.T) {
 	l, c := labWith(t, "web01")
 	vm := find(t, c, "web01").ID
 	l.Fault(lab.Fault{Method: "ShutdownGuest", Fault: "ignore", Count: 1})
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if err := c.ShutDownGuest(ctx, vm); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want context.DeadlineExceeded", err)
