@@ -99,6 +99,10 @@ func (d *datastoreDisk) extents() iter.Seq[disk.Extent] {
 // from being written to may have been removed.
 func (d *datastoreDisk) confirm(ctx context.Context) error {
 	c := d.point.client
+	// One that is under way may be that of the temporary snapshot, which is there until the end of it.
+	if err := c.awaitRemovals(ctx, d.point.vm); err != nil {
+		return err
+	}
 	var frozen mo.VirtualMachineSnapshot
 	err := c.properties(ctx, snapshotRef(d.point.snapshot.ID), []string{"config.hardware.device"}, &frozen)
 	switch {
@@ -122,6 +126,31 @@ func (d *datastoreDisk) confirm(ctx context.Context) error {
 	}
 	if why != "" {
 		return fmt.Errorf("%w: %s", hypervisor.ErrLost, why)
+	}
+	return nil
+}
+
+// awaitRemovals waits for the end of what removes snapshots of a VM at the moment, or consolidates its disks.
+func (c *Client) awaitRemovals(ctx context.Context, id hypervisor.VMID) error {
+	var vm mo.VirtualMachine
+	if err := c.properties(ctx, vmRef(id), []string{"recentTask"}, &vm); err != nil {
+		return err
+	}
+	for _, ref := range vm.RecentTask {
+		var t mo.Task
+		if err := c.properties(ctx, ref, []string{"info"}, &t); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			continue // it has been forgotten already
+		}
+		running := t.Info.State == types.TaskInfoStateQueued || t.Info.State == types.TaskInfoStateRunning
+		if !running || !removes(&t.Info) {
+			continue
+		}
+		if _, err := c.watchTask(ctx, ref); err != nil {
+			return fmt.Errorf("wait for %s: %w", ref.Value, err)
+		}
 	}
 	return nil
 }

@@ -421,9 +421,8 @@ func TestDatastore_disturbed(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"reverted": func(t *testing.T, b *bench, p hypervisor.PointInTime) {
-			t.Helper()
-			saboteur(b.lab, b.client).Revert(t, benchVM, p.Snapshot().ID)
+		"moved and back": func(_ *testing.T, b *bench, _ hypervisor.PointInTime) {
+			b.lab.PostEvent(benchVM, &types.VmRelocatedEvent{})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -442,6 +441,31 @@ func TestDatastore_disturbed(t *testing.T) {
 				t.Errorf("got error %v, want one that wraps %v", err, hypervisor.ErrLost)
 			}
 		})
+	}
+}
+
+// TestDatastore_undisturbed keeps what was read while others did what doesn't concern the frozen file.
+func TestDatastore_undisturbed(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, nil, 9<<20)
+	want := readLabDisk(t, b.lab, benchVM, 0)
+	p := b.open(hypervisor.PointInTimeSpec{})
+	reader := b.openDisk(p, 0, hypervisor.DiskRequest{})
+	var once atomic.Bool
+	got := make([]byte, len(want))
+	err := reader.Extents(t.Context(), func(offset int64, data []byte) error {
+		copy(got[offset:], data)
+		if once.Swap(true) {
+			return nil
+		}
+		s := saboteurAt{saboteur(b.lab, b.client), b, new(hypervisor.SnapshotID)}
+		s.keep(t)
+		s.drop(t)
+		s.Revert(t, benchVM, p.Snapshot().ID)
+		return b.lab.WriteDisk(benchVM, 0, 0, bytes.Repeat([]byte{0xee}, 1<<20))
+	})
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%v, or other bytes", err)
 	}
 }
 

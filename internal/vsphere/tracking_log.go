@@ -122,21 +122,40 @@ func (c *Client) collectEvents(
 	return do(res.Returnval)
 }
 
+// removes reports whether a task removes snapshots of a VM, or consolidates its disks.
+func removes(t *types.TaskInfo) bool {
+	name := strings.ToLower(t.Name + " " + t.DescriptionId)
+	return strings.Contains(name, "remove") && strings.Contains(name, "snapshot") || strings.Contains(name, "consolidat")
+}
+
 // disturbs says in a sentence what an event means for a disk that is just being read from its datastore.
-// Empty: nothing.
+// Empty: nothing. As long as the temporary snapshot is there nobody writes to what it has frozen, whatever
+// becomes of other snapshots and of the running virtual machine: only a move matters.
 func disturbs(event types.BaseEvent) string {
-	if t, ok := event.(*types.TaskEvent); ok {
-		name := strings.ToLower(t.Info.Name + " " + t.Info.DescriptionId)
-		if strings.Contains(name, "remove") && strings.Contains(name, "snapshot") || strings.Contains(name, "consolidat") {
-			return "A snapshot of the virtual machine was removed, or its disks were consolidated, while they were read."
-		}
+	moved := false
+	switch e := event.(type) {
+	case *types.VmRelocatedEvent:
+		moved = true
+	case *types.VmMigratedEvent:
+		moved = otherDatastore(e)
 	}
-	return unsettles(event)
+	if !moved {
+		return ""
+	}
+	return fmt.Sprintf("The virtual machine's disks were moved on %s.", event.GetEvent().CreatedTime.UTC().Format(time.RFC3339))
+}
+
+// otherDatastore reports whether a migration was one of the disks, too.
+func otherDatastore(e *types.VmMigratedEvent) bool {
+	return e.SourceDatastore != nil && e.Ds != nil && e.SourceDatastore.Datastore != e.Ds.Datastore
 }
 
 // unsettles says in a sentence what an event means for the incremental reading of a VM's disks. Empty:
 // nothing. It errs on the side of caution: what isn't understood but speaks of a revert is one.
 func unsettles(event types.BaseEvent) string {
+	if moved := disturbs(event); moved != "" {
+		return moved
+	}
 	at := event.GetEvent().CreatedTime.UTC().Format(time.RFC3339)
 	reverted := func(names ...string) bool {
 		return strings.Contains(strings.ToLower(strings.Join(names, " ")), "revert")
@@ -149,12 +168,6 @@ func unsettles(event types.BaseEvent) string {
 		names = append(names, e.EventTypeId)
 	case *types.ExtendedEvent:
 		names = append(names, e.EventTypeId)
-	case *types.VmRelocatedEvent:
-		return fmt.Sprintf("The virtual machine's disks were moved on %s.", at)
-	case *types.VmMigratedEvent:
-		if e.SourceDatastore != nil && e.Ds != nil && e.SourceDatastore.Datastore != e.Ds.Datastore {
-			return fmt.Sprintf("The virtual machine's disks were moved on %s.", at)
-		}
 	case *types.VmReconfiguredEvent:
 		if on := e.ConfigSpec.ChangeTrackingEnabled; on != nil && !*on {
 			return fmt.Sprintf("Change tracking was switched off on %s.", at)

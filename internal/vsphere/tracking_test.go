@@ -10,6 +10,8 @@ import (
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -141,9 +143,7 @@ func TestTracking_full(t *testing.T) {
 			after: func(t *testing.T, b *bench, s saboteurAt) {
 				t.Helper()
 				s.keep(t)
-				b.lab.OnCall("CreateCollectorForEvents", func(context.Context) {
-					b.lab.Fault(lab.Fault{Method: "RetrievePropertiesEx", Fault: "InvalidRequest", After: 1})
-				})
+				b.client.vim.RoundTripper = blind{b.client.vim.RoundTripper, snapshotRef(*s.kept)}
 			},
 			reason: "could not be found out", stays: true,
 		},
@@ -198,6 +198,19 @@ func TestTracking_full(t *testing.T) {
 			}
 		})
 	}
+}
+
+// blind is a server that doesn't let anybody read the properties of an object.
+type blind struct {
+	soap.RoundTripper
+	to types.ManagedObjectReference
+}
+
+func (b blind) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
+	if r, ok := req.(*methods.RetrievePropertiesExBody); ok && r.Req.SpecSet[0].ObjectSet[0].Obj == b.to {
+		return hypervisor.ErrNotSupported
+	}
+	return b.RoundTripper.RoundTrip(ctx, req, res)
 }
 
 // TestTracking_revertedWhileOpening reverts the VM when the snapshot is there and was not yet looked at.
@@ -487,19 +500,19 @@ func TestUnsettles(t *testing.T) {
 		event               types.BaseEvent
 		unsettled, disturbs bool
 	}{
-		"revert":            {task("RevertToSnapshot_Task", "vm.Snapshot.revert"), true, true},
-		"revert to current": {task("", "VirtualMachine.revertToCurrentSnapshot"), true, true},
-		"extended":          {&types.EventEx{EventTypeId: "com.vmware.vc.vm.VmStateRevertedToSnapshot"}, true, true},
-		"of an extension":   {&types.ExtendedEvent{EventTypeId: "vim.event.Reverted"}, true, true},
+		"revert":            {task("RevertToSnapshot_Task", "vm.Snapshot.revert"), true, false},
+		"revert to current": {task("", "VirtualMachine.revertToCurrentSnapshot"), true, false},
+		"extended":          {&types.EventEx{EventTypeId: "com.vmware.vc.vm.VmStateRevertedToSnapshot"}, true, false},
+		"of an extension":   {&types.ExtendedEvent{EventTypeId: "vim.event.Reverted"}, true, false},
 		"relocated":         {&types.VmRelocatedEvent{}, true, true},
 		"migrated":          {&types.VmMigratedEvent{VmEvent: types.VmEvent{Event: types.Event{Ds: ds("a")}}, SourceDatastore: ds("a")}, false, false},
 		"migrated, storage": {&types.VmMigratedEvent{VmEvent: types.VmEvent{Event: types.Event{Ds: ds("a")}}, SourceDatastore: ds("b")}, true, true},
-		"tracking off":      {&types.VmReconfiguredEvent{ConfigSpec: types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(false)}}, true, true},
+		"tracking off":      {&types.VmReconfiguredEvent{ConfigSpec: types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(false)}}, true, false},
 		"tracking on":       {&types.VmReconfiguredEvent{ConfigSpec: types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(true)}}, false, false},
 		"snapshot":          {task("CreateSnapshot_Task", "VirtualMachine.createSnapshot"), false, false},
-		"snapshot removed":  {task("RemoveSnapshot_Task", "vm.Snapshot.remove"), false, true},
-		"all removed":       {task("", "VirtualMachine.removeAllSnapshots"), false, true},
-		"consolidated":      {task("", "VirtualMachine.consolidateDisks"), false, true},
+		"snapshot removed":  {task("RemoveSnapshot_Task", "vm.Snapshot.remove"), false, false},
+		"all removed":       {task("", "VirtualMachine.removeAllSnapshots"), false, false},
+		"consolidated":      {task("", "VirtualMachine.consolidateDisks"), false, false},
 		"power":             {&types.VmPoweredOnEvent{}, false, false},
 	} {
 		if got := unsettles(test.event); (got != "") != test.unsettled {
