@@ -36,6 +36,7 @@ type inPlace struct {
 
 	warnings []string
 
+	users  *fileUsers                      // of the restored disks, before the swap
 	own    map[string]*types.VirtualDisk   // the VM's own disks right before the swap, by slot
 	before *types.VirtualMachineConfigInfo // the VM right before the swap
 }
@@ -111,7 +112,10 @@ func (r *inPlace) begin(ctx context.Context, from string, policies map[int32]str
 		place: place, rebuild: rebuild,
 		disks: map[hypervisor.DiskKey]*importedDisk{},
 	}
-	first := &journal{Version: journalVersion, Run: p.spec.RunID, Phase: phaseUpload}
+	first := &journal{
+		Version: journalVersion, Run: p.spec.RunID, Phase: phaseUpload,
+		VM: p.spec.VM, Instance: p.vm.Config.InstanceUuid,
+	}
 	if from != "" {
 		first.Step = r.journal.Step + 1
 	}
@@ -237,7 +241,7 @@ func (r *inPlace) swap(ctx context.Context) ([]string, error) {
 		return nil, errors.New("the restore has ended, or failed before")
 	}
 	for _, step := range []func(context.Context) error{
-		r.release, r.bringDown, r.dropSnapshots, r.exchange, r.verify,
+		r.release, r.findUsers, r.bringDown, r.dropSnapshots, r.exchange, r.verify,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -279,8 +283,12 @@ func (r *inPlace) back(ctx context.Context) error {
 	}
 	run := r.plan.spec.RunID
 	next := r.journal.as(phaseStop)
+	users, err := r.client.usersOf(ctx, r.plan.line, next.paths(ownPath))
+	if err != nil {
+		return err
+	}
 	err = r.write(ctx, run, next, func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
-		return swapSpec(vm, next.Disks, func(d journalDisk) string { return d.Own }, r.own)
+		return swapSpec(vm, next.Disks, ownPath, r.own, users)
 	})
 	r.swapped = r.journal != next
 	return err
@@ -342,13 +350,14 @@ func (r *inPlace) abort(ctx context.Context) error {
 		r.client.awaitStop(ctx, id, wait) // and can be started again then
 	}
 	vm, err := r.client.readTarget(ctx, id)
+	undo := &recovery{client: r.client, id: id, line: r.plan.line}
 	if vmGone(err) && r.journal != nil { // and its disks with it; those that it never got are left
-		return r.client.deleteDisks(ctx, r.plan.datacenter, restoredPaths(r.journal))
+		return undo.ended(undo.deleteRestored(ctx, r.journal))
 	}
 	if err != nil {
 		return err
 	}
-	j, err := readJournal(vm.Config)
+	j, _, err := r.client.ownJournal(ctx, vm)
 	switch {
 	case err != nil:
 		return err
@@ -358,17 +367,9 @@ func (r *inPlace) abort(ctx context.Context) error {
 		return errors.Join(r.client.restart(ctx, id, j), r.client.finishInPlace(ctx, id, r.plan.datacenter, j))
 	}
 	if j.Phase == phaseSwapped || j.Phase == phaseDone { // though nobody was told so: the answer was lost for good
-		if j, err = r.client.swapBack(ctx, id, r.plan.line, j); err != nil {
+		if j, err = undo.swapBack(ctx, j); err != nil {
 			return err
 		}
 	}
-	return r.client.undoInPlace(ctx, id, r.plan.datacenter, j)
-}
-
-func restoredPaths(j *journal) []string {
-	paths := make([]string, len(j.Disks))
-	for i, d := range j.Disks {
-		paths[i] = d.Restored
-	}
-	return slices.Compact(paths)
+	return undo.ended(undo.undo(ctx, j))
 }

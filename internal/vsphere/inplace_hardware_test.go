@@ -162,14 +162,14 @@ func TestInPlace_hardwareRefused(t *testing.T) {
 
 func TestJournal_refused(t *testing.T) {
 	t.Parallel()
-	whole := &journal{Version: journalVersion, Run: "run", Phase: phaseStop, Disks: []journalDisk{{Slot: "s", Own: "a", Restored: "b"}}}
+	whole := &journal{Version: journalVersion, Run: "run", VM: "vm-1", Phase: phaseStop, Disks: []journalDisk{{Slot: "s", Own: "a", Restored: "b"}}}
 	text, err := whole.encode()
 	must(t, err)
 	if got, err := decodeJournal(text); err != nil || got.Run != "run" || got.Phase != phaseStop {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, change := range []func(*journal){
-		func(j *journal) { j.Version++ }, func(j *journal) { j.Run = "" }, func(j *journal) { j.Phase = "later" },
+		func(j *journal) { j.Version++ }, func(j *journal) { j.Run = "" }, func(j *journal) { j.VM = "" }, func(j *journal) { j.Phase = "later" },
 		func(j *journal) { j.Disks = nil }, func(j *journal) { j.Disks[0].Restored = "a" }, func(j *journal) { j.Disks[0].Slot = "" },
 	} {
 		broken := whole.as(whole.Phase)
@@ -190,7 +190,7 @@ func TestJournal_refused(t *testing.T) {
 }
 
 func FuzzJournal(f *testing.F) {
-	f.Add(`{"version":1,"step":3,"run":"r","phase":"swapped","disks":[{"label":"l","slot":"s","own":"a","restored":"b"}]}`)
+	f.Add(`{"version":1,"step":3,"run":"r","vm":"vm-1","instance":"i","phase":"swapped","disks":[{"label":"l","slot":"s","own":"a","restored":"b"}]}`)
 	f.Add(`{"version":1}`)
 	f.Add(`null`)
 	f.Fuzz(func(t *testing.T, text string) {

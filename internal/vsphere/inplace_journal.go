@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vmware/govmomi/fault"
@@ -41,13 +42,16 @@ const (
 // A journal is what a VM says of the restore that replaces its disks. The names of its fields are read by
 // other versions.
 type journal struct {
-	Version int           `json:"version"`
-	Step    int           `json:"step"` // of the run: no two journals are the same
-	Run     string        `json:"run"`
-	Phase   phase         `json:"phase"`
-	Restart bool          `json:"restart,omitempty"` // the VM ran when it was stopped
-	Boot    []string      `json:"boot,omitempty"`    // the VM's own boot order, as bootNames writes it
-	Disks   []journalDisk `json:"disks"`
+	Version int    `json:"version"`
+	Step    int    `json:"step"` // of the run: no two journals are the same
+	Run     string `json:"run"`
+	// VM and Instance, its instance UUID, are whose journal it is: a copy of the VM has it, too.
+	VM       hypervisor.VMID `json:"vm"`
+	Instance string          `json:"instance"`
+	Phase    phase           `json:"phase"`
+	Restart  bool            `json:"restart,omitempty"` // the VM ran when it was stopped
+	Boot     []string        `json:"boot,omitempty"`    // the VM's own boot order, as bootNames writes it
+	Disks    []journalDisk   `json:"disks"`
 
 	NVRAM      string `json:"nvram,omitempty"`       // file for a copy of the VM's own firmware variables
 	NVRAMSaved bool   `json:"nvram_saved,omitempty"` // the copy is complete
@@ -68,6 +72,25 @@ func (j *journal) replaced() []hypervisor.Replaced {
 		all[i] = hypervisor.Replaced{Label: d.Label, Path: d.Own, Now: d.Restored}
 	}
 	return all
+}
+
+func ownPath(d journalDisk) string      { return d.Own }
+func restoredPath(d journalDisk) string { return d.Restored }
+
+// paths are the files of the journal's disks.
+func (j *journal) paths(file func(journalDisk) string) []string {
+	paths := make([]string, len(j.Disks))
+	for i, d := range j.Disks {
+		paths[i] = file(d)
+	}
+	return paths
+}
+
+// disowned says what becomes of a journal that a VM has because it is a copy of another.
+func (j *journal) disowned(vm string) string {
+	return fmt.Sprintf("%s is a copy of another virtual machine (%s) that was made while that was being restored in "+
+		"place. The journal of that restore, which was copied with it, is removed and no file of either touched.",
+		vm, j.VM)
 }
 
 // as is the next journal, in a phase.
@@ -115,7 +138,7 @@ func decodeJournal(text string) (*journal, error) {
 	case j.Version != journalVersion:
 		return nil, fmt.Errorf("the journal in %s is of version %d, this version reads %d",
 			journalKey, j.Version, journalVersion)
-	case j.Run == "" || len(j.Disks) == 0:
+	case j.Run == "" || j.VM == "" || len(j.Disks) == 0:
 		return nil, fmt.Errorf("the journal in %s is incomplete", journalKey)
 	}
 	switch j.Phase {
@@ -129,6 +152,35 @@ func decodeJournal(text string) (*journal, error) {
 		}
 	}
 	return &j, nil
+}
+
+// ownJournal reads the journal of a restore into a VM. One that is of another VM, of which this one is a
+// copy, is foreign: what it speaks of are the files of that other VM.
+func (c *Client) ownJournal(ctx context.Context, vm *mo.VirtualMachine) (own, foreign *journal, err error) {
+	j, err := readJournal(vm.Config)
+	switch {
+	case err != nil || j == nil:
+		return nil, nil, err
+	case !strings.EqualFold(j.Instance, vm.Config.InstanceUuid):
+		return nil, j, nil
+	case j.VM == hypervisor.VMID(vm.Self.Value):
+		return j, nil, nil
+	}
+	// Either the VM was registered anew, or its files were copied, identity and all.
+	var first mo.VirtualMachine
+	err = c.properties(ctx, vmRef(j.VM), []string{"config.instanceUuid"}, &first)
+	switch {
+	case vmGone(err):
+		return j, nil, nil
+	case err != nil:
+		return nil, nil, err
+	case first.Config == nil:
+		return nil, nil, fmt.Errorf("whether the journal is that of %s can't be told: the configuration of %s "+
+			"can't be read: %w", vm.Self.Value, j.VM, hypervisor.ErrOutOfReach)
+	case strings.EqualFold(first.Config.InstanceUuid, j.Instance):
+		return nil, j, nil
+	}
+	return j, nil, nil
 }
 
 // interrupted says what a journal means for who finds it. A VM that was started with the restored disks, or
@@ -147,7 +199,7 @@ const (
 	settleTimeout = 3 * time.Minute
 )
 
-// errNoJournal: the VM has no journal, or that of another run.
+// errNoJournal: the VM has no journal, or that of another run or VM.
 var errNoJournal = errors.New("the VM's journal is gone")
 
 // change reconfigures a VM and writes a journal with the same stroke, so that the journal is right at any
@@ -172,7 +224,7 @@ func (c *Client) change(
 		if attempt > 1 && hasJournal(vm, j) {
 			return true, nil
 		}
-		spec, err := c.prepareChange(vm, from, j, build)
+		spec, err := c.prepareChange(ctx, vm, from, j, build)
 		if err != nil {
 			return false, err
 		}
@@ -204,11 +256,11 @@ func (c *Client) change(
 }
 
 func (c *Client) prepareChange(
-	vm *mo.VirtualMachine, from string, j *journal,
+	ctx context.Context, vm *mo.VirtualMachine, from string, j *journal,
 	build func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error),
 ) (types.VirtualMachineConfigSpec, error) {
 	var spec types.VirtualMachineConfigSpec
-	now, err := readJournal(vm.Config)
+	now, _, err := c.ownJournal(ctx, vm) // a foreign one is written over
 	switch {
 	case err != nil:
 		return spec, err

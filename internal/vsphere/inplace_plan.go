@@ -67,6 +67,10 @@ func (c *Client) planInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (
 	if p.vm, err = c.readTarget(ctx, spec.VM); err != nil {
 		return nil, err
 	}
+	_, foreign, err := c.ownJournal(ctx, p.vm)
+	if err != nil {
+		return nil, err
+	}
 	if p.line, err = c.ancestors(ctx, vmRef(spec.VM)); err != nil {
 		return nil, err
 	}
@@ -84,6 +88,9 @@ func (c *Client) planInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (
 		if err := step(); err != nil {
 			return nil, err
 		}
+	}
+	if foreign != nil {
+		p.warnings = append(p.warnings, foreign.disowned(p.line.path()))
 	}
 	if isOther(p.vm.Config, captured.config) {
 		p.warnings = append(p.warnings,

@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"time"
 
-	"github.com/vmware/govmomi/fault"
-	"github.com/vmware/govmomi/object"
-	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -24,7 +20,7 @@ func (c *Client) InterruptedInPlace(ctx context.Context, id hypervisor.VMID) (*h
 	if err != nil {
 		return nil, fmt.Errorf("read the journal of %s: %w", id, err)
 	}
-	j, err := readJournal(vm.Config)
+	j, _, err := c.ownJournal(ctx, vm)
 	if err != nil {
 		return nil, fmt.Errorf("read the journal of %s: %w", id, err)
 	}
@@ -40,7 +36,8 @@ func (c *Client) InterruptedInPlace(ctx context.Context, id hypervisor.VMID) (*h
 func (c *Client) RecoverInPlace(
 	ctx context.Context, id hypervisor.VMID, runID string,
 ) (*hypervisor.VM, []hypervisor.Replaced, []string, error) {
-	replaced, err := c.recoverInPlace(ctx, id, runID)
+	r := &recovery{client: c, id: id}
+	err := r.recover(ctx, runID)
 	var vm *hypervisor.VM
 	if err == nil {
 		vm, err = c.vmByID(ctx, id)
@@ -48,42 +45,66 @@ func (c *Client) RecoverInPlace(
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("recover the restore in place of %s: %w", id, err)
 	}
-	return vm, replaced, nil, nil
+	return vm, r.kept, r.warnings, nil
 }
 
-func (c *Client) recoverInPlace(
-	ctx context.Context, id hypervisor.VMID, runID string,
-) ([]hypervisor.Replaced, error) {
-	vm, err := c.readTarget(ctx, id)
+// A recovery ends a restore in place by the VM's journal.
+type recovery struct {
+	client *Client
+	id     hypervisor.VMID
+	line   lineage
+
+	kept     []hypervisor.Replaced // disks that the VM doesn't have any more
+	warnings []string
+}
+
+func (r *recovery) recover(ctx context.Context, runID string) error {
+	c := r.client
+	vm, err := c.readTarget(ctx, r.id)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	j, err := readJournal(vm.Config)
+	if r.line, err = c.ancestors(ctx, vmRef(r.id)); err != nil {
+		return err
+	}
+	j, foreign, err := c.ownJournal(ctx, vm)
 	switch {
-	case err != nil || j == nil:
-		return nil, err
+	case err != nil:
+		return err
+	case foreign != nil:
+		r.warnings = append(r.warnings, foreign.disowned(r.line.path()))
+		_, err := c.change(ctx, r.id, "", nil, nil)
+		return err
+	case j == nil:
+		return nil
 	case j.Run != runID:
-		return nil, &hypervisor.InterruptedError{VM: unescapeName(vm.Name), Interrupted: j.interrupted(vm)}
+		return &hypervisor.InterruptedError{VM: unescapeName(vm.Name), Interrupted: j.interrupted(vm)}
 	}
-	line, err := c.ancestors(ctx, vmRef(id))
-	if err != nil {
-		return nil, err
-	}
-	if err := c.removeUpload(ctx, vm, line, runID); err != nil {
-		return nil, err
+	if err := c.removeUpload(ctx, vm, r.line, runID); err != nil {
+		return err
 	}
 	if j.interrupted(vm).Swapped {
-		return j.replaced(), c.finishInPlace(ctx, id, line, j)
+		r.kept = j.replaced()
+		return c.finishInPlace(ctx, r.id, r.line, j)
 	}
 	switch j.Phase {
 	case phaseSwapped:
-		if j, err = c.swapBack(ctx, id, line, j); err != nil {
-			return nil, err
+		if j, err = r.swapBack(ctx, j); err != nil {
+			return err
 		}
 	case phaseStop:
-		c.awaitStop(ctx, id, afterKilled)
+		c.awaitStop(ctx, r.id, afterKilled)
 	}
-	return nil, c.undoInPlace(ctx, id, line, j)
+	return r.undo(ctx, j)
+}
+
+// ended is err and what else stayed behind.
+func (r *recovery) ended(err error) error {
+	errs := []error{err}
+	for _, w := range r.warnings {
+		errs = append(errs, errors.New(w))
+	}
+	return errors.Join(errs...)
 }
 
 // afterKilled is how long a recovery waits for a guest that was perhaps asked to shut down, to start it
@@ -153,8 +174,12 @@ func (l lineage) toDatacenter() lineage {
 }
 
 // swapBack gives a VM that is off its own disks back.
-func (c *Client) swapBack(ctx context.Context, id hypervisor.VMID, line lineage, j *journal) (*journal, error) {
-	if err := c.putBackNVRAM(ctx, id, line, j); err != nil {
+func (r *recovery) swapBack(ctx context.Context, j *journal) (*journal, error) {
+	users, err := r.client.usersOf(ctx, r.line, j.paths(ownPath))
+	if err != nil {
+		return nil, err
+	}
+	if err := r.client.putBackNVRAM(ctx, r.id, r.line, j); err != nil {
 		return nil, err
 	}
 	next := j.as(phaseStop)
@@ -163,53 +188,53 @@ func (c *Client) swapBack(ctx context.Context, id hypervisor.VMID, line lineage,
 			return types.VirtualMachineConfigSpec{},
 				fmt.Errorf("the VM is %s: somebody else has started it", powerStates[state])
 		}
-		return swapSpec(vm, j.Disks, func(d journalDisk) string { return d.Own }, nil)
+		return swapSpec(vm, j.Disks, ownPath, nil, users)
 	}
-	_, err := c.change(ctx, id, j.Run, next, build)
+	_, err = r.client.change(ctx, r.id, j.Run, next, build)
 	return next, err
 }
 
-// undoInPlace removes what a restore that didn't swap the disks has made, and starts the VM again if it was
-// stopped for it. The journal goes last.
-func (c *Client) undoInPlace(ctx context.Context, id hypervisor.VMID, line lineage, j *journal) error {
-	vm, err := c.readTarget(ctx, id)
-	if err != nil {
+// undo removes what a restore that didn't swap the disks has made, and starts the VM again if it was stopped
+// for it. The journal goes last.
+func (r *recovery) undo(ctx context.Context, j *journal) error {
+	c := r.client
+	if err := r.deleteRestored(ctx, j); err != nil {
 		return err
 	}
-	used := map[string]bool{}
-	addFiles(used, vm)
-	var unused []string
-	for _, d := range j.Disks {
-		if !used[d.Restored] {
-			unused = append(unused, d.Restored)
-		}
-	}
-	if err := c.deleteDisks(ctx, line, unused); err != nil {
+	vm, err := c.readTarget(ctx, r.id)
+	if err != nil {
 		return err
 	}
 	if !slices.Equal(bootNames(vm.Config), j.Boot) && len(j.Boot) > 0 {
 		next := j.as(j.Phase)
-		if _, err := c.change(ctx, id, j.Run, next, bootSpecOf(j.Boot)); err != nil {
+		if _, err := c.change(ctx, r.id, j.Run, next, bootSpecOf(j.Boot)); err != nil {
 			return err
 		}
 	}
-	return errors.Join(c.restart(ctx, id, j), c.finishInPlace(ctx, id, line, j))
+	return errors.Join(c.restart(ctx, r.id, j), c.finishInPlace(ctx, r.id, r.line, j))
 }
 
-// addFiles adds all files of a VM's disks, those of its snapshots included.
-func addFiles(files map[string]bool, vm *mo.VirtualMachine) {
-	if vm.Config != nil {
-		for _, d := range orderedDisks(vm.Config.Hardware.Device) {
-			for _, name := range chainFiles(d.Backing) {
-				files[name] = true
-			}
+// deleteRestored deletes the restored disks, but for those that the VM has, which are its own then. One that
+// another VM has is kept.
+func (r *recovery) deleteRestored(ctx context.Context, j *journal) error {
+	users, err := r.client.usersOf(ctx, r.line, j.paths(restoredPath))
+	if err != nil {
+		return err
+	}
+	var unused []string
+	for _, d := range j.Disks {
+		reason := users.inUse(d.Restored)
+		switch {
+		case users.has(vmRef(r.id), d.Restored):
+		case reason != "" && isDisk(d.Restored):
+			r.kept = append(r.kept, hypervisor.Replaced{Label: d.Label, Path: d.Restored, Now: d.Own})
+			r.warnings = append(r.warnings, fmt.Sprintf("The restored disk %s (%s) was left behind: %s.",
+				d.Restored, d.Label, reason))
+		default:
+			unused = append(unused, d.Restored)
 		}
 	}
-	if vm.LayoutEx != nil {
-		for _, f := range vm.LayoutEx.File {
-			files[f.Name] = true
-		}
-	}
+	return r.client.deleteDisks(ctx, r.line, unused)
 }
 
 // restart starts a VM that ran before the restore stopped it.
@@ -232,144 +257,4 @@ func (c *Client) finishInPlace(ctx context.Context, id hypervisor.VMID, line lin
 		return nil
 	}
 	return err
-}
-
-// deleteDisks deletes disks that no VM has. One that isn't there is no error.
-func (c *Client) deleteDisks(ctx context.Context, line lineage, paths []string) error {
-	var errs []error
-	for _, name := range paths {
-		if path.Ext(name) != ".vmdk" { // where the server was to choose, and nobody knows what it chose
-			continue
-		}
-		if err := c.deleteDisk(ctx, line, name); err != nil {
-			errs = append(errs, fmt.Errorf("%s was left behind: %w", name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (c *Client) deleteDisk(ctx context.Context, line lineage, name string) error {
-	dc := line.datacenter()
-	if dc == nil {
-		return errors.New("the datacenter can't be read")
-	}
-	busy, cancel := context.WithTimeout(ctx, appearTimeout)
-	defer cancel()
-	for attempt := 1; ; attempt++ {
-		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
-			res, err := methods.DeleteVirtualDisk_Task(ctx, c.vim, &types.DeleteVirtualDisk_Task{
-				This: *c.vim.ServiceContent.VirtualDiskManager, Name: name, Datacenter: &dc.Self,
-			})
-			if err != nil {
-				return nil, err
-			}
-			return object.NewTask(c.vim, res.Returnval), nil
-		})
-		if err == nil || fault.Is(err, &types.FileNotFound{}) {
-			return nil
-		}
-		if !mayDeleteLater(err) || pause(busy, backoff(attempt)) != nil {
-			return withoutURL(err)
-		}
-	}
-}
-
-// DeleteReplaced implements hypervisor.InPlaceRestorer. The server itself would delete a disk that a VM which
-// is off has, so all VMs on the datastores are asked beforehand.
-func (c *Client) DeleteReplaced(ctx context.Context, id hypervisor.VMID, disks []hypervisor.Replaced) error {
-	if err := c.deleteReplaced(ctx, id, disks); err != nil {
-		return fmt.Errorf("delete the replaced disks of %s: %w", id, err)
-	}
-	return nil
-}
-
-func (c *Client) deleteReplaced(ctx context.Context, id hypervisor.VMID, disks []hypervisor.Replaced) error {
-	if len(disks) == 0 {
-		return nil
-	}
-	vm, err := c.readTarget(ctx, id)
-	if err != nil {
-		return err
-	}
-	line, err := c.ancestors(ctx, vmRef(id))
-	if err != nil {
-		return err
-	}
-	used, err := c.filesInUse(ctx, line, disks)
-	if err != nil {
-		return err
-	}
-	addFilesOf(used, vm)
-	var errs []error
-	for _, d := range disks {
-		if name, ok := used[d.Path]; ok {
-			errs = append(errs, fmt.Errorf("%s (%s) is in use by %s", d.Path, d.Label, name))
-			continue
-		}
-		errs = append(errs, c.deleteDisks(ctx, line, []string{d.Path}))
-	}
-	return errors.Join(errs...)
-}
-
-// filesInUse are the files of all VMs on the datastores of disks, with the names of the VMs.
-func (c *Client) filesInUse(
-	ctx context.Context, line lineage, disks []hypervisor.Replaced,
-) (map[string]string, error) {
-	dc := line.datacenter()
-	if dc == nil {
-		return nil, errors.New("the datacenter can't be read")
-	}
-	var holder mo.Datacenter
-	if err := c.properties(ctx, dc.Self, []string{"datastore"}, &holder); err != nil {
-		return nil, err
-	}
-	objects, err := c.propertiesOf(ctx, holder.Datastore, types.PropertySpec{
-		Type: "Datastore", PathSet: []string{"name", "vm"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	users := map[types.ManagedObjectReference]bool{}
-	for _, ref := range holder.Datastore {
-		var store mo.Datastore
-		if err := load(objects, ref, &store); err != nil {
-			return nil, err
-		}
-		wanted := slices.ContainsFunc(disks, func(d hypervisor.Replaced) bool {
-			name, _ := splitPath(d.Path)
-			return name == store.Name
-		})
-		if wanted {
-			for _, vm := range store.Vm {
-				users[vm] = true
-			}
-		}
-	}
-	refs := slices.Collect(maps.Keys(users))
-	objects, err = c.propertiesOf(ctx, refs, types.PropertySpec{
-		Type: "VirtualMachine", PathSet: []string{"name", "config.hardware.device", "layoutEx.file"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	used := map[string]string{}
-	for _, ref := range refs {
-		var vm mo.VirtualMachine
-		if err := load(objects, ref, &vm); err != nil {
-			if vmGone(err) {
-				continue
-			}
-			return nil, err
-		}
-		addFilesOf(used, &vm)
-	}
-	return used, nil
-}
-
-func addFilesOf(used map[string]string, vm *mo.VirtualMachine) {
-	files := map[string]bool{}
-	addFiles(files, vm)
-	for name := range files {
-		used[name] = unescapeName(vm.Name)
-	}
 }

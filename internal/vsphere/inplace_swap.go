@@ -159,6 +159,12 @@ func (r *inPlace) dropSnapshots(ctx context.Context) error {
 	}
 }
 
+// findUsers reads which VMs have the restored disks: none should.
+func (r *inPlace) findUsers(ctx context.Context) (err error) {
+	r.users, err = r.client.usersOf(ctx, r.plan.line, r.journal.paths(restoredPath))
+	return err
+}
+
 // exchange is the moment at which the VM gets the restored disks: one change, which the server carries out
 // as a whole or not at all, of the VM as it was when it was last looked at.
 func (r *inPlace) exchange(ctx context.Context) error {
@@ -200,7 +206,7 @@ func (r *inPlace) tryExchange(ctx context.Context, next *journal) error {
 			r.own[d.slot] = own
 			next.Disks[i].Own = describeBacking(own.Backing).fileName
 		}
-		return swapSpec(vm, next.Disks, func(d journalDisk) string { return d.Restored }, r.own)
+		return swapSpec(vm, next.Disks, restoredPath, r.own, r.users)
 	}
 	err := r.write(ctx, r.plan.spec.RunID, next, build)
 	r.swapped = r.journal == next
@@ -239,10 +245,10 @@ func refuseSnapshots(vm *mo.VirtualMachine) error {
 }
 
 // swapSpec puts other files into a VM's disks. A disk keeps its place, and its settings unless like has
-// others for its slot.
+// others for its slot. A file that another VM has, as users says, is not put into this one.
 func swapSpec(
 	vm *mo.VirtualMachine, disks []journalDisk, file func(journalDisk) string,
-	like map[string]*types.VirtualDisk,
+	like map[string]*types.VirtualDisk, users *fileUsers,
 ) (types.VirtualMachineConfigSpec, error) {
 	var spec types.VirtualMachineConfigSpec
 	if err := refuseSnapshots(vm); err != nil {
@@ -256,6 +262,9 @@ func swapSpec(
 		}
 		if describeBacking(now.Backing).fileName == file(d) {
 			continue
+		}
+		if other := users.otherThan(vm.Self, file(d)); other != "" {
+			return spec, fmt.Errorf("%s, the file of %s, is in use by %s", file(d), d.Label, other)
 		}
 		settings := now
 		if s := like[d.Slot]; s != nil {
