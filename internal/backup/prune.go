@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
+
+// maxSkew is how far the clocks of servers may be ahead before their restore points are from the future.
+const maxSkew = 15 * time.Minute
 
 // A PruneRequest says which restore points are to be removed.
 type PruneRequest struct {
@@ -16,6 +20,10 @@ type PruneRequest struct {
 	VM        string
 	Retention Retention
 	DryRun    bool // judge, and remove nothing
+
+	// Now is the time; Prune sets it. Restore points from the future, of which a clock was wrong, are kept and
+	// take nobody's place. Zero: none is from the future.
+	Now time.Time
 
 	// taken is a restore point that stays even if the hypervisor's clock says that others are newer. Nothing
 	// but its series is looked at.
@@ -54,6 +62,7 @@ func (m *Manager) Prune(ctx context.Context, r PruneRequest) (*PruneResult, erro
 	if err != nil {
 		return result, fmt.Errorf("prune: %w", err)
 	}
+	r.Now = m.now()
 	result.Verdicts = r.Judge(points)
 	if r.DryRun {
 		return result, nil
@@ -87,7 +96,7 @@ func (r PruneRequest) Judge(points []repository.RestorePoint) []Verdict {
 	var order []series
 	var taken series
 	for _, p := range points {
-		if p.InstanceUUID == "" { // nobody knows which VM's it is
+		if p.InstanceUUID == "" || r.isFuture(p) { // nobody knows which VM's it is, or how old
 			p.Governed = false
 		}
 		s := seriesOf(p)
@@ -106,13 +115,21 @@ func (r PruneRequest) Judge(points []repository.RestorePoint) []Verdict {
 	for _, s := range order {
 		verdicts := r.Retention.Judge(bySeries[s])
 		for i := range verdicts {
-			if verdicts[i].Point.ID == r.taken && !verdicts[i].Keep {
+			switch p := verdicts[i].Point; {
+			case r.isFuture(p):
+				verdicts[i].Reasons = []string{reasonFuture}
+			case p.ID == r.taken && !verdicts[i].Keep:
 				verdicts[i].keep(reasonNewest)
 			}
 		}
 		all = append(all, verdicts...)
 	}
 	return all
+}
+
+// isFuture reports whether a restore point is from the future.
+func (r PruneRequest) isFuture(p repository.RestorePoint) bool {
+	return !r.Now.IsZero() && p.CreatedAt.After(r.Now.Add(maxSkew))
 }
 
 // prune applies the request's retention after a backup was taken. The backup stands, whatever comes of it.

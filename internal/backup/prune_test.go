@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -95,6 +96,29 @@ func TestTake_keepsWhatItTook(t *testing.T) {
 	}
 	if ids := listed(t, repo); len(ids) != 2 {
 		t.Errorf("there are %v, want %v and %v", ids, now.ID, future.ID)
+	}
+}
+
+// Restore points from the future take nobody's place.
+func TestPrune_future(t *testing.T) {
+	t.Parallel()
+	hv, vm := newSmallVM(t)
+	repo := openRepository(t)
+	m := newManager(hv, repo)
+	hv.SetClock(vm.ID, 1000*time.Hour)
+	future := mustTake(t, m, backup.Request{VM: "web", Retention: keepLast(2)})
+	hv.SetClock(vm.ID, time.Minute) // as clocks are
+	first := mustTake(t, m, backup.Request{VM: "web", Retention: keepLast(2)})
+	second := mustTake(t, m, backup.Request{VM: "web", Retention: keepLast(2)})
+	if got, want := listed(t, repo), []repository.ID{future.ID, second.ID, first.ID}; !slices.Equal(got, want) {
+		t.Errorf("there are %v, want %v", got, want)
+	}
+	pruned, err := m.Prune(t.Context(), backup.PruneRequest{VM: "web", Retention: *keepLast(1)})
+	if err != nil || len(pruned.Removed) != 1 || pruned.Removed[0].ID != first.ID || !slices.Equal(pruned.Verdicts[0].Reasons, []string{"future"}) {
+		t.Errorf("pruned %+v, %v", pruned, err)
+	}
+	if got, want := listed(t, repo), []repository.ID{future.ID, second.ID}; !slices.Equal(got, want) {
+		t.Errorf("there are %v, want %v", got, want)
 	}
 }
 

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
@@ -46,8 +47,8 @@ var judgedBackupDescriptions = map[string]string{
 	"vm_path":          backupDescriptions["vm_path"],
 	"vm_instance_uuid": "Instance UUID of the virtual machine.",
 	"keep":             "Whether it is kept.",
-	"reasons": "Why it is kept, with commas: `pinned` (it was taken without `retention`), `newest`, or the rules: `last`, " +
-		"`hourly`, `daily`, `weekly`, `monthly`, `yearly`.",
+	"reasons": "Why it is kept, with commas: `pinned` (it was taken without `retention`), `future` (a clock was wrong " +
+		"when it was taken), `newest`, or the rules: `last`, `hourly`, `daily`, `weekly`, `monthly`, `yearly`.",
 }
 
 func (d *backupRetentionDataSource) Metadata(
@@ -135,7 +136,7 @@ func (d *backupRetentionDataSource) Read(
 		op.fail(listing, &resp.Diagnostics, err)
 		return
 	}
-	going, diags := model.fill(backup.PruneRequest{Retention: model.Retention.retention()}.Judge(points))
+	going, diags := model.fill(backup.PruneRequest{Retention: model.Retention.retention(), Now: time.Now()}.Judge(points))
 	resp.Diagnostics.Append(diags...)
 	if model.MeasureSpace.ValueBool() {
 		n, err := repo.SpaceOf(ctx, going)
