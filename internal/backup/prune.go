@@ -77,6 +77,8 @@ func (m *Manager) Prune(ctx context.Context, r PruneRequest) (*PruneResult, erro
 		case errors.Is(err, repository.ErrInUse):
 			m.log.InfoContext(ctx, "a restore reads from a backup that is to be pruned", "vm", p.VMPath, "id", string(p.ID))
 			result.InUse = append(result.InUse, p)
+		case errors.Is(err, repository.ErrBusy): // each of the others would wait as long
+			return result, fmt.Errorf("prune: %w", errors.Join(append(failed, err)...))
 		case ctx.Err() != nil:
 			return result, fmt.Errorf("prune: %w", err)
 		default:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -164,6 +165,24 @@ func TestTake_pruningFails(t *testing.T) {
 	}
 	if got, want := listed(t, repo), []repository.ID{result.ID, old[1]}; !slices.Equal(got, want) {
 		t.Errorf("there are %v, want %v", got, want)
+	}
+}
+
+// Nobody waits for maintenance more than once.
+func TestPrune_busy(t *testing.T) {
+	t.Parallel()
+	hv, _ := newSmallVM(t)
+	repo := openRepository(t)
+	var taken []repository.ID
+	errs := map[repository.ID]error{}
+	for range 3 {
+		result := mustTake(t, newManager(hv, repo), backup.Request{VM: "web", Retention: keepLast(9)})
+		taken = append(taken, result.ID)
+	}
+	errs[taken[1]] = fmt.Errorf("delete: %w", repository.ErrBusy) // the first to be deleted
+	pruned, err := newManager(nil, stubborn{repo, errs}).Prune(t.Context(), backup.PruneRequest{VM: "web", Retention: *keepLast(1)})
+	if !errors.Is(err, repository.ErrBusy) || len(pruned.Removed) != 0 || len(listed(t, repo)) != 3 {
+		t.Errorf("removed %v, error %v", pruned.Removed, err)
 	}
 }
 
