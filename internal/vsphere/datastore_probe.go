@@ -103,6 +103,55 @@ func (p *pointInTime) probe(ctx context.Context, d *pointDisk) (file folderFile,
 	return file, "", nil
 }
 
+// probed is what a probe found out.
+type probed struct {
+	file folderFile
+	why  string
+}
+
+// probeOnce probes a disk that wasn't yet. wayMu is held.
+func (p *pointInTime) probeOnce(ctx context.Context, d *pointDisk) (file folderFile, why string, err error) {
+	if found, ok := p.probed[d.key]; ok {
+		return found.file, found.why, nil
+	}
+	if file, why, err = p.probe(ctx, d); err == nil {
+		p.probed[d.key] = probed{file, why}
+	}
+	return file, why, err
+}
+
+// exportedTogether says in a sentence why a disk is to be exported though it could be read as a file: because
+// another disk of the virtual machine is exported, and reading files while a lease is held makes one of them
+// fail. Empty: none is. wayMu is held.
+func (p *pointInTime) exportedTogether(ctx context.Context, d *pointDisk) (string, error) {
+	for _, other := range p.disks {
+		if other == d || slices.Contains(p.exclude, other.key) {
+			continue
+		}
+		if p.ways[other.key] == TransportExport {
+			return fmt.Sprintf("%s is exported, and all disks have to be read in the same way.", other.label), nil
+		}
+		_, why, err := p.probeOnce(ctx, other)
+		if err != nil {
+			return "", err
+		}
+		if why != "" {
+			return fmt.Sprintf("%s has to be exported, and all disks have to be read in the same way: %s", other.label, why), nil
+		}
+	}
+	return "", nil
+}
+
+// readsOtherFile reports whether another disk of the virtual machine is read as a file. wayMu is held.
+func (p *pointInTime) readsOtherFile(d *pointDisk) bool {
+	for key, way := range p.ways {
+		if key != d.key && way == TransportDatastore {
+			return true
+		}
+	}
+	return false
+}
+
 // sparse says in a sentence why a disk whose allocated areas aren't known is not worth reading as a file: all
 // of the file would be sent, and much of it is zeros, which an export leaves out. Empty: it is worth it. What
 // a thin disk occupies is known on VMFS only.

@@ -391,6 +391,37 @@ func TestDatastore_probe(t *testing.T) {
 	}
 }
 
+// TestDatastore_oneWay reads all disks in the same way, whichever of them is opened first.
+func TestDatastore_oneWay(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][]int{"file first": {0, 1}, "export first": {1, 0}} {
+		b := newTrackedBench(t, nil, 2<<20, 2<<20)
+		p := b.open(hypervisor.PointInTimeSpec{})
+		point, ok := p.(*pointInTime)
+		if !ok {
+			t.Fatalf("%T", p)
+		}
+		point.disks[1].filtered = true
+		for _, n := range order {
+			plan := b.openDisk(p, n, hypervisor.DiskRequest{}).Plan()
+			want := "The disk has I/O filters."
+			if n == 0 {
+				want = "read in the same way"
+			}
+			if plan.Transport != TransportExport || !strings.Contains(plan.TransportReason, want) {
+				t.Errorf("%s: disk %d: plan %+v", name, n, plan)
+			}
+		}
+	}
+	// One that would better be exported is not, when another is read as a file already.
+	b := newTrackedBench(t, nil, 2<<20, 8<<20)
+	p := b.open(hypervisor.PointInTimeSpec{})
+	b.openDisk(p, 0, hypervisor.DiskRequest{})
+	if plan := b.openDisk(p, 1, hypervisor.DiskRequest{Everything: true}).Plan(); plan.Transport != TransportDatastore {
+		t.Errorf("plan %+v", plan)
+	}
+}
+
 // TestDatastore_only fails where the one way that is allowed is impossible.
 func TestDatastore_only(t *testing.T) {
 	t.Parallel()

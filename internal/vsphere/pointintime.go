@@ -47,6 +47,10 @@ type pointInTime struct {
 	placeMu sync.Mutex
 	placed  *place
 
+	wayMu  sync.Mutex
+	ways   map[hypervisor.DiskKey]string // the transports of the disks that were opened
+	probed map[hypervisor.DiskKey]probed
+
 	mu      sync.Mutex // guards what follows; held while the lease is opened
 	lease   *lease
 	items   map[string]leaseItem
@@ -143,7 +147,8 @@ func (c *Client) openSnapshot(
 	changes tracking,
 ) (*pointInTime, error) {
 	p := &pointInTime{client: c, vm: id, exclude: slices.Clone(exclude), opened: map[hypervisor.DiskKey]bool{},
-		tracking: changes, unsettled: map[logPosition]string{}, datastores: map[string]string{}}
+		tracking: changes, unsettled: map[logPosition]string{}, datastores: map[string]string{},
+		ways: map[hypervisor.DiskKey]string{}, probed: map[hypervisor.DiskKey]probed{}}
 	// A point in time outlives the call that opens it.
 	p.life, p.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	list, err := c.Snapshots(ctx, id)
@@ -274,38 +279,54 @@ func (p *pointInTime) openDisk(
 			return nil, err
 		}
 	}
-	transports := p.client.config.Transports
-	for i, transport := range transports {
+	p.wayMu.Lock()
+	defer p.wayMu.Unlock()
+	for i, transport := range p.client.config.Transports {
 		plan.Transport = transport
 		if transport == TransportExport {
+			p.ways[d.key] = transport
 			return &exportedDisk{point: p, pointDisk: d, plan: plan}, nil
 		}
-		file, why, err := p.probe(ctx, d)
+		reader, why, err := p.openFile(ctx, d, request, plan, slices.Contains(p.client.config.Transports[i:], TransportExport))
 		if err != nil {
 			return nil, err
 		}
-		var allocated *disk.Areas
-		if why == "" && plan.Areas == nil {
-			// Where changes can't be told, the list of what is allocated, which comes from the same tracking, is no better.
-			if plan.FullReason == "" && !request.Everything {
-				allocated, err = p.findAllocated(ctx, d)
-			}
-			if err != nil {
-				return nil, err
-			}
-			if allocated == nil && slices.Contains(transports[i:], TransportExport) {
-				why, err = p.sparse(ctx, d)
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
 		if why == "" {
-			return &datastoreDisk{point: p, pointDisk: d, file: file, plan: plan, allocated: allocated}, nil
+			p.ways[d.key] = transport
+			return reader, nil
 		}
 		plan.TransportReason = why
 	}
 	return nil, fmt.Errorf("no transport that is allowed can read it: %s: %w", plan.TransportReason, hypervisor.ErrNotSupported)
+}
+
+// openFile opens a disk for reading from its datastore. Where that can't be done, or an export is possible
+// and better, why says so in a sentence. wayMu is held.
+func (p *pointInTime) openFile(
+	ctx context.Context, d *pointDisk, request hypervisor.DiskRequest, plan hypervisor.ReadPlan, export bool,
+) (reader *datastoreDisk, why string, err error) {
+	file, why, err := p.probeOnce(ctx, d)
+	if err == nil && why == "" && export {
+		why, err = p.exportedTogether(ctx, d)
+	}
+	if err != nil || why != "" {
+		return nil, why, err
+	}
+	var allocated *disk.Areas
+	// Where changes can't be told, the list of what is allocated, which comes from the same tracking, is no better.
+	if plan.Areas == nil && plan.FullReason == "" && !request.Everything {
+		if allocated, err = p.findAllocated(ctx, d); err != nil {
+			return nil, "", err
+		}
+	}
+	// What is read first to know what changed, and then as a whole, is read in one way.
+	whole := plan.Areas == nil && allocated == nil || request.Everything
+	if whole && export && !p.readsOtherFile(d) {
+		if why, err = p.sparse(ctx, d); err != nil || why != "" {
+			return nil, why, err
+		}
+	}
+	return &datastoreDisk{point: p, pointDisk: d, file: file, plan: plan, allocated: allocated}, "", nil
 }
 
 // reading returns an error when nothing can be read any more.
