@@ -138,6 +138,8 @@ func disturbs(event types.BaseEvent) string {
 		moved = true
 	case *types.VmMigratedEvent:
 		moved = otherDatastore(e)
+	case *types.DrsVmMigratedEvent:
+		moved = otherDatastore(&e.VmMigratedEvent)
 	}
 	if !moved {
 		return ""
@@ -160,18 +162,26 @@ func unsettles(event types.BaseEvent) string {
 	reverted := func(names ...string) bool {
 		return strings.Contains(strings.ToLower(strings.Join(names, " ")), "revert")
 	}
+	failed := false // the virtual machine or its host, so that the last writes may not have been noted
 	names := []string{reflect.Indirect(reflect.ValueOf(event)).Type().Name()}
 	switch e := event.(type) {
 	case *types.TaskEvent:
 		names = append(names, e.Info.Name, e.Info.DescriptionId)
 	case *types.EventEx:
 		names = append(names, e.EventTypeId)
+		id := strings.ToLower(e.EventTypeId)
+		failed = strings.Contains(id, ".ha.") && (strings.Contains(id, "restart") || strings.Contains(id, "reset"))
+	case *types.VmRestartedOnAlternateHostEvent, *types.VmDasBeingResetEvent, *types.VmDasBeingResetWithScreenshotEvent:
+		failed = true
 	case *types.ExtendedEvent:
 		names = append(names, e.EventTypeId)
 	case *types.VmReconfiguredEvent:
 		if on := e.ConfigSpec.ChangeTrackingEnabled; on != nil && !*on {
 			return fmt.Sprintf("Change tracking was switched off on %s.", at)
 		}
+	}
+	if failed {
+		return fmt.Sprintf("High availability restarted the virtual machine after a failure on %s.", at)
 	}
 	if reverted(names...) {
 		return fmt.Sprintf("The virtual machine was reverted to a snapshot on %s.", at)

@@ -507,13 +507,21 @@ func TestUnsettles(t *testing.T) {
 		"relocated":         {&types.VmRelocatedEvent{}, true, true},
 		"migrated":          {&types.VmMigratedEvent{VmEvent: types.VmEvent{Event: types.Event{Ds: ds("a")}}, SourceDatastore: ds("a")}, false, false},
 		"migrated, storage": {&types.VmMigratedEvent{VmEvent: types.VmEvent{Event: types.Event{Ds: ds("a")}}, SourceDatastore: ds("b")}, true, true},
-		"tracking off":      {&types.VmReconfiguredEvent{ConfigSpec: types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(false)}}, true, false},
-		"tracking on":       {&types.VmReconfiguredEvent{ConfigSpec: types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(true)}}, false, false},
-		"snapshot":          {task("CreateSnapshot_Task", "VirtualMachine.createSnapshot"), false, false},
-		"snapshot removed":  {task("RemoveSnapshot_Task", "vm.Snapshot.remove"), false, false},
-		"all removed":       {task("", "VirtualMachine.removeAllSnapshots"), false, false},
-		"consolidated":      {task("", "VirtualMachine.consolidateDisks"), false, false},
-		"power":             {&types.VmPoweredOnEvent{}, false, false},
+		"migrated by DRS": {&types.DrsVmMigratedEvent{VmMigratedEvent: types.VmMigratedEvent{
+			VmEvent: types.VmEvent{Event: types.Event{Ds: ds("a")}}, SourceDatastore: ds("b"),
+		}}, true, true},
+		"restarted elsewhere": {&types.VmRestartedOnAlternateHostEvent{}, true, false},
+		"reset by HA":         {&types.VmDasBeingResetEvent{}, true, false},
+		"reset, screenshot":   {&types.VmDasBeingResetWithScreenshotEvent{}, true, false},
+		"restarted by HA":     {&types.EventEx{EventTypeId: "com.vmware.vc.ha.VmRestartedByHAEvent"}, true, false},
+		"restarted":           {&types.EventEx{EventTypeId: "com.vmware.vc.guestOS.restarted"}, false, false},
+		"tracking off":        {&types.VmReconfiguredEvent{ConfigSpec: types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(false)}}, true, false},
+		"tracking on":         {&types.VmReconfiguredEvent{ConfigSpec: types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(true)}}, false, false},
+		"snapshot":            {task("CreateSnapshot_Task", "VirtualMachine.createSnapshot"), false, false},
+		"snapshot removed":    {task("RemoveSnapshot_Task", "vm.Snapshot.remove"), false, false},
+		"all removed":         {task("", "VirtualMachine.removeAllSnapshots"), false, false},
+		"consolidated":        {task("", "VirtualMachine.consolidateDisks"), false, false},
+		"power":               {&types.VmPoweredOnEvent{}, false, false},
 	} {
 		if got := unsettles(test.event); (got != "") != test.unsettled {
 			t.Errorf("%s unsettles: %q", name, got)
