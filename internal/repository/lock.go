@@ -131,13 +131,13 @@ func lockError(err error) error {
 }
 
 // share takes the lock of a writer. It waits while there is maintenance, for as long as the repository's
-// patience lasts.
+// patience lasts. Where storage is so full that the lock can't be had, maintenance may have it nevertheless.
 func (r *Repository) share(ctx context.Context) (unlock func(), err error) {
 	waiting, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
 	unlock, err = r.locker.lock(waiting, false)
 	switch {
-	case errors.Is(err, errNoLocks), errors.Is(err, ErrFull): // nobody can have it alone then
+	case errors.Is(err, errNoLocks): // nobody can have it alone then
 		return func() {}, nil
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()

@@ -220,3 +220,22 @@ func TestHold(t *testing.T) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }
+
+// fullLocker is the locker of a storage in which there is no room for the lock.
+type fullLocker struct{}
+
+func (fullLocker) lock(context.Context, bool) (func(), error) { return nil, ErrFull }
+
+// Who adds data never does so without the lock; who deletes may, as that makes room.
+func TestLockFull(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	id := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": testSource(1)})
+	r.locker = fullLocker{}
+	if _, err := r.NewWriter(t.Context()); !errors.Is(err, ErrFull) {
+		t.Errorf("a writer: %v", err)
+	}
+	if err := r.Delete(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+}
