@@ -405,13 +405,15 @@ func FuzzRoundTrip(f *testing.F) {
 			src.parts = append(src.parts, part{offset, bytes.Repeat(script[2:3], int(length))})
 			offset += length
 		}
-		var out bytes.Buffer
-		if _, err := Encode(context.Background(), &out, src, EncodeOptions{Workers: 2}); err != nil {
-			t.Fatal(err)
-		}
-		image, _, err := decode(t.Context(), &out, DecodeOptions{Workers: 2})
-		if err != nil || !bytes.Equal(image, src.image()) {
-			t.Fatal(fmt.Errorf("other bytes, or an error: %w", err))
+		for _, adapt := range []bool{false, true} {
+			var out bytes.Buffer
+			if _, err := Encode(context.Background(), &out, src, EncodeOptions{Workers: 2, Adapt: adapt}); err != nil {
+				t.Fatal(err)
+			}
+			image, _, err := decode(t.Context(), &out, DecodeOptions{Workers: 2})
+			if err != nil || !bytes.Equal(image, src.image()) {
+				t.Fatal(fmt.Errorf("other bytes, or an error: %w", err))
+			}
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package vmdk
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -19,6 +18,10 @@ type EncodeOptions struct {
 	// Level is the level of compression, from 1 (fastest) to 9 (smallest), or -2 for Huffman coding
 	// alone. Zero means 1.
 	Level int
+	// Adapt leaves grains uncompressed while the stream is written as fast as it is made: then compressing
+	// costs more than sending, here and where it is undone. How long the stream gets depends on that; what
+	// it decodes to doesn't. (Huffman coding alone would be no good: it is slower to decode than Level 1.)
+	Adapt bool
 	// Workers is the number of goroutines that compress. Zero means runtime.GOMAXPROCS.
 	Workers int
 }
@@ -51,9 +54,10 @@ func Encode(ctx context.Context, w io.Writer, src disk.Source, o EncodeOptions) 
 		return Stats{}, fmt.Errorf("encode VMDK: no level of compression %d", o.Level)
 	}
 	e := &encoder{
-		w: bufio.NewWriterSize(w, 2*grainSize), header: newHeader(capacity), capacity: capacity,
-		win: newWindow(o.Workers, func() (func(*deflation), func()) { return newDeflater(o.Level) }),
+		w: newAheadWriter(w), header: newHeader(capacity), capacity: capacity, adapt: o.Adapt,
+		win: newWindow(o.Workers, func() (func(*deflation), func()) { return newDeflater(o.Level, o.Adapt) }),
 	}
+	defer e.w.close()
 	defer e.win.close()
 	e.directory = make([]uint32, e.header.tables())
 	if err := e.writeStart(); err != nil {
@@ -77,13 +81,15 @@ func Encode(ctx context.Context, w io.Writer, src disk.Source, o EncodeOptions) 
 // A deflation is one grain on its way into the stream.
 type deflation struct {
 	index  int64  // number of the grain on the disk
+	stored bool   // not to be compressed
 	data   []byte // the grain, always whole
 	record []byte // header, compressed data, and padding to a sector
 }
 
 // An encoder is one run of Encode.
 type encoder struct {
-	w        *bufio.Writer
+	w        *aheadWriter
+	adapt    bool
 	win      *window[deflation]
 	header   header
 	capacity int64
@@ -156,7 +162,7 @@ func (e *encoder) endGrain() error {
 	if disk.IsZero(g.data) {
 		return nil
 	}
-	g.index = e.index
+	g.index, g.stored = e.index, e.adapt && !e.w.slow
 	e.win.submit()
 	return e.writeReady(false)
 }
@@ -249,7 +255,7 @@ func (e *encoder) finish() error {
 	if err := e.write(append(end, marker(markerEnd, 0)...)); err != nil {
 		return err
 	}
-	return e.w.Flush()
+	return e.w.flush()
 }
 
 // here is the sector of the stream that is written next, as tables and directory hold it.
@@ -310,15 +316,36 @@ ddb.virtualHWVersion = "4"
 // deflaters holds idle compressors by level: they are large, and slow to set up.
 var deflaters [zlib.BestCompression - zlib.HuffmanOnly + 1]sync.Pool
 
-// newDeflater makes a worker that compresses grains. The level has been checked.
-func newDeflater(level int) (run func(*deflation), release func()) {
-	pool := &deflaters[level-zlib.HuffmanOnly]
-	z, ok := pool.Get().(*zlib.Writer)
+// newDeflater makes a worker that compresses grains, with a second one for those that are only stored where there
+// may be any. The level has been checked.
+func newDeflater(level int, adapt bool) (run func(*deflation), release func()) {
+	z := takeDeflater(level)
+	if !adapt {
+		return func(g *deflation) { g.deflate(z) }, func() { putDeflater(level, z) }
+	}
+	stored := takeDeflater(zlib.NoCompression)
+	run = func(g *deflation) {
+		if g.stored {
+			g.deflate(stored)
+			return
+		}
+		g.deflate(z)
+	}
+	return run, func() {
+		putDeflater(level, z)
+		putDeflater(zlib.NoCompression, stored)
+	}
+}
+
+func takeDeflater(level int) *zlib.Writer {
+	z, ok := deflaters[level-zlib.HuffmanOnly].Get().(*zlib.Writer)
 	if !ok {
 		z, _ = zlib.NewWriterLevel(nil, level) // fails for a wrong level only
 	}
-	return func(g *deflation) { g.deflate(z) }, func() { pool.Put(z) }
+	return z
 }
+
+func putDeflater(level int, z *zlib.Writer) { deflaters[level-zlib.HuffmanOnly].Put(z) }
 
 // deflate fills the record. Writing to memory never fails.
 func (g *deflation) deflate(z *zlib.Writer) {

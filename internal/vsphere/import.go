@@ -69,7 +69,7 @@ func (r *restore) upload(ctx context.Context, d *importedDisk, src disk.Source) 
 	sent := &measuredWriter{w: writer, checksummer: newChecksummer(r.sha256)}
 	encoded := make(chan error, 1)
 	go func() {
-		_, err := vmdk.Encode(ctx, sent, &progressSource{src, r}, vmdk.EncodeOptions{})
+		_, err := vmdk.Encode(ctx, sent, &progressSource{src, r}, vmdk.EncodeOptions{Adapt: true})
 		_ = writer.CloseWithError(err) // never fails; nil makes the reader see the end
 		encoded <- err
 	}()
