@@ -108,6 +108,28 @@ func TestPlanReplacedDisks(t *testing.T) {
 	}
 }
 
+// TestPlanReplacedDisksOfAnother plans no deletion of disks that are kept for longer than what is written says,
+// until something else is written.
+func TestPlanReplacedDisksOfAnother(t *testing.T) {
+	t.Parallel()
+	r := newRPC(t, &fakeHypervisor{vms: fakeVMs()}, nil)
+	noErrors(t, r.configure(vsphereBlock()))
+	completed := time.Now().Add(-time.Hour).UTC()
+	state := inPlaceState(map[string]any{}, map[string]any{
+		"completed_at":         completed.Format(time.RFC3339),
+		"replaced_disks":       []any{map[string]any{"label": "Hard disk 1", "path": "[a] b.vmdk", "replaced_by": "[a] c.vmdk"}},
+		"replaced_disks_until": completed.Add(24 * time.Hour).Format(time.RFC3339),
+	})
+	p := r.plan("vm_restore", state, map[string]any{"backup_id": "a", "in_place": map[string]any{}}, "")
+	noErrors(t, p.diagnostics)
+	expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, "")
+	if !p.unchanged {
+		t.Error("disks that are not due are planned to be deleted")
+	}
+	p = r.plan("vm_restore", state, map[string]any{"backup_id": "a", "in_place": map[string]any{"keep_replaced_disks": "1m"}}, "")
+	expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, "Replaced Disks Are Due: ")
+}
+
 // TestPlanRevertToUnknown says that it can't be shown what a revert loses.
 func TestPlanRevertToUnknown(t *testing.T) {
 	t.Parallel()

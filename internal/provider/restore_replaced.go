@@ -77,9 +77,12 @@ func (r *restoreResource) planReplaced(
 	if len(disks) == 0 || plan.InPlace.IsUnknown() || plan.InPlace.IsNull() {
 		return
 	}
-	keep := duration(plan.inPlace(ctx, &resp.Diagnostics).KeepReplacedDisks)
+	written, was := plan.inPlace(ctx, &resp.Diagnostics).KeepReplacedDisks, state.inPlace(ctx, &resp.Diagnostics).KeepReplacedDisks
 	next := state
-	next.setReplaced(disks, timeOf(state.CompletedAt).Add(keep))
+	// Without a change of what is written they are due when they were: that may be later than what is written says.
+	if state.ReplacedUntil.IsNull() || !written.Equal(was) {
+		next.setReplaced(disks, timeOf(state.CompletedAt).Add(duration(written)))
+	}
 	if !next.due(r.session.now()) {
 		if !next.ReplacedUntil.Equal(plan.ReplacedUntil) {
 			resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("replaced_disks_until"), next.ReplacedUntil)...)

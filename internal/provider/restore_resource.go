@@ -234,7 +234,7 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 	}
 	if disks := state.replaced(); len(disks) > 0 && len(plan.replaced()) == 0 {
 		if err := r.deleteReplaced(ctx, hv, vm, disks); err != nil {
-			plan.setReplaced(disks, timeOf(state.ReplacedUntil))
+			plan.setReplaced(disks, time.Time{}) // due by what is written, which is why they were to be deleted
 			plan.operation("Delete", "Replaced Disks", "update").leaving("They are still in the state.").fail(ctx, &resp.Diagnostics, err)
 		}
 	}

@@ -64,8 +64,9 @@ type inPlace struct {
 	finished  bool
 	recovered []hypervisor.Replaced
 
-	this    run.Run
-	restore hypervisor.InPlaceRestore
+	replaced []hypervisor.Replaced // by this restore
+	this     run.Run
+	restore  hypervisor.InPlaceRestore
 }
 
 // newInPlace finds the VM and makes sure that it is the one that was backed up.
@@ -204,6 +205,7 @@ func (p *inPlace) swap(ctx context.Context) (*Result, error) {
 	}
 	p.m.log.InfoContext(ctx, "all disks are written; replacing those of the VM", "vm", p.vm.Path)
 	vm, replaced, warnings, err := p.restore.Swap(ctx)
+	p.replaced = replaced
 	if err != nil {
 		var swapped *hypervisor.SwappedError
 		return nil, p.undo(ctx, errors.As(err, &swapped), fmt.Errorf("replace the disks: %w", err))
@@ -291,15 +293,13 @@ func (p *inPlace) finish(ctx context.Context, result *Result) error {
 		result.warnNoGuest(p.job)
 	}
 	result.CompletedAt = p.m.now().UTC()
-	result.ReplacedUntil = result.CompletedAt.Add(p.InPlace.KeepReplacedDisks)
+	result.ReplacedUntil = result.CompletedAt.Add(p.keep())
 	if p.InPlace.KeepReplacedDisks == 0 && guestErr == nil {
-		if err := p.m.hv.DeleteReplaced(ctx, p.vm.ID, result.Replaced); err == nil {
-			result.Replaced = nil
-		} else {
-			result.Warnings = append(result.Warnings, fmt.Sprintf(
-				"%s is restored, but disks that were replaced could not be deleted (%s): %v.",
-				p.vm.Path, paths(result.Replaced), err))
-		}
+		p.deleteReplaced(ctx, result)
+	}
+	if len(p.recovered) > 0 {
+		result.Warnings = append(result.Warnings, fmt.Sprintf("%s is restored; disks that an earlier restore had taken out of "+
+			"it, or had given it, before it was killed are kept: %s.", p.vm.Path, paths(p.recovered)))
 	}
 	finishCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
@@ -314,4 +314,24 @@ func (p *inPlace) finish(ctx context.Context, result *Result) error {
 		return fmt.Errorf("%w; the disks that were replaced are kept: %s", guestErr, paths(result.Replaced))
 	}
 	return guestErr
+}
+
+// keep is for how long the disks are kept that are not deleted now. Those of another restore, whose outcome
+// nobody has seen, don't go by what this one asks for alone.
+func (p *inPlace) keep() time.Duration {
+	if len(p.recovered) > 0 {
+		return max(p.InPlace.KeepReplacedDisks, MinimumKeep)
+	}
+	return p.InPlace.KeepReplacedDisks
+}
+
+// deleteReplaced deletes the disks that this restore replaced.
+func (p *inPlace) deleteReplaced(ctx context.Context, result *Result) {
+	if err := p.m.hv.DeleteReplaced(ctx, p.vm.ID, p.replaced); err != nil {
+		result.Warnings = append(result.Warnings, fmt.Sprintf(
+			"%s is restored, but disks that were replaced could not be deleted (%s): %v.",
+			p.vm.Path, paths(p.replaced), err))
+		return
+	}
+	result.Replaced = slices.Clone(p.recovered)
 }

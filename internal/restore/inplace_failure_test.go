@@ -138,10 +138,11 @@ func TestRestoreInPlace_noWayBack(t *testing.T) {
 		if loose := s.hv.LooseDisk(s.vm.Disks[0].Path); !bytes.Equal(loose, own[0]) {
 			t.Errorf("%s: the VM's own disk is lost", at)
 		}
-		if second := s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn); len(second.Warnings) != 1 {
+		second := s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn)
+		if len(second.Warnings) != 2 {
 			t.Errorf("%s: warnings %q", at, second.Warnings)
 		}
-		s.wantTidy(t)
+		s.wantKept(t, second, own)
 	}
 }
 
@@ -206,14 +207,13 @@ func TestRestoreInPlace_endFails(t *testing.T) {
 
 func TestRestoreInPlace_recoveryFails(t *testing.T) {
 	t.Parallel()
-	s, _ := newChangedScene(t)
+	s, own := newChangedScene(t)
 	s.interruptAt(t, "swapped", deadRun(t))
 	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeRecoverInPlace, Err: errBroken})
 	if _, err := s.m.Restore(t.Context(), s.inPlace()); !errors.Is(err, errBroken) {
 		t.Errorf("got error %v", err)
 	}
-	s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn)
-	s.wantTidy(t)
+	s.wantKept(t, s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn), own)
 }
 
 // Data that was damaged in the repository doesn't reach the VM, which runs on.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor/hypervisortest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/restore"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
@@ -23,7 +25,7 @@ func TestRestoreInPlace_afterKill(t *testing.T) {
 	} {
 		t.Run(stage, func(t *testing.T) {
 			t.Parallel()
-			s, _ := newChangedScene(t)
+			s, own := newChangedScene(t)
 			dead := deadRun(t)
 			s.interruptAt(t, stage, dead)
 			s.wantPower(t, stage == "nothing written" || stage == "one disk written" || stage == "started")
@@ -32,12 +34,34 @@ func TestRestoreInPlace_afterKill(t *testing.T) {
 				t.Errorf("check: %q, %v", warnings, err)
 			}
 			result := s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn)
-			if len(result.Replaced) > 0 || len(result.Warnings) != 1 || strings.Contains(result.Warnings[0], "finished") != swapped {
+			if (len(result.Replaced) > 0) != swapped || (len(result.Warnings) == 2) != swapped ||
+				strings.Contains(result.Warnings[0], "finished") != swapped {
 				t.Errorf("replaced %v, warnings %q", result.Replaced, result.Warnings)
+			}
+			if swapped {
+				s.wantKept(t, result, own)
 			}
 			s.wantTidy(t)
 		})
 	}
+}
+
+// wantKept makes sure that a restore has kept, for a day, the disks that another one had replaced, own, and nothing
+// else: nobody has seen yet how that went. It deletes them.
+func (s *scene) wantKept(t *testing.T, result *restore.Result, own [][]byte) {
+	t.Helper()
+	if len(result.Replaced) != len(own) || !result.ReplacedUntil.Equal(result.CompletedAt.Add(24*time.Hour)) {
+		t.Fatalf("%v are kept until %s, completed at %s", result.Replaced, result.ReplacedUntil, result.CompletedAt)
+	}
+	for i, d := range result.Replaced {
+		if !bytes.Equal(s.hv.LooseDisk(d.Path), own[i]) || d.Path != s.vm.Disks[i].Path || !strings.Contains(fmt.Sprint(result.Warnings), d.Path) {
+			t.Errorf("replaced %+v, warnings %q", d, result.Warnings)
+		}
+	}
+	if err := s.m.DeleteReplaced(t.Context(), s.vm.InstanceUUID, result.Replaced); err != nil {
+		t.Error(err)
+	}
+	s.wantTidy(t)
 }
 
 func (s *scene) wantPower(t *testing.T, on bool) {
@@ -134,6 +158,9 @@ func TestRestoreInPlace_afterKillKeeps(t *testing.T) {
 	r := s.inPlace()
 	r.InPlace.KeepReplacedDisks = time.Hour
 	result := s.restoreInPlace(t, r, hypervisor.PoweredOn)
+	if !result.ReplacedUntil.Equal(result.CompletedAt.Add(24 * time.Hour)) {
+		t.Errorf("kept until %s, completed at %s", result.ReplacedUntil, result.CompletedAt)
+	}
 	if len(result.Replaced) != 4 || !bytes.Equal(s.hv.LooseDisk(result.Replaced[0].Path), own[0]) {
 		t.Errorf("replaced %+v", result.Replaced)
 	}
@@ -143,12 +170,14 @@ func TestRestoreInPlace_afterKillKeeps(t *testing.T) {
 func TestRestoreInPlace_afterKillBoots(t *testing.T) {
 	t.Parallel()
 	for _, stage := range []string{"stopped", "started"} {
-		s, _ := newChangedScene(t)
+		s, own := newChangedScene(t)
 		s.interruptAt(t, stage, deadRun(t))
 		boots := func(context.Context) { s.hv.SetGuest(s.vm.ID, false, "") }
 		s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeWatchGuest, Do: boots})
 		s.hv.Fail(hypervisortest.Fault{At: hypervisortest.DuringWatchGuest, Do: func(context.Context) { s.hv.SetGuest(s.vm.ID, true, "") }})
-		s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn)
+		if result := s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn); stage == "started" {
+			s.wantKept(t, result, own)
+		}
 		s.wantTidy(t)
 
 		// One that can't be watched is an obstacle only if it doesn't come up.

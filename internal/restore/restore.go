@@ -124,8 +124,13 @@ type InPlace struct {
 
 	// KeepReplacedDisks is for how long the disks that were replaced are kept; they are then the caller's to
 	// delete (Result.Replaced, Manager.DeleteReplaced). Zero: they are deleted when the restore has succeeded.
+	// Disks of an earlier restore that was killed are never deleted by this one, and kept for MinimumKeep at least.
 	KeepReplacedDisks time.Duration
 }
+
+// MinimumKeep is for how long replaced disks are kept, whatever is asked for, when nobody can have seen yet
+// whether what replaced them is any good.
+const MinimumKeep = 24 * time.Hour
 
 // WaitForGuest says what of a guest is waited for. Without Agent and Address: both.
 type WaitForGuest struct {
