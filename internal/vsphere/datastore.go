@@ -117,7 +117,11 @@ func (d *datastoreDisk) confirm(ctx context.Context) error {
 			now = describeBacking(device.Backing).fileName
 		}
 	}
-	if now != d.backing.fileName {
+	switch now {
+	case d.backing.fileName:
+	case "":
+		return fmt.Errorf("%w: the temporary snapshot has the disk %s no more", hypervisor.ErrLost, d.backing.fileName)
+	default:
 		return fmt.Errorf("%w: the disk was moved meanwhile, from %s to %s", hypervisor.ErrLost, d.backing.fileName, now)
 	}
 	why, err := d.point.disturbed(ctx)

@@ -133,6 +133,8 @@ func TestDatastore_faults(t *testing.T) {
 			switch {
 			case test.fails && !errors.Is(err, hypervisor.ErrLost):
 				t.Errorf("got error %v, want one that wraps %v", err, hypervisor.ErrLost)
+			case name == "gone" && strings.Contains(err.Error(), hypervisor.ErrLost.Error()):
+				t.Errorf("%v: a server that answers was not lost", err)
 			case !test.fails && (err != nil || !bytes.Equal(got, want)):
 				t.Errorf("%v, or other bytes", err)
 			}
@@ -436,7 +438,19 @@ func TestDatastore_only(t *testing.T) {
 // TestDatastore_disturbed throws away what was read of a disk that wasn't in its place all the time.
 func TestDatastore_disturbed(t *testing.T) {
 	t.Parallel()
+	says := map[string]string{
+		"moved": "] web01/web01.vmdk to [elsewhere] web01/web01.vmdk", "disk gone": "has the disk [",
+	}
 	for name, disturb := range map[string]func(t *testing.T, b *bench, p hypervisor.PointInTime){
+		"disk gone": func(t *testing.T, b *bench, p hypervisor.PointInTime) {
+			t.Helper()
+			ctx := *b.lab.Model().Service.Context
+			s, ok := ctx.Map.Get(snapshotRef(p.Snapshot().ID)).(*simulator.VirtualMachineSnapshot)
+			if !ok {
+				t.Fatal("the snapshot is gone")
+			}
+			ctx.WithLock(s, func() { s.Config.Hardware.Device = nil })
+		},
 		"moved": func(t *testing.T, b *bench, p hypervisor.PointInTime) {
 			t.Helper()
 			ctx := *b.lab.Model().Service.Context
@@ -468,8 +482,8 @@ func TestDatastore_disturbed(t *testing.T) {
 				}
 				return nil
 			})
-			if !errors.Is(err, hypervisor.ErrLost) {
-				t.Errorf("got error %v, want one that wraps %v", err, hypervisor.ErrLost)
+			if !errors.Is(err, hypervisor.ErrLost) || !strings.Contains(err.Error(), says[name]) {
+				t.Errorf("got error %v, want one that wraps %v and says %q", err, hypervisor.ErrLost, says[name])
 			}
 		})
 	}

@@ -196,9 +196,15 @@ func transferError(ctx context.Context, err error) error {
 
 // statusError is what an answer other than success means. The body may hold a page of HTML; it says no
 // more than the status.
-func statusError(res *http.Response) error {
-	return fmt.Errorf("%w: the server answered %s", hypervisor.ErrLost, res.Status)
-}
+func statusError(res *http.Response) error { return &answerError{res.Status} }
+
+// An answerError is an answer other than success. It wraps hypervisor.ErrLost, as what is read is incomplete,
+// but doesn't say so: a server that answers, say with 403 Forbidden, was not lost.
+type answerError struct{ status string }
+
+func (e *answerError) Error() string { return "the server answered " + e.status }
+
+func (e *answerError) Unwrap() error { return hypervisor.ErrLost }
 
 // A measuredReader hashes and counts what is read through it, and remembers how it ended.
 type measuredReader struct {
