@@ -80,7 +80,8 @@ func (r *inPlace) start(ctx context.Context) error {
 			fmt.Sprintf("The restored disks have the datastore's storage policy: %v.", err))
 	}
 	err = r.begin(ctx, "", policies)
-	if !refusesPlace(err) || ctx.Err() != nil {
+	// A journal that could not be written is no matter of places: nothing was asked for yet.
+	if r.journal == nil || !refusesPlace(err) || ctx.Err() != nil {
 		return err
 	}
 	// The server doesn't make disks in the directory of another VM than the one that it creates.

@@ -39,6 +39,8 @@ var inPlaceCases = []inPlaceCase{
 	{interruption: interruption{name: "check cancelled", cancelAt: "RetrievePropertiesEx", nth: 1}},
 	{interruption: interruption{name: "journal fails", fault: reconfig(journalChange, "InvalidState")}},
 	{interruption: interruption{name: "journal refused", fault: reconfig(journalChange, "call:NoPermission")}},
+	{interruption: interruption{name: "journal invalid", fault: reconfig(journalChange, "InvalidArgument")}},
+	{interruption: interruption{name: "journal without its file", fault: reconfig(journalChange, "FileNotFound")}},
 	{interruption: interruption{name: "journal dropped", fault: reconfig(journalChange, "drop"), succeeds: true}},
 	{interruption: interruption{name: "journal lost", fault: reconfig(journalChange, "lost"), succeeds: true}},
 	{interruption: interruption{name: "journal overtaken", fault: reconfig(journalChange, "ConcurrentAccess"), succeeds: true}},
