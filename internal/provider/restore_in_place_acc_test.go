@@ -94,7 +94,7 @@ func TestRestoreInPlace(t *testing.T) {
 		// A trigger restores once more.
 		resource.TestStep{
 			PreConfig:        func() { w.spoil("web01", 0) },
-			Config:           inPlaceConfig("", "  triggers = { again = \"1\" }\n  power_on = false"),
+			Config:           inPlaceConfig("", "  triggers = { again = \"1\" }\n  power_on = false\n  verify = true"),
 			ConfigPlanChecks: resource.ConfigPlanChecks{PreApply: inPlace, PostApplyPostRefresh: emptyPlan()},
 			ConfigStateChecks: []statecheck.StateCheck{
 				attribute("vm_restore.r", "power_state", knownvalue.StringExact("powered_off")),

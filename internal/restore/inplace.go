@@ -294,8 +294,14 @@ func (p *inPlace) finish(ctx context.Context, result *Result) error {
 	}
 	result.CompletedAt = p.m.now().UTC()
 	result.ReplacedUntil = result.CompletedAt.Add(p.keep())
-	if p.InPlace.KeepReplacedDisks == 0 && guestErr == nil {
+	switch {
+	case p.InPlace.KeepReplacedDisks > 0 || guestErr != nil:
+	case p.seen(result):
 		p.deleteReplaced(ctx, result)
+	default:
+		result.ReplacedUntil = result.CompletedAt.Add(MinimumKeep)
+		result.Warnings = append(result.Warnings, fmt.Sprintf("%s is restored, but was neither started nor verified; so the disks "+
+			"that were replaced are kept until %s: %s.", p.vm.Path, result.ReplacedUntil.Format(time.RFC3339), paths(p.replaced)))
 	}
 	if len(p.recovered) > 0 {
 		result.Warnings = append(result.Warnings, fmt.Sprintf("%s is restored; disks that an earlier restore had taken out of "+
@@ -314,6 +320,11 @@ func (p *inPlace) finish(ctx context.Context, result *Result) error {
 		return fmt.Errorf("%w; the disks that were replaced are kept: %s", guestErr, paths(result.Replaced))
 	}
 	return guestErr
+}
+
+// seen reports whether the restored disks have been put to the test: they were read back, or the VM runs on them.
+func (p *inPlace) seen(result *Result) bool {
+	return result.Verified || result.VM.PowerState == hypervisor.PoweredOn
 }
 
 // keep is for how long the disks are kept that are not deleted now. Those of another restore, whose outcome

@@ -130,11 +130,23 @@ func TestRestoreInPlace_power(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, _ := newChangedScene(t)
+			s, own := newChangedScene(t)
 			s.hv.Edit(s.vm.ID, func(vm *hypervisor.VM) { vm.PowerState = c.before })
 			r := s.inPlace()
 			r.Power, r.InPlace.PowerOff = c.ask, true
-			s.restoreInPlace(t, r, c.want)
+			result := s.restoreInPlace(t, r, c.want)
+			if c.want == hypervisor.PoweredOff { // what nobody has seen run doesn't cost what was there before
+				s.wantKept(t, result, own)
+			}
+			s.wantTidy(t)
+
+			s, _ = newChangedScene(t)
+			s.hv.Edit(s.vm.ID, func(vm *hypervisor.VM) { vm.PowerState = c.before })
+			r = s.inPlace()
+			r.Power, r.InPlace.PowerOff, r.Verify = c.ask, true, true
+			if result = s.restoreInPlace(t, r, c.want); len(result.Replaced) > 0 {
+				t.Errorf("%v are kept although the disks were read back", result.Replaced)
+			}
 			s.wantTidy(t)
 		})
 	}

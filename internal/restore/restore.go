@@ -123,7 +123,8 @@ type InPlace struct {
 	KeepHardware bool
 
 	// KeepReplacedDisks is for how long the disks that were replaced are kept; they are then the caller's to
-	// delete (Result.Replaced, Manager.DeleteReplaced). Zero: they are deleted when the restore has succeeded.
+	// delete (Result.Replaced, Manager.DeleteReplaced). Zero: they are deleted when the restore has succeeded, if
+	// the VM was started or the restored disks were read back; otherwise they are kept for MinimumKeep.
 	// Disks of an earlier restore that was killed are never deleted by this one, and kept for MinimumKeep at least.
 	KeepReplacedDisks time.Duration
 }
