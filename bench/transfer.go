@@ -80,7 +80,7 @@ func transfer(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	s.lab, err = lab.Start(ctx, lab.Options{Dir: filepath.Join(dir, "lab"), VMs: []lab.VMSpec{
-		{Name: "off", Disks: []string{s.raw}, PoweredOff: true},
+		{Name: "off", Disks: []string{s.raw}, PoweredOff: true, ChangeTracking: true},
 		{Name: "on", Disks: []string{s.raw}, ChangeTracking: true},
 	}})
 	if err != nil {
