@@ -51,7 +51,11 @@ type journal struct {
 	Phase    phase           `json:"phase"`
 	Restart  bool            `json:"restart,omitempty"` // the VM ran when it was stopped
 	Boot     []string        `json:"boot,omitempty"`    // the VM's own boot order, as bootNames writes it
-	Disks    []journalDisk   `json:"disks"`
+	// Had is set when the VM had the restored disks until its own were put back by a process that can't know
+	// whether it was started meanwhile.
+	Had bool `json:"had,omitempty"`
+
+	Disks []journalDisk `json:"disks"`
 
 	NVRAM      string `json:"nvram,omitempty"`       // file for a copy of the VM's own firmware variables
 	NVRAMSaved bool   `json:"nvram_saved,omitempty"` // the copy is complete

@@ -83,6 +83,8 @@ type death struct {
 	snaps  bool
 	// swapped is set when the VM has the restored disks then, and keeps them.
 	swapped bool
+	// had is set when the VM has the restored disks then, and gets its own back.
+	had bool
 }
 
 var deaths = []death{
@@ -103,14 +105,14 @@ var deaths = []death{
 	{name: "shutdown unsent", method: "ShutdownGuest", unsent: true},
 	{name: "snapshots", method: "RemoveAllSnapshots_Task", snaps: true},
 	{name: "snapshots unsent", method: "RemoveAllSnapshots_Task", snaps: true, unsent: true},
-	{name: "swap", method: "ReconfigVM_Task", nth: swapChange}, // without its hardware, it is undone
+	{name: "swap", method: "ReconfigVM_Task", nth: swapChange, had: true}, // without its hardware, it is undone
 	{name: "swap unsent", method: "ReconfigVM_Task", nth: swapChange, unsent: true},
-	{name: "NVRAM announced", method: "ReconfigVM_Task", nth: swapChange + 1, nvram: true},
-	{name: "NVRAM copy", method: "PUT /folder", nvram: true},
-	{name: "NVRAM copied", method: "ReconfigVM_Task", nth: swapChange + 2, nvram: true},
-	{name: "NVRAM", method: "PUT /folder", nth: 1, nvram: true},
+	{name: "NVRAM announced", method: "ReconfigVM_Task", nth: swapChange + 1, nvram: true, had: true},
+	{name: "NVRAM copy", method: "PUT /folder", nvram: true, had: true},
+	{name: "NVRAM copied", method: "ReconfigVM_Task", nth: swapChange + 2, nvram: true, had: true},
+	{name: "NVRAM", method: "PUT /folder", nth: 1, nvram: true, had: true},
 	{name: "hardware", method: "ReconfigVM_Task", nth: hardwareChange, swapped: true},
-	{name: "hardware unsent", method: "ReconfigVM_Task", nth: hardwareChange, unsent: true},
+	{name: "hardware unsent", method: "ReconfigVM_Task", nth: hardwareChange, unsent: true, had: true},
 	{name: "hardware with NVRAM", method: "ReconfigVM_Task", nth: hardwareChange + 2, nvram: true, swapped: true},
 	{name: "finish unsent", method: "ReconfigVM_Task", nth: finishChange, unsent: true, swapped: true},
 	{name: "finish", method: "ReconfigVM_Task", nth: finishChange, swapped: true},
@@ -218,7 +220,7 @@ func TestInPlace_killed(t *testing.T) {
 				_, err := b.client.CleanUpRestores(t.Context(), func(run string) bool { return run == "run-1" })
 				must(t, err)
 			}
-			vm, replaced, _, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+			vm, replaced, warnings, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
 			must(t, err)
 			if d.nvram {
 				want := b.backup.config.NVRAM
@@ -238,6 +240,11 @@ func TestInPlace_killed(t *testing.T) {
 				b.deleteReplaced(replaced)
 			} else {
 				b.sameContent("undone", b.after)
+				if d.had {
+					b.keptRestored(replaced, warnings)
+					b.deleteReplaced(replaced)
+					replaced = nil
+				}
 				if len(replaced) != 0 || vm.PowerState != hypervisor.PoweredOn {
 					t.Errorf("replaced %+v, the VM is %s", replaced, vm.PowerState)
 				}
@@ -259,6 +266,23 @@ func TestInPlace_killed(t *testing.T) {
 	}
 }
 
+// keptRestored checks that the restored disks, which the VM doesn't have any more, are there and named.
+func (b *inPlaceBench) keptRestored(kept []hypervisor.Replaced, warnings []string) {
+	b.Helper()
+	if len(kept) != len(b.raw) || len(warnings) != 1 {
+		b.Fatalf("kept %+v, warnings %q", kept, warnings)
+	}
+	files := map[string]bool{}
+	for _, f := range b.lab.Status().Files {
+		files[f.Name] = true
+	}
+	for n, own := range b.status(benchVM).Disks {
+		if k := kept[n]; !files[k.Path] || k.Now != own.File || !strings.Contains(warnings[0], k.Path) {
+			b.Errorf("kept %+v, files %v, warning %q", k, files, warnings[0])
+		}
+	}
+}
+
 // replacedFiles are the disks beside those that the VM has.
 func (b *inPlaceBench) replacedFiles() (all []hypervisor.Replaced) {
 	b.Helper()
@@ -273,4 +297,56 @@ func (b *inPlaceBench) replacedFiles() (all []hypervisor.Replaced) {
 		}
 	}
 	return all
+}
+
+// Who started the VM with the restored disks and shut it down again, before anybody recovered it, finds what
+// was written to them, also when the recovery itself is interrupted.
+func TestInPlace_workedWithSince(t *testing.T) {
+	t.Parallel()
+	d := named(t, "swap")
+	b, spec := newMortalBench(t, d)
+	b.die(d, spec)
+	must(t, b.client.PowerOn(t.Context(), b.vm.ID))
+	must(t, b.lab.WriteDisk(benchVM, 0, 512, []byte("worked for a month")))
+	must(t, b.client.PowerOff(t.Context(), b.vm.ID))
+	work := b.content()
+	var calls atomic.Int32
+	ctx, cancel := context.WithCancel(t.Context())
+	b.lab.OnCall("ReconfigVM_Task", func(context.Context) {
+		if calls.Add(1) == 2 {
+			cancel()
+		}
+	})
+	_, _, _, err := b.client.RecoverInPlace(ctx, b.vm.ID, "run-1")
+	b.lab.OnCall("ReconfigVM_Task", nil)
+	if err == nil {
+		t.Fatal("the recovery was not interrupted")
+	}
+	_, kept, warnings, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+	must(t, err)
+	b.sameContent("recovered", b.after)
+	b.keptRestored(kept, warnings)
+	must(t, b.client.PowerOff(t.Context(), b.vm.ID))
+	for n, k := range kept {
+		b.swapFile(k.Now, k.Path)
+		if string(readLabDisk(t, b.lab, benchVM, n)) != string(work[n]) {
+			t.Errorf("what was written to disk %d is lost", n)
+		}
+	}
+}
+
+// swapFile puts another file into a disk of the VM.
+func (b *inPlaceBench) swapFile(from, to string) {
+	b.Helper()
+	vm, err := b.client.readTarget(b.Context(), b.vm.ID)
+	must(b.T, err)
+	for _, d := range orderedDisks(vm.Config.Hardware.Device) {
+		if describeBacking(d.Backing).fileName != from {
+			continue
+		}
+		slot := deviceSlot(vm.Config.Hardware.Device, d)
+		spec, err := swapSpec(vm, []journalDisk{{Slot: slot, Own: from, Restored: to}}, restoredPath, nil, new(fileUsers))
+		must(b.T, err)
+		b.reconfigure(vmRef(b.vm.ID), spec)
+	}
 }

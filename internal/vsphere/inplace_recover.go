@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vmware/govmomi/vim25/mo"
@@ -89,7 +90,9 @@ func (r *recovery) recover(ctx context.Context, runID string) error {
 	}
 	switch j.Phase {
 	case phaseSwapped:
-		if j, err = r.swapBack(ctx, j); err != nil {
+		had := *j
+		had.Had = true
+		if j, err = r.swapBack(ctx, &had); err != nil {
 			return err
 		}
 	case phaseStop:
@@ -215,17 +218,21 @@ func (r *recovery) undo(ctx context.Context, j *journal) error {
 }
 
 // deleteRestored deletes the restored disks, but for those that the VM has, which are its own then. One that
-// another VM has is kept.
+// another VM has is kept, and so are all if the VM may have been started with them since: a process that was
+// killed did not see what came of them.
 func (r *recovery) deleteRestored(ctx context.Context, j *journal) error {
 	users, err := r.client.usersOf(ctx, r.line, j.paths(restoredPath))
 	if err != nil {
 		return err
 	}
-	var unused []string
+	var unused, had []string
 	for _, d := range j.Disks {
 		reason := users.inUse(d.Restored)
 		switch {
 		case users.has(vmRef(r.id), d.Restored):
+		case j.Had:
+			had = append(had, d.Restored)
+			r.kept = append(r.kept, hypervisor.Replaced{Label: d.Label, Path: d.Restored, Now: d.Own})
 		case reason != "" && isDisk(d.Restored):
 			r.kept = append(r.kept, hypervisor.Replaced{Label: d.Label, Path: d.Restored, Now: d.Own})
 			r.warnings = append(r.warnings, fmt.Sprintf("The restored disk %s (%s) was left behind: %s.",
@@ -233,6 +240,11 @@ func (r *recovery) deleteRestored(ctx context.Context, j *journal) error {
 		default:
 			unused = append(unused, d.Restored)
 		}
+	}
+	if len(had) > 0 {
+		r.warnings = append(r.warnings, fmt.Sprintf("%s had the restored disks of a restore in place that was killed "+
+			"before it was complete, and has its own again. What somebody may have written to the restored ones is kept: %s.",
+			r.line.path(), strings.Join(had, ", ")))
 	}
 	return r.client.deleteDisks(ctx, r.line, unused)
 }
