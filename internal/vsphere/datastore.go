@@ -182,7 +182,7 @@ func (p *pointInTime) findAllocated(ctx context.Context, d *pointDisk) (*disk.Ar
 		p.client.log.InfoContext(ctx, "measure a disk; the whole disk is read", "vm", p.vm, "disk", d.label, "error", err)
 		return nil, nil
 	}
-	extent := at.extent(p.snapshot.ID, d.device)
+	extent := at.extent(p.snapshot.ID, d)
 	if extent == nil {
 		return nil, nil
 	}

@@ -84,7 +84,7 @@ func (p *pointInTime) probe(ctx context.Context, d *pointDisk) (file folderFile,
 	if at.connection != types.VirtualMachineConnectionStateConnected {
 		return folderFile{}, fmt.Sprintf("The virtual machine's host is %s.", at.connection), nil
 	}
-	extent := at.extent(p.snapshot.ID, d.device)
+	extent := at.extent(p.snapshot.ID, d)
 	if extent == nil {
 		return folderFile{}, "The disk doesn't consist of one flat file.", nil
 	}
@@ -163,7 +163,7 @@ func (p *pointInTime) sparse(ctx context.Context, d *pointDisk) (string, error) 
 	datastore, _ := splitPath(d.backing.base)
 	thin := d.backing.thin != nil && *d.backing.thin
 	occupied := int64(0)
-	if extent := at.extent(p.snapshot.ID, d.device); extent != nil && (!thin || p.datastores[datastore] == "VMFS") {
+	if extent := at.extent(p.snapshot.ID, d); extent != nil && (!thin || p.datastores[datastore] == "VMFS") {
 		occupied = max(extent.Size, extent.UniqueSize)
 	}
 	switch {
@@ -190,8 +190,9 @@ func (d *pointDisk) unreadable() string {
 	return ""
 }
 
-// extent is the one file that holds the bytes of a disk as of a snapshot, nil if there isn't just one.
-func (a *place) extent(snapshot hypervisor.SnapshotID, device int32) *types.VirtualMachineFileLayoutExFileInfo {
+// extent is the one file that holds the bytes of a disk as of a snapshot, nil if there isn't just one. The
+// file that change tracking is kept in is listed along with it by some servers.
+func (a *place) extent(snapshot hypervisor.SnapshotID, d *pointDisk) *types.VirtualMachineFileLayoutExFileInfo {
 	if a.layout == nil {
 		return nil
 	}
@@ -202,7 +203,7 @@ func (a *place) extent(snapshot hypervisor.SnapshotID, device int32) *types.Virt
 		return nil
 	}
 	disks := a.layout.Snapshot[i].Disk
-	i = slices.IndexFunc(disks, func(d types.VirtualMachineFileLayoutExDiskLayout) bool { return d.Key == device })
+	i = slices.IndexFunc(disks, func(l types.VirtualMachineFileLayoutExDiskLayout) bool { return l.Key == d.device })
 	if i < 0 || len(disks[i].Chain) != 1 {
 		return nil
 	}
@@ -213,7 +214,10 @@ func (a *place) extent(snapshot hypervisor.SnapshotID, device int32) *types.Virt
 			if f.Key != key || f.Type != string(types.VirtualMachineFileLayoutExFileTypeDiskExtent) {
 				continue
 			}
-			if found != nil || !strings.HasSuffix(f.Name, "-flat.vmdk") {
+			if strings.HasSuffix(f.Name, "-ctk.vmdk") {
+				continue
+			}
+			if found != nil || f.Name != strings.TrimSuffix(d.backing.base, ".vmdk")+"-flat.vmdk" {
 				return nil
 			}
 			found = f

@@ -424,6 +424,42 @@ func TestDatastore_oneWay(t *testing.T) {
 	}
 }
 
+func TestPlace_extent(t *testing.T) {
+	t.Parallel()
+	const base = "[ds] web/web"
+	for name, test := range map[string]struct {
+		files []string
+		found bool
+	}{
+		"one":                  {[]string{base + "-flat.vmdk"}, true},
+		"with change tracking": {[]string{base + "-ctk.vmdk", base + "-flat.vmdk"}, true},
+		"tracking only":        {[]string{base + "-ctk.vmdk"}, false},
+		"none":                 {nil, false},
+		"two":                  {[]string{base + "-flat.vmdk", base + "-s001.vmdk"}, false},
+		"of another disk":      {[]string{"[ds] web/web_1-flat.vmdk"}, false},
+		"on another datastore": {[]string{"[other] web/web-flat.vmdk"}, false},
+	} {
+		layout := &types.VirtualMachineFileLayoutEx{}
+		unit := types.VirtualMachineFileLayoutExDiskUnit{}
+		for i, file := range test.files {
+			layout.File = append(layout.File, types.VirtualMachineFileLayoutExFileInfo{
+				Key: int32(i), Name: file, Type: string(types.VirtualMachineFileLayoutExFileTypeDiskExtent), //nolint:gosec // few
+			})
+			unit.FileKey = append(unit.FileKey, int32(i)) //nolint:gosec // few
+		}
+		layout.Snapshot = []types.VirtualMachineFileLayoutExSnapshotLayout{{
+			Key: snapshotRef("snapshot-1"), Disk: []types.VirtualMachineFileLayoutExDiskLayout{{
+				Key: 2000, Chain: []types.VirtualMachineFileLayoutExDiskUnit{unit},
+			}},
+		}}
+		at := &place{layout: layout}
+		got := at.extent("snapshot-1", &pointDisk{device: 2000, backing: diskBacking{base: base + ".vmdk"}})
+		if (got != nil) != test.found || got != nil && got.Name != base+"-flat.vmdk" {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 // TestDatastore_only fails where the one way that is allowed is impossible.
 func TestDatastore_only(t *testing.T) {
 	t.Parallel()

@@ -161,7 +161,8 @@ func (p *pointInTime) trackingBelow(ctx context.Context, all []hypervisor.Snapsh
 	for id := p.snapshot.Parent; id != ""; {
 		i := slices.IndexFunc(all, func(s hypervisor.Snapshot) bool { return s.ID == id })
 		if i < 0 {
-			return "", nil
+			return "The point in time stands on a snapshot that the server doesn't list, so that nobody can tell whether " +
+				"change tracking was on when it was taken.", nil
 		}
 		id = all[i].Parent
 		var below mo.VirtualMachineSnapshot

@@ -42,7 +42,8 @@ func (c *Client) logPosition(ctx context.Context, vm types.ManagedObjectReferenc
 			return err
 		}
 		for _, e := range page.LatestPage {
-			if event := e.GetEvent(); event.Key > newest.Key {
+			event := e.GetEvent()
+			if event.CreatedTime.After(newest.At) || event.CreatedTime.Equal(newest.At) && event.Key > newest.Key {
 				newest = logPosition{Key: event.Key, At: event.CreatedTime}
 			}
 		}
@@ -80,7 +81,8 @@ func (c *Client) eventsSince(
 				if event.Key == since.Key && event.CreatedTime.Equal(since.At) {
 					complete = true
 				}
-				if event.Key > since.Key {
+				// Keys begin anew some day; clocks are set back.
+				if event.Key > since.Key || event.CreatedTime.After(since.At) {
 					look(e)
 				}
 			}

@@ -200,6 +200,32 @@ func TestTracking_full(t *testing.T) {
 	}
 }
 
+// TestTracking_unlisted tells nothing above a snapshot that isn't listed.
+func TestTracking_unlisted(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, nil, 1<<20)
+	p, ok := b.open(hypervisor.PointInTimeSpec{}).(*pointInTime)
+	if !ok {
+		t.Fatal("another type")
+	}
+	p.snapshot.Parent = "snapshot-0"
+	if why, err := p.trackingBelow(t.Context(), []hypervisor.Snapshot{p.snapshot}); err != nil || why == "" {
+		t.Errorf("%q, %v", why, err)
+	}
+}
+
+// TestTracking_keysBeginAnew sees what happened when the keys of events began anew meanwhile.
+func TestTracking_keysBeginAnew(t *testing.T) {
+	t.Parallel()
+	b := newTrackedBench(t, nil, 1<<20)
+	since := logPosition{Key: 1<<31 - 1, At: time.Now()}
+	b.lab.PostEvent(benchVM, &types.VmRelocatedEvent{})
+	seen := 0
+	if _, err := b.client.eventsSince(t.Context(), vmRef(b.vm.ID), since, func(types.BaseEvent) { seen++ }); err != nil || seen != 1 {
+		t.Errorf("%d events, %v", seen, err)
+	}
+}
+
 // blind is a server that doesn't let anybody read the properties of an object.
 type blind struct {
 	soap.RoundTripper
@@ -437,10 +463,14 @@ func TestTrackingToken(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, test.reason)
 		}
 	}
-	// Identifiers without a count are compared as a whole.
+	// Identifiers without a count say nothing.
 	base.ChangeID = "opaque"
-	if why := base.differs(base); why != "" {
-		t.Errorf("%q", why)
+	now := base
+	now.ChangeID = "opaque too"
+	for _, now := range []trackingToken{base, now} {
+		if why := now.differs(base); !strings.Contains(why, "form that is not known") {
+			t.Errorf("%q", why)
+		}
 	}
 }
 

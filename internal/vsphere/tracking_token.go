@@ -85,7 +85,9 @@ func (t trackingToken) differs(base trackingToken) string {
 	switch {
 	case known != alike || known && was != is:
 		return "Change tracking was started anew since."
-	case known && now <= before:
+	case !known:
+		return "The server's change IDs are of a form that is not known, so that they can't be compared."
+	case now <= before:
 		// A revert takes the count back to where it was.
 		return "The disk was brought back to an earlier state since."
 	}
