@@ -336,7 +336,7 @@ func TestSnapshotQuiesce(t *testing.T) {
 func TestSnapshotTimeout(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	short := snapshotConfig[:len(snapshotConfig)-2] + "  timeouts {\n    create = \"1s\"\n  }\n}\n"
+	short := snapshotConfig[:len(snapshotConfig)-2] + "  timeouts {\n    create = \"6s\"\n  }\n}\n"
 	w.run(
 		resource.TestStep{
 			PreConfig:   func() { w.lab.Fault(lab.Fault{Method: "CreateSnapshot_Task", Delay: time.Minute}) },
