@@ -362,8 +362,10 @@ func (r *inPlace) abort(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case j == nil || j.Run != r.plan.spec.RunID:
+	case j == nil && r.journal == nil, j != nil && j.Run != r.plan.spec.RunID:
 		return nil // it was never written, or somebody else has cleaned up
+	case j == nil: // as when the VM was reverted to a snapshot
+		return undo.ended(undo.undoLost(ctx, r.journal))
 	case r.swapped:
 		return errors.Join(r.client.restart(ctx, id, j), r.client.finishInPlace(ctx, id, r.plan.datacenter, j))
 	}

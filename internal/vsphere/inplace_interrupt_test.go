@@ -1,6 +1,8 @@
 package vsphere
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -108,6 +110,26 @@ var inPlaceCases = []inPlaceCase{
 	{interruption: interruption{name: "finish dropped", fault: reconfig(finishChange, "drop"), succeeds: true}},
 	{interruption: interruption{name: "finish lost", fault: reconfig(finishChange, "lost"), succeeds: true}},
 	{interruption: interruption{name: "finish cancelled", cancelAt: "ReconfigVM_Task", nth: finishChange}, restored: true},
+}
+
+// A journal that disappears meanwhile, as when somebody reverts the VM, leaves nothing behind: the VM runs
+// again with its own disks.
+func TestInPlace_journalGone(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20, 1<<20)
+	b.lab.OnCall("ShutdownGuest", func(context.Context) {
+		b.lab.OnCall("ShutdownGuest", nil)
+		b.reconfigure(vmRef(b.vm.ID), types.VirtualMachineConfigSpec{
+			ExtraConfig: []types.BaseOptionValue{&types.OptionValue{Key: journalKey, Value: ""}}})
+	})
+	if _, err := b.inPlace(t.Context(), b.spec("run-1")); !errors.Is(err, errNoJournal) {
+		t.Errorf("got %v", err)
+	}
+	b.sameContent("undone", b.after)
+	if b.power() != "poweredOn" {
+		t.Errorf("the VM is %s", b.power())
+	}
+	b.untouched()
 }
 
 // prepare makes a bench for the case and says what to restore.

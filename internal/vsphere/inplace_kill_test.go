@@ -350,3 +350,26 @@ func (b *inPlaceBench) swapFile(from, to string) {
 		b.reconfigure(vmRef(b.vm.ID), spec)
 	}
 }
+
+// That the copy of the firmware's variables is gone keeps nobody from getting the disks back.
+func TestInPlace_withoutNVRAMCopy(t *testing.T) {
+	t.Parallel()
+	d := named(t, "NVRAM")
+	b, spec := newMortalBench(t, d)
+	b.die(d, spec)
+	vm, err := b.client.readTarget(t.Context(), b.vm.ID)
+	must(t, err)
+	j, err := readJournal(vm.Config)
+	must(t, err)
+	line, err := b.client.ancestors(t.Context(), vmRef(b.vm.ID))
+	must(t, err)
+	must(t, b.client.deleteFile(t.Context(), line, j.NVRAM))
+	_, kept, warnings, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+	must(t, err)
+	b.sameContent("undone", b.after)
+	if len(warnings) != 2 || !strings.Contains(warnings[0], j.NVRAM) {
+		t.Errorf("warnings %q", warnings)
+	}
+	b.deleteReplaced(kept)
+	b.untouched()
+}

@@ -182,7 +182,12 @@ func (r *recovery) swapBack(ctx context.Context, j *journal) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.client.putBackNVRAM(ctx, r.id, r.line, j); err != nil {
+	err = r.client.putBackNVRAM(ctx, r.id, r.line, j)
+	switch {
+	case errors.Is(err, errNoFile):
+		r.warnings = append(r.warnings, fmt.Sprintf("%s keeps the firmware variables that it has now: the copy of its "+
+			"own, %s, is gone.", r.line.path(), j.NVRAM))
+	case err != nil:
 		return nil, err
 	}
 	next := j.as(phaseStop)
@@ -215,6 +220,14 @@ func (r *recovery) undo(ctx context.Context, j *journal) error {
 		}
 	}
 	return errors.Join(c.restart(ctx, r.id, j), c.finishInPlace(ctx, r.id, r.line, j))
+}
+
+// undoLost is undo by a journal that the VM doesn't have any more. Which disks it has is left as it is.
+func (r *recovery) undoLost(ctx context.Context, j *journal) error {
+	if err := r.deleteRestored(ctx, j); err != nil {
+		return err
+	}
+	return errors.Join(r.client.restart(ctx, r.id, j), r.client.finishInPlace(ctx, r.id, r.line, j))
 }
 
 // deleteRestored deletes the restored disks, but for those that the VM has, which are its own then. One that
