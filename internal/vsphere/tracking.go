@@ -140,7 +140,7 @@ func (c *Client) noteLog(ctx context.Context, vm hypervisor.VMID, t *tracking, f
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err != nil && !(first && t.logEmpty) {
+	if err != nil && (!first || !t.logEmpty) {
 		c.log.WarnContext(ctx, "note the position in the server's log of events", "vm", vm, "error", err)
 	}
 	return nil
