@@ -43,8 +43,8 @@ func (r *restoreResource) ModifyPlan(
 	case !req.State.Raw.IsNull():
 		// What could not be started is planned as if it weren't there, until somebody untaints it.
 		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("start_failed"), false)...)
-		r.planReplaced(ctx, state, plan, resp)
 		r.planInPlaceVM(ctx, state, plan, req, resp)
+		r.planReplaced(ctx, state, plan, resp)
 	case plan.reverts():
 		r.planRevert(ctx, plan, &resp.Diagnostics)
 	default:

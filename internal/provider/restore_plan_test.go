@@ -2,6 +2,7 @@ package provider
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +105,36 @@ func TestPlanReplacedDisks(t *testing.T) {
 		expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, want)
 		if p.unchanged == due || len(p.replace) > 0 {
 			t.Errorf("kept for %s: unchanged is %v, replaces because of %v", keep, p.unchanged, p.replace)
+		}
+	}
+}
+
+// TestPlanReplacedDisksAnew says nothing of a deletion, because there is none, where the restore is done anew.
+func TestPlanReplacedDisksAnew(t *testing.T) {
+	t.Parallel()
+	r := newRPC(t, &fakeHypervisor{vms: fakeVMs()}, nil)
+	noErrors(t, r.configure(vsphereBlock()))
+	hour := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+	inPlace := map[string]any{"keep_replaced_disks": "1m"}
+	state := inPlaceState(inPlace, map[string]any{
+		"completed_at": hour, "replaced_disks_until": hour,
+		"replaced_disks": []any{map[string]any{"label": "Hard disk 1", "path": "[a] b.vmdk", "replaced_by": "[a] c.vmdk"}},
+	})
+	for name, config := range map[string]map[string]any{
+		"backup":     {"backup_id": "b", "in_place": inPlace},
+		"disks":      {"backup_id": "a", "in_place": inPlace, "only_disks": []any{"Hard disk 1"}},
+		"trigger":    {"backup_id": "a", "in_place": inPlace, "triggers": map[string]any{"x": "1"}},
+		"hardware":   {"backup_id": "a", "in_place": map[string]any{"keep_replaced_disks": "1m", "hardware": "keep"}},
+		"another VM": {"backup_id": "a", "in_place": map[string]any{"keep_replaced_disks": "1m", "vm": "db01"}},
+	} {
+		p := r.plan("vm_restore", state, config, "")
+		if len(p.replace) == 0 {
+			t.Errorf("%s: nothing is replaced", name)
+		}
+		for _, d := range p.diagnostics {
+			if strings.Contains(d.Summary, "Due") {
+				t.Errorf("%s: %s", name, d.Summary)
+			}
 		}
 	}
 }

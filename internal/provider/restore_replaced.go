@@ -2,7 +2,6 @@ package provider
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -18,7 +17,8 @@ import (
 )
 
 // Disks that a restore in place took out of a VM are what the VM was before. They are deleted when they are
-// due, by an apply whose plan says so, and never behind anybody's back.
+// due, by an apply that updates the resource and whose plan names them, and never behind anybody's back: a
+// destruction, also one for a replacement, leaves them.
 
 // setReplaced sets the disks that were replaced and are still there, and when they are due. The zero time:
 // never, unless a later plan says otherwise.
@@ -59,6 +59,21 @@ func (m *restoreModel) due(now time.Time) bool {
 	return len(m.replaced()) > 0 && !until.IsZero() && !now.Before(until)
 }
 
+// differs reports whether another restore is written than the one in the state, apart from in_place.vm, of which
+// the server must be asked: the resource is replaced then.
+func (m *restoreModel) differs(ctx context.Context, state restoreModel, diags *diag.Diagnostics) bool {
+	for _, pair := range [][2]attr.Value{
+		{m.BackupID, state.BackupID}, {m.SnapshotID, state.SnapshotID}, {m.SnapshotIDs, state.SnapshotIDs},
+		{m.NewVM, state.NewVM}, {m.OnlyDisks, state.OnlyDisks}, {m.Triggers, state.Triggers},
+		{m.inPlace(ctx, diags).Hardware, state.inPlace(ctx, diags).Hardware},
+	} {
+		if !pair[0].Equal(pair[1]) {
+			return true
+		}
+	}
+	return m.InPlace.IsNull() != state.InPlace.IsNull()
+}
+
 // replacedPaths names replaced disks, for people.
 func replacedPaths(disks []hypervisor.Replaced) string {
 	lines := make([]string, len(disks))
@@ -76,6 +91,9 @@ func (r *restoreResource) planReplaced(
 	disks := state.replaced()
 	if len(disks) == 0 || plan.InPlace.IsUnknown() || plan.InPlace.IsNull() {
 		return
+	}
+	if len(resp.RequiresReplace) > 0 || plan.differs(ctx, state, &resp.Diagnostics) {
+		return // to replace the resource deletes nothing
 	}
 	written, was := plan.inPlace(ctx, &resp.Diagnostics).KeepReplacedDisks, state.inPlace(ctx, &resp.Diagnostics).KeepReplacedDisks
 	next := state
@@ -110,31 +128,6 @@ func (r *restoreResource) deleteReplaced(
 	ctx context.Context, hv hypervisor.Hypervisor, vm *hypervisor.VM, disks []hypervisor.Replaced,
 ) error {
 	return restore.New(hv, nil, r.session.log, r.session.now).DeleteReplaced(ctx, vm.InstanceUUID, disks)
-}
-
-// endInPlace ends the management of a VM that was restored in place: of what the restore made, only replaced
-// disks that are due are deleted.
-func (r *restoreResource) endInPlace(ctx context.Context, state restoreModel, diags *diag.Diagnostics) {
-	if !state.due(r.session.now()) {
-		leaveReplaced(state, "They are not due to be deleted yet.", diags)
-		return
-	}
-	op := inPlaceOperation("Delete", "Replaced Disks", "delete").leaving("They are still in the state.")
-	hv, vm, err := r.find(ctx, state)
-	var notFound *hypervisor.VMNotFoundError
-	switch {
-	case errors.As(err, &notFound):
-		leaveReplaced(state, "The virtual machine is gone.", diags)
-		return
-	case errors.Is(err, errAnotherVM): // registered anew, or restored by somebody else: its files tell which
-		leaveReplaced(state, "The virtual machine was registered anew.", diags)
-		return
-	case err == nil:
-		err = r.deleteReplaced(ctx, hv, vm, state.replaced())
-	}
-	if err != nil {
-		op.fail(ctx, diags, err)
-	}
 }
 
 // leaveReplaced says which replaced disks stay although nothing remembers them any more.

@@ -263,7 +263,7 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 	case resp.Diagnostics.HasError() || state.reverts():
 		return
 	case !state.builds():
-		r.endInPlace(ctx, state, &resp.Diagnostics)
+		leaveReplaced(state, "Destroying the restore deletes nothing.", &resp.Diagnostics)
 		return
 	case state.OnDestroy.ValueString() != actionDelete:
 		return

@@ -108,7 +108,7 @@ func inPlaceAttribute() schema.SingleNestedAttribute {
 			},
 			"keep_replaced_disks": schema.StringAttribute{
 				MarkdownDescription: "For how long the disks that were replaced are kept, such as `72h`. Afterwards the next plan " +
-					"shows, and its apply does, their deletion; destroying this resource earlier leaves them where they are, " +
+					"shows, and its apply does, their deletion; destroying this resource before leaves them where they are, " +
 					"with a warning that names them. Default: they are deleted as soon as the restore has succeeded and the " +
 					"virtual machine runs or the restored disks were read back (`verify`); otherwise they are kept for 24 hours.",
 				Optional:   true,
