@@ -125,7 +125,9 @@ var advices = []advice{
 	{is: is(hypervisor.ErrShutdown), about: argShutdown, todo: "Allow more time with in_place.shutdown_timeout, shut the guest " +
 		"down by hand, or set in_place.power_off = true to have the virtual machine stopped hard."},
 	{is: as[*hypervisor.InterruptedError](), about: argVM, todo: "Wait until the other restore has ended, and apply again. What a " +
-		"restore leaves behind that was killed is taken up by the next one."},
+		"restore leaves behind that was killed is taken up by the next one: at once where the killed process ran, elsewhere " +
+		"when the time is over for which it is taken for alive. If it was killed for certain and the virtual machine is off, " +
+		"start it by hand if it is needed before: it has one complete set of disks."},
 	{is: as[*hypervisor.DiskMismatchError](), about: argDisks, todo: "Name the disks to restore with only_disks, or restore " +
 		"into a new virtual machine."},
 	{is: as[*restore.VerifyError](), todo: "The storage didn't give back what was written to it. Check the " +

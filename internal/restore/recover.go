@@ -48,8 +48,12 @@ func (p *inPlace) interrupted(ctx context.Context) (*hypervisor.Interrupted, err
 		return nil, fmt.Errorf("look for an earlier restore: %w", err)
 	}
 	if interrupted != nil && !p.m.abandoned(interrupted.RunID) {
-		return nil, fmt.Errorf("another restore into it is under way: %w",
-			&hypervisor.InterruptedError{VM: p.vm.Path, Interrupted: *interrupted})
+		by := "a process that can't be told"
+		if r, err := run.ParseToken(interrupted.RunID); err == nil {
+			by = r.Holder()
+		}
+		return nil, fmt.Errorf("another restore into it is under way (%s): %w",
+			by, &hypervisor.InterruptedError{VM: p.vm.Path, Interrupted: *interrupted})
 	}
 	return interrupted, nil
 }

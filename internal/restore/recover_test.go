@@ -200,7 +200,7 @@ func TestRestoreInPlace_underWay(t *testing.T) {
 	if _, err := s.m.Check(t.Context(), s.inPlace()); !errors.As(err, &busy) {
 		t.Errorf("check: %v", err)
 	}
-	if _, err := s.m.Restore(t.Context(), s.inPlace()); !errors.As(err, &busy) || !strings.Contains(err.Error(), "under way") {
+	if _, err := s.m.Restore(t.Context(), s.inPlace()); !errors.As(err, &busy) || !strings.Contains(err.Error(), "under way ("+living.Holder()+")") {
 		t.Errorf("restore: %v", err)
 	}
 	if now := s.hv.LooseDisks(); !slices.Equal(now, loose) || len(s.hv.Leftovers("")) != 1 || !bytes.Equal(s.hv.DiskBytes(s.vm.ID, 0), own[0]) {

@@ -94,6 +94,16 @@ func (r Run) Dead(now time.Time) bool {
 	}
 }
 
+// Holder says, for people, by whom a run that isn't dead is carried out, and until when it is taken for alive
+// where its process can't be looked for.
+func (r Run) Holder() string {
+	if me := self(); r.Space == me.space && r.Space.known() {
+		return fmt.Sprintf("process %d of this machine", r.PID)
+	}
+	return fmt.Sprintf("process %d of another machine, boot or container, where it can't be looked for from here: it is taken for "+
+		"alive until %s", r.PID, r.Expires.Format(time.RFC3339))
+}
+
 func (s Space) known() bool { return s != Space{} }
 
 func spaceOf(parts ...string) Space {

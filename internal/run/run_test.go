@@ -105,6 +105,29 @@ func TestDead(t *testing.T) {
 	}
 }
 
+// Who waits for a run must know for what, and until when.
+func TestHolder(t *testing.T) {
+	t.Parallel()
+	here := Start(now, now.Add(time.Hour))
+	t.Cleanup(here.End)
+	here.Space, here.PID = self().space, 4711
+	elsewhere, unknown := here, here
+	elsewhere.Space, unknown.Space = Space{1, 2, 3}, Space{}
+	const until = "process 4711 of another machine, boot or container, where it can't be looked for from here: " +
+		"it is taken for alive until 2026-03-04T07:06:07Z"
+	for want, r := range map[string]Run{"process 4711 of this machine": here, until: elsewhere} {
+		if !here.Space.known() {
+			want = until
+		}
+		if got := r.Holder(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := unknown.Holder(); got != until {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestStart_expires(t *testing.T) {
 	t.Parallel()
 	with, without := Start(now, now.Add(time.Minute)), Start(now, time.Time{})
