@@ -2,11 +2,13 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -216,5 +218,76 @@ func TestInPlace_restoredOfOthers(t *testing.T) {
 	}
 	if got := readLabDisk(t, b.lab, copyName, 1); string(got) != string(b.before[1]) {
 		t.Error("the other VM's disk is not what it was")
+	}
+}
+
+// Snapshots that a linked clone is based on are not removed.
+func TestInPlace_linkedClone(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20, 1<<20)
+	_, err := b.client.CreateSnapshot(t.Context(), b.vm.ID, hypervisor.SnapshotSpec{Name: "base"})
+	must(t, err)
+	id := b.clone()
+	spec := b.spec("run-1")
+	spec.RemoveSnapshots = true
+	if _, err := b.client.CheckInPlace(t.Context(), spec); err != nil {
+		t.Errorf("beside a full clone: %v", err)
+	}
+	var base string
+	b.lab.OnCall("ShutdownGuest", func(context.Context) { // it comes at the last moment
+		b.lab.OnCall("ShutdownGuest", nil)
+		base = b.link(id)
+	})
+	_, err = b.inPlace(t.Context(), spec)
+	if !errors.Is(err, hypervisor.ErrSnapshotsInTheWay) || !strings.Contains(err.Error(), copyName) || !strings.Contains(err.Error(), base) {
+		t.Errorf("swap: %v", err)
+	}
+	b.sameContent("undone", b.after)
+	if b.power() != "poweredOn" || len(b.status(benchVM).Snapshots) != 1 {
+		t.Errorf("the VM is %s, with the snapshots %+v", b.power(), b.status(benchVM).Snapshots)
+	}
+	if _, err := b.client.CheckInPlace(t.Context(), spec); !errors.Is(err, hypervisor.ErrSnapshotsInTheWay) || !strings.Contains(err.Error(), copyName) {
+		t.Errorf("check: %v", err)
+	}
+}
+
+// link makes the server say that a VM is based on the first disk of the other, and returns its file.
+func (b *inPlaceBench) link(id hypervisor.VMID) string {
+	b.Helper()
+	vm, err := b.client.readTarget(b.Context(), b.vm.ID)
+	must(b.T, err)
+	file := baseFile(orderedDisks(vm.Config.Hardware.Device)[0].Backing)
+	editVM(b.T, b.lab, id, func(vm *simulator.VirtualMachine) {
+		layout := *vm.LayoutEx
+		layout.File = append(slices.Clone(layout.File), types.VirtualMachineFileLayoutExFileInfo{
+			Name: file, Type: string(types.VirtualMachineFileLayoutExFileTypeDiskDescriptor),
+		})
+		vm.LayoutEx = &layout
+	})
+	return file
+}
+
+// A VM whose configuration the server doesn't have may use any disk.
+func TestFileUsers_unknown(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20)
+	id := b.clone()
+	line, err := b.client.ancestors(t.Context(), vmRef(b.vm.ID))
+	must(t, err)
+	own, free := b.vm.Disks[0].Path, b.vm.Disks[0].Path+".vmdk"
+	users, err := b.client.usersOf(t.Context(), line, []string{own})
+	must(t, err)
+	if users.inUse(own) == "" || users.inUse(free) != "" || users.otherThan(vmRef(b.vm.ID), own) != "" {
+		t.Errorf("users %+v", users)
+	}
+	undo := editVM(t, b.lab, id, func(vm *simulator.VirtualMachine) { vm.Config = nil })
+	defer undo()
+	users, err = b.client.usersOf(t.Context(), line, []string{own})
+	must(t, err)
+	if reason := users.inUse(free); !strings.Contains(reason, copyName) {
+		t.Errorf("a disk that %s may have is %q", copyName, reason)
+	}
+	if err := b.client.DeleteReplaced(t.Context(), b.vm.ID, []hypervisor.Replaced{{Path: free}}); err == nil || !strings.Contains(err.Error(), copyName) {
+		t.Errorf("delete: %v", err)
 	}
 }

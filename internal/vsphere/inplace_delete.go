@@ -136,6 +136,31 @@ func addFiles(files map[string]bool, vm *mo.VirtualMachine) {
 	}
 }
 
+// refuseLinked refuses to remove the snapshots of a VM while others, linked clones, build on its disks as the
+// snapshots keep them: what is written then to the disks below is written below those clones, too.
+func (c *Client) refuseLinked(ctx context.Context, vm *mo.VirtualMachine, line lineage) error {
+	files := map[string]bool{}
+	addFiles(files, vm)
+	var disks []string
+	for name := range files {
+		if isDisk(name) {
+			disks = append(disks, name)
+		}
+	}
+	users, err := c.usersOf(ctx, line, disks)
+	if err != nil {
+		return err
+	}
+	slices.Sort(disks)
+	for _, name := range disks {
+		if other := users.otherThan(vm.Self, name); other != "" {
+			return fmt.Errorf("%s: %w: they can't be removed, %s is based on them (%s)", line.path(),
+				hypervisor.ErrSnapshotsInTheWay, other, name)
+		}
+	}
+	return nil
+}
+
 // has tells whether a VM has a file.
 func (u *fileUsers) has(vm types.ManagedObjectReference, file string) bool {
 	return slices.Contains(u.files[file], vm)

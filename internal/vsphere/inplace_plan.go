@@ -89,6 +89,11 @@ func (c *Client) planInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (
 			return nil, err
 		}
 	}
+	if len(snapshotNames(p.vm)) > 0 || consolidationNeeded(p.vm) {
+		if err := c.refuseLinked(ctx, p.vm, p.line); err != nil {
+			return nil, err
+		}
+	}
 	if foreign != nil {
 		p.warnings = append(p.warnings, foreign.disowned(p.line.path()))
 	}

@@ -138,13 +138,22 @@ func (r *inPlace) dropSnapshots(ctx context.Context) error {
 			return nil
 		case !r.plan.spec.RemoveSnapshots:
 			return fmt.Errorf("%w: %s", hypervisor.ErrSnapshotsInTheWay, strings.Join(names, ", "))
+		}
+		now, err := c.readTarget(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := c.refuseLinked(ctx, now, r.plan.line); err != nil {
+			return err
+		}
+		switch {
 		case len(names) == 0:
 			return c.consolidate(ctx, id, &vm, hypervisor.RemoveOptions{})
 		case attempt > readAttempts:
 			return fmt.Errorf("remove the snapshots: the server reports success, but there still are %s",
 				strings.Join(names, ", "))
 		}
-		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+		_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 			res, err := methods.RemoveAllSnapshots_Task(ctx, c.vim, &types.RemoveAllSnapshots_Task{
 				This: vmRef(id), Consolidate: types.NewBool(true),
 			})
