@@ -207,3 +207,23 @@ func FuzzJournal(f *testing.F) {
 		}
 	})
 }
+
+func TestIsOther(t *testing.T) {
+	t.Parallel()
+	config := func(instance, bios string) *types.VirtualMachineConfigInfo {
+		return &types.VirtualMachineConfigInfo{InstanceUuid: instance, Uuid: bios}
+	}
+	for _, tt := range []struct {
+		a, b *types.VirtualMachineConfigInfo
+		want bool
+	}{
+		{config("i", "b"), config("I", "b"), false},
+		{config("i", "b"), config("i", "other"), false},
+		{config("i", "b"), config("other", "b"), true}, // a clone made by hand
+		{config("", ""), config("", ""), true},
+	} {
+		if got := isOther(tt.a, tt.b); got != tt.want {
+			t.Errorf("%+v and %+v: %v", tt.a, tt.b, got)
+		}
+	}
+}

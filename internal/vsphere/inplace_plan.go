@@ -110,9 +110,10 @@ func (c *Client) planInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (
 	return p, nil
 }
 
-// isOther tells whether two configurations are of different VMs.
+// isOther tells whether two configurations are of different VMs, as far as their identities go: what is
+// unique must not be given to a second VM. A clone may have the BIOS UUID of its original.
 func isOther(a, b *types.VirtualMachineConfigInfo) bool {
-	return !strings.EqualFold(a.InstanceUuid, b.InstanceUuid) && !strings.EqualFold(a.Uuid, b.Uuid)
+	return a.InstanceUuid == "" || !strings.EqualFold(a.InstanceUuid, b.InstanceUuid)
 }
 
 // matchDisks finds the VM's disk that each captured one replaces, and where its file goes: beside the file
