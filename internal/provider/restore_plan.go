@@ -43,12 +43,39 @@ func (r *restoreResource) ModifyPlan(
 	case !req.State.Raw.IsNull():
 		// What could not be started is planned as if it weren't there, until somebody untaints it.
 		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("start_failed"), false)...)
+		warnOfUnknown(ctx, state, plan, &resp.Diagnostics)
 		r.planInPlaceVM(ctx, state, plan, req, resp)
 		r.planReplaced(ctx, state, plan, resp)
 	case plan.reverts():
 		r.planRevert(ctx, plan, &resp.Diagnostics)
 	default:
 		r.planCreate(ctx, plan, config, req.Private, &resp.Diagnostics)
+	}
+}
+
+// warnOfUnknown says which arguments of a restore in place have it done again because they aren't known yet, also
+// if they turn out to be what they were: Terraform decides that now.
+func warnOfUnknown(ctx context.Context, state, plan restoreModel, diags *diag.Diagnostics) {
+	if state.BackupID.IsNull() || state.InPlace.IsNull() || plan.InPlace.IsNull() {
+		return
+	}
+	for _, argument := range []struct {
+		at    path.Path
+		value attr.Value
+	}{
+		{path.Root("backup_id"), plan.BackupID},
+		{path.Root("only_disks"), plan.OnlyDisks},
+		{path.Root("triggers"), plan.Triggers},
+		{path.Root("in_place").AtName("vm"), plan.inPlace(ctx, diags).VM},
+	} {
+		if fullyKnown(ctx, argument.value) {
+			continue
+		}
+		diags.AddAttributeWarning(argument.at, "Restore Again Because of What Is Not Known Yet", argument.at.String()+" is known only "+
+			"during the apply, which therefore restores into "+state.VMPath.ValueString()+" again, even if it turns out to be what "+
+			"it was. What was written there since is lost.\n\nTo know it before, apply in two steps with -target. A data source "+
+			"is read during the apply if something that it depends on is changed by it: write the value itself, or remove "+
+			"depends_on.")
 	}
 }
 

@@ -161,6 +161,37 @@ func TestPlanReplacedDisksOfAnother(t *testing.T) {
 	expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, "Replaced Disks Are Due: ")
 }
 
+// TestPlanRestoreInPlaceOfUnknown says that what isn't known yet has the restore done again.
+func TestPlanRestoreInPlaceOfUnknown(t *testing.T) {
+	t.Parallel()
+	r := newRPC(t, &fakeHypervisor{vms: fakeVMs()}, nil)
+	noErrors(t, r.configure(vsphereBlock()))
+	const summary = "] Restore Again Because of What Is Not Known Yet: "
+	for name, c := range map[string]struct {
+		config map[string]any
+		want   string
+	}{
+		"backup":   {map[string]any{"backup_id": unknown{}, "in_place": map[string]any{}}, `[AttributeName("backup_id")` + summary},
+		"disks":    {map[string]any{"backup_id": "a", "in_place": map[string]any{}, "only_disks": []any{unknown{}}}, `[AttributeName("only_disks")` + summary},
+		"triggers": {map[string]any{"backup_id": "a", "in_place": map[string]any{}, "triggers": map[string]any{"x": unknown{}}}, `[AttributeName("triggers")` + summary},
+		"VM":       {map[string]any{"backup_id": "a", "in_place": map[string]any{"vm": unknown{}}}, `[AttributeName("in_place").AttributeName("vm")` + summary},
+		"nothing":  {map[string]any{"backup_id": "a", "in_place": map[string]any{}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := r.plan("vm_restore", inPlaceState(map[string]any{}, nil), c.config, "")
+			noErrors(t, p.diagnostics)
+			expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, c.want)
+			if (len(p.replace) > 0) != (c.want != "") {
+				t.Errorf("replaces because of %v", p.replace)
+			}
+		})
+	}
+	// The first restore is done in any case.
+	p := r.plan("vm_restore", nil, map[string]any{"backup_id": unknown{}, "in_place": map[string]any{}}, "")
+	expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, "")
+}
+
 // TestPlanRevertToUnknown says that it can't be shown what a revert loses.
 func TestPlanRevertToUnknown(t *testing.T) {
 	t.Parallel()
