@@ -175,6 +175,22 @@ func TestSnapshotSetImport(t *testing.T) {
 	labtest.AssertClean(t, w.lab)
 }
 
+// TestSnapshotSetImportIncomplete names the members that an import can't find.
+func TestSnapshotSetImportIncomplete(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, tiers()...)
+	s := w.workspace()
+	s.write(w.provider() + setConfig("  on_destroy = { action = \"keep\" }"))
+	s.must("apply", "-auto-approve")
+	s.must("destroy", "-auto-approve")
+	lost := w.vm("app01").ID
+	w.destroyVM("app01")
+	out := s.must("import", "vm_snapshot_set.t", "db01:before upgrade")
+	if !says(out, "Snapshot Set Is Incomplete", "taken of 3 virtual machines", lost) {
+		t.Errorf("the import doesn't say what is missing:\n%s", out)
+	}
+}
+
 // TestSnapshotSetRefused goes through what is known before anything is taken.
 func TestSnapshotSetRefused(t *testing.T) {
 	t.Parallel()

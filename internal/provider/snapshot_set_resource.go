@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
@@ -169,10 +170,16 @@ func (r *snapshotSetResource) ImportState(
 			strings.Join(lines, "\n  ")+"\n\nUse one of these IDs.")
 		return
 	}
-	ids, err := m.FindSet(ctx, found[0].snapshot.ID)
+	ids, lost, err := m.FindSet(ctx, found[0].snapshot.ID)
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
+	}
+	if len(lost) > 0 {
+		resp.Diagnostics.AddWarning("Snapshot Set Is Incomplete", fmt.Sprintf("It was taken of %d virtual machines. Of these, by the IDs "+
+			"that they had, there is no snapshot of the set, or they are gone: %s. Only the others are imported.\n\nA virtual machine "+
+			"that was registered anew has another ID: if its snapshot still exists, nothing manages it after this.",
+			len(ids)+len(lost), joinIDs(lost)))
 	}
 	set, missing, err := m.ReadSet(ctx, ids)
 	if err == nil && len(missing) > 0 {
@@ -183,4 +190,13 @@ func (r *snapshotSetResource) ImportState(
 		return
 	}
 	r.importSet(ctx, set, resp)
+}
+
+// joinIDs lists VMs by their handles.
+func joinIDs(vms []hypervisor.VMID) string {
+	texts := make([]string, len(vms))
+	for i, id := range vms {
+		texts[i] = string(id)
+	}
+	return strings.Join(texts, ", ")
 }

@@ -148,33 +148,37 @@ func (m *Manager) ReadSet(ctx context.Context, ids []MemberID) (*Set, []Missing,
 	return set, missing, nil
 }
 
-// FindSet finds the set that a snapshot is a member of.
+// FindSet finds the set that a snapshot is a member of. It also returns those VMs of the set that have no snapshot
+// of it, or can't be found by the handles that they had: one that was registered anew since has another.
 // Errors: those of VMOfSnapshot; ErrRequest when the snapshot is of no set.
-func (m *Manager) FindSet(ctx context.Context, id hypervisor.SnapshotID) ([]MemberID, error) {
+func (m *Manager) FindSet(ctx context.Context, id hypervisor.SnapshotID) ([]MemberID, []hypervisor.VMID, error) {
 	vm, err := m.hv.VMOfSnapshot(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("find the set of snapshot %s: %w", id, err)
+		return nil, nil, fmt.Errorf("find the set of snapshot %s: %w", id, err)
 	}
 	s, err := m.get(ctx, vm, id)
 	if err != nil {
-		return nil, fmt.Errorf("find the set of snapshot %s: %w", id, err)
+		return nil, nil, fmt.Errorf("find the set of snapshot %s: %w", id, err)
 	}
 	_, l, ok := parseLabel(s.Description)
 	if !ok || l.Run != "" {
-		return nil, fmt.Errorf("%w: snapshot %q (%s) of %s is not a member of a complete set", ErrRequest, s.Name, id, vm.Path)
+		return nil, nil, fmt.Errorf("%w: snapshot %q (%s) of %s is not a member of a complete set", ErrRequest, s.Name, id, vm.Path)
 	}
 	found, errs := make([]*MemberID, len(l.VMs)), make([]error, len(l.VMs))
 	each(len(l.VMs), setWorkers, func(i int) { found[i], errs[i] = m.member(ctx, l.VMs[i], l.Set) })
 	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("find the set of snapshot %s: %w", id, err)
+		return nil, nil, fmt.Errorf("find the set of snapshot %s: %w", id, err)
 	}
 	var ids []MemberID
-	for _, f := range found {
-		if f != nil {
-			ids = append(ids, *f)
+	var lost []hypervisor.VMID
+	for i, f := range found {
+		if f == nil {
+			lost = append(lost, l.VMs[i])
+			continue
 		}
+		ids = append(ids, *f)
 	}
-	return ids, nil
+	return ids, lost, nil
 }
 
 // member finds the snapshot of a VM that belongs to a set, nil if there is none or the VM is gone.

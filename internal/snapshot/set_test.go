@@ -94,8 +94,8 @@ func TestSet(t *testing.T) {
 		read.Members[1].Snapshot.Description != "before 4.2" {
 		t.Errorf("read %+v, %v, %v", read, missing, err)
 	}
-	found, err := m.FindSet(t.Context(), set.Members[3].Snapshot.ID)
-	if err != nil || fmt.Sprint(found) != fmt.Sprint(set.IDs()) {
+	found, lost, err := m.FindSet(t.Context(), set.Members[3].Snapshot.ID)
+	if err != nil || len(lost) > 0 || fmt.Sprint(found) != fmt.Sprint(set.IDs()) {
 		t.Errorf("found %v, %v", found, err)
 	}
 	for _, name := range []string{"renamed", "renamed"} {
@@ -134,8 +134,9 @@ func TestSet_missing(t *testing.T) {
 	if !errors.Is(missing[0].Reason, hypervisor.ErrSnapshotNotFound) || !errors.As(missing[1].Reason, &gone) {
 		t.Errorf("reasons %v", missing)
 	}
-	if found, err := m.FindSet(t.Context(), ids[0].Snapshot); err != nil || len(found) != 2 {
-		t.Errorf("found %v, %v", found, err)
+	found, lost, err := m.FindSet(t.Context(), ids[0].Snapshot)
+	if err != nil || len(found) != 2 || !slices.Equal(lost, []hypervisor.VMID{vms[1].ID, vms[2].ID}) {
+		t.Errorf("found %v, lost %v, %v", found, lost, err)
 	}
 	// What can't be told is no drift.
 	hv.Hide(vms[3].ID)
