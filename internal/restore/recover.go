@@ -61,6 +61,10 @@ func (p *inPlace) interrupted(ctx context.Context) (*hypervisor.Interrupted, err
 // recovery says what becomes of a restore that was killed.
 func (p *inPlace) recovery(interrupted *hypervisor.Interrupted, is string) string {
 	what := "had not replaced any disk yet; it " + is + " undone first."
+	if interrupted.Stopped {
+		what = "had not replaced any disk yet, but stopped it; it " + is + " undone first, and what it stopped " + is +
+			" started, also if somebody wanted it to be off since."
+	}
 	if interrupted.Swapped {
 		what = "had replaced disks; it " + is + " finished first."
 	}

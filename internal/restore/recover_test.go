@@ -38,6 +38,9 @@ func TestRestoreInPlace_afterKill(t *testing.T) {
 				strings.Contains(result.Warnings[0], "finished") != swapped {
 				t.Errorf("replaced %v, warnings %q", result.Replaced, result.Warnings)
 			}
+			if (stage == "stopped") != strings.Contains(result.Warnings[0], "started, also if somebody") {
+				t.Errorf("warnings %q", result.Warnings)
+			}
 			if swapped {
 				s.wantKept(t, result, own)
 			}
