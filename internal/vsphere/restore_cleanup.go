@@ -161,25 +161,44 @@ func mayDeleteLater(err error) bool {
 	return isAmbiguous(err)
 }
 
+// deleteRounds is how often a directory is emptied that fills again meanwhile.
+const deleteRounds = 3
+
+// tryDeleteDirectory empties a directory before it removes it, since it would go with all that is in it, and
+// others may put something there at any time.
 func (c *Client) tryDeleteDirectory(
 	ctx context.Context, datacenter types.ManagedObjectReference, store mo.Datastore, directory string,
 ) error {
-	files, err := c.searchDatastore(ctx, store, directory, "*")
-	if errors.Is(err, errNoFile) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		if !slices.Contains(debris, path.Ext(file)) {
-			c.log.WarnContext(ctx, "leaving a directory that holds files of others", "directory", directory, "file", file)
+	for range deleteRounds {
+		files, err := c.searchDatastore(ctx, store, directory, "*")
+		switch {
+		case errors.Is(err, errNoFile):
 			return nil
+		case err != nil:
+			return err
+		case len(files) == 0:
+			return c.tryDeleteFile(ctx, datacenter, joinPath(store.Name, directory))
+		}
+		for _, file := range files {
+			if !slices.Contains(debris, path.Ext(file)) {
+				c.log.WarnContext(ctx, "leaving a directory that holds files of others", "directory", directory, "file", file)
+				return nil
+			}
+		}
+		for _, file := range files {
+			if err := c.tryDeleteFile(ctx, datacenter, joinPath(store.Name, path.Join(directory, file))); err != nil {
+				return err
+			}
 		}
 	}
-	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+	return errors.New("files come again and again")
+}
+
+// tryDeleteFile deletes a file, or a directory with all that is in it. One that isn't there is no error.
+func (c *Client) tryDeleteFile(ctx context.Context, datacenter types.ManagedObjectReference, name string) error {
+	_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 		res, err := methods.DeleteDatastoreFile_Task(ctx, c.vim, &types.DeleteDatastoreFile_Task{
-			This: *c.vim.ServiceContent.FileManager, Name: joinPath(store.Name, directory), Datacenter: &datacenter,
+			This: *c.vim.ServiceContent.FileManager, Name: name, Datacenter: &datacenter,
 		})
 		if err != nil {
 			return nil, err

@@ -101,6 +101,30 @@ func TestDeleteDirectory_taken(t *testing.T) {
 	}
 }
 
+// What comes into a directory that is just being removed doesn't go with it.
+func TestDeleteDirectory_filledMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1<<20)
+	var vm mo.VirtualMachine
+	must(t, b.client.properties(t.Context(), vmRef(b.vm.ID), []string{"datastore"}, &vm))
+	stores, err := b.client.stores(t.Context(), vm.Datastore)
+	must(t, err)
+	line, err := b.client.ancestors(t.Context(), vmRef(b.vm.ID))
+	must(t, err)
+	must(t, b.client.writeNVRAM(t.Context(), "DC0", "[LocalDS_0] old/vmware.log", []byte("ours")))
+	ctx := t.Context()
+	b.lab.OnCall("DeleteDatastoreFile_Task", func(context.Context) {
+		b.lab.OnCall("DeleteDatastoreFile_Task", nil)
+		if err := b.client.writeNVRAM(ctx, "DC0", "[LocalDS_0] old/notes.txt", []byte("theirs")); err != nil {
+			t.Error(err)
+		}
+	})
+	must(t, b.client.deleteDirectory(ctx, line, stores["LocalDS_0"], "old"))
+	if left := b.filesIn("old"); !slices.Equal(left, []string{"notes.txt"}) {
+		t.Errorf("%v are left", left)
+	}
+}
+
 // The server may act on an upload that broke off when everything else is cleaned up.
 func TestRestore_nvramComesLate(t *testing.T) {
 	t.Parallel()
