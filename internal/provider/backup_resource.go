@@ -98,7 +98,7 @@ func (r *backupResource) Create(ctx context.Context, req resource.CreateRequest,
 		return
 	}
 
-	op := backupOperation("Take", "create").leaving("There is no backup, and no snapshot of this run was left behind unless " +
+	op := backupOperation("Take", "create").leaving("There is no backup, and no snapshot of this run was left behind, unless " +
 		"the error names one.")
 	m, err := r.session.backups(ctx)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
@@ -209,12 +210,13 @@ func TestKill(t *testing.T) {
 		method string
 		config string
 		lose   bool
+		keeps  string // a disk that the killed restore replaced: no restore but its own deletes it
 	}{
 		"backup":             {method: "GET /folder", config: backupConfig},
 		"export":             {method: "GET /nfc", config: backupConfig},
 		"restore":            {method: "POST /nfc", config: restoreConfig, lose: true},
 		"in place, transfer": {method: "POST /nfc", config: inPlaceConfig("", "")},
-		"in place, start":    {method: "PowerOnVM_Task", config: inPlaceConfig("", "")},
+		"in place, start":    {method: "PowerOnVM_Task", config: inPlaceConfig("", ""), keeps: "[LocalDS_0] web01/web01.vmdk"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -245,6 +247,15 @@ func TestKill(t *testing.T) {
 			}
 			s.consistent()
 			s.recovers()
+			if c.keeps != "" {
+				if out := s.must("show"); !strings.Contains(out, c.keeps) {
+					t.Errorf("the state doesn't tell of %s:\n%s", c.keeps, out)
+				}
+				err := w.client().DeleteReplaced(t.Context(), hypervisor.VMID(w.vm("web01").ID), []hypervisor.Replaced{{Path: c.keeps}})
+				if err != nil {
+					t.Error(err)
+				}
+			}
 			labtest.AssertClean(t, w.lab)
 			if vms := w.lab.Status().VMs; len(vms) != 1 || vms[0].Name != "web01" {
 				t.Errorf("%d VMs, the first is %s", len(vms), vms[0].Name)
