@@ -221,13 +221,13 @@ type snapshotOutput struct {
 }
 
 type backupOutput struct {
-	ID              string `json:"id"`
-	Consistency     string `json:"consistency"`
-	Transport       string `json:"transport"`
-	SizeBytes       int64  `json:"size_bytes"`
-	ReadBytes       int64  `json:"read_bytes"`
-	StoredBytes     int64  `json:"stored_bytes"`
-	DurationSeconds int64  `json:"duration_seconds"`
+	ID              string  `json:"id"`
+	Consistency     string  `json:"consistency"`
+	Transport       string  `json:"transport"`
+	SizeBytes       int64   `json:"size_bytes"`
+	ReadBytes       int64   `json:"read_bytes"`
+	StoredBytes     int64   `json:"stored_bytes"`
+	DurationSeconds float64 `json:"duration_seconds"`
 	Disks           []struct {
 		Label         string `json:"label"`
 		CapacityBytes int64  `json:"capacity_bytes"`
