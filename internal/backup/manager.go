@@ -18,6 +18,11 @@ type Repository interface {
 	DeleteUnused(ctx context.Context, id repository.ID) error
 	Maintain(ctx context.Context, o repository.MaintainOptions) (*repository.Maintenance, error)
 	NewWriter(ctx context.Context) (*repository.Writer, error)
+	Hold(ctx context.Context, id repository.ID) (release func(), err error)
+	Verify(ctx context.Context, id repository.ID, level repository.VerifyLevel, progress func(done, total int64)) (
+		*repository.VerifyResult, error)
+	RecordVerification(ctx context.Context, v repository.Verification) error
+	Verifications(ctx context.Context) (map[repository.ID][]repository.Verification, error)
 }
 
 // A writer is a *repository.Writer.

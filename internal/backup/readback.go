@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,18 +16,12 @@ const removeTimeout = 5 * time.Minute
 // is removed.
 func (m *Manager) readBack(ctx context.Context, result *Result) error {
 	m.log.InfoContext(ctx, "reading the backup back", "vm", result.Manifest.VM.Path, "id", string(result.ID))
-	for _, d := range result.Manifest.Disks {
-		reader, err := m.repo.OpenDisk(ctx, result.ID, d)
-		if err == nil {
-			err = reader.Extents(ctx, func(int64, []byte) error { return nil }) // compares the digest
-		}
-		if err == nil {
-			continue
-		}
-		if errors.Is(err, repository.ErrDamaged) {
-			err = fmt.Errorf("%w: %w", repository.ErrSharedDamage, err)
-		}
-		return m.remove(ctx, result, fmt.Errorf("read back %s: %w", d.Label, err))
+	found, err := m.repo.Verify(ctx, result.ID, repository.VerifyData, nil)
+	if err == nil && len(found.Damage) > 0 {
+		err = fmt.Errorf("%w: %v", repository.ErrSharedDamage, found.Damage[0])
+	}
+	if err != nil {
+		return m.remove(ctx, result, fmt.Errorf("read back: %w", err))
 	}
 	return nil
 }

@@ -252,9 +252,18 @@ func (r *Repository) Delete(ctx context.Context, id ID) error {
 		return fmt.Errorf("delete restore point %s from repository %s: %w", id, r.path, err)
 	}
 	defer unlock()
+	verifications, err := r.verificationsOf(ctx, id)
+	if err != nil {
+		return fmt.Errorf("delete restore point %s from repository %s: %w", id, r.path, err)
+	}
 	r.manifests.RLock()
 	err = repo.WriteSession(ctx, r.rep, writeOptions("delete"),
 		func(ctx context.Context, w repo.RepositoryWriter) error {
+			for _, v := range verifications {
+				if err := w.DeleteManifest(ctx, v); err != nil {
+					return err
+				}
+			}
 			return w.DeleteManifest(ctx, manifest.ID(id))
 		})
 	r.manifests.RUnlock()

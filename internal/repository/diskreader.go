@@ -31,9 +31,17 @@ func (d *DiskReader) Capacity() int64 { return d.disk.Capacity }
 //
 // Errors: *DigestError; ErrDamaged, naming the pack.
 func (d *DiskReader) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
+	return d.read(ctx, nil, yield)
+}
+
+// read is Extents. With a check, damaged chunks don't end it but are told to the check, and so are all blocks.
+func (d *DiskReader) read(
+	ctx context.Context, check *diskCheck, yield func(offset int64, data []byte) error,
+) error {
 	chunks := window()
 	p := &readPipeline{
 		reader:  d,
+		check:   check,
 		pending: make(chan *chunkRun, chunks),
 		ordered: make(chan *chunkRun, chunks),
 		zeros:   map[object.ID]struct{}{},
@@ -73,6 +81,7 @@ var errStopped = errors.New("stopped")
 // read, decrypt, decompress and hash chunks ahead, and the caller's takes them in order.
 type readPipeline struct {
 	reader  *DiskReader
+	check   *diskCheck     // nil: none
 	pending chan *chunkRun // to the loaders
 	ordered chan *chunkRun // to the caller; its room is what bounds reading ahead
 	digest  *disk.Digester
@@ -90,7 +99,8 @@ type chunkRun struct {
 
 	data   []byte // nil: all zero
 	blocks []block
-	done   chan struct{} // closed when data and blocks are set
+	err    error         // why it can't be read, where that doesn't end the pass
+	done   chan struct{} // closed when data, blocks and err are set
 }
 
 func (p *readPipeline) isKnownZero(id object.ID) bool {
@@ -150,7 +160,10 @@ func (p *readPipeline) load(ctx context.Context) error {
 				return nil
 			}
 			if err := p.loadRun(ctx, run); err != nil {
-				return err
+				if p.check == nil || ctx.Err() != nil {
+					return err
+				}
+				run.err = err
 			}
 			close(run.done)
 		}
@@ -199,6 +212,12 @@ func (p *readPipeline) deliver(ctx context.Context, yield func(int64, []byte) er
 			return errStopped
 		case <-run.done:
 		}
+		if run.err != nil {
+			if err := p.check.chunk(run, run.err); err != nil {
+				return err
+			}
+			continue
+		}
 		for i := range run.count {
 			if run.data == nil || ctx.Err() != nil {
 				break
@@ -206,9 +225,24 @@ func (p *readPipeline) deliver(ctx context.Context, yield func(int64, []byte) er
 			if err := yield(run.offset+i*run.length, run.data); err != nil {
 				return err
 			}
-			for _, b := range run.blocks {
-				p.digest.Add(b.number+i*run.length/disk.BlockSize, b.hash)
+			if err := p.enter(run, i); err != nil {
+				return err
 			}
 		}
 	}
+}
+
+// enter enters the blocks of the nth chunk of a run into the digest.
+func (p *readPipeline) enter(run *chunkRun, n int64) error {
+	for _, b := range run.blocks {
+		number := b.number + n*run.length/disk.BlockSize
+		p.digest.Add(number, b.hash)
+		if p.check == nil {
+			continue
+		}
+		if err := p.check.block(number, b.hash); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -92,11 +92,7 @@ func revive(
 	ctx context.Context, session repo.DirectRepositoryWriter, id object.ID, packs packLengths,
 ) (revived int, err error) {
 	var last content.ID // runs of zero chunks are long
-	check := func(id object.ID) error {
-		cid, _, ok := id.ContentID()
-		if !ok {
-			return fmt.Errorf("%w: unexpected object %s", ErrDamaged, id)
-		}
+	err = eachContent(ctx, session, id, unknownLength, func(_ object.IndirectObjectEntry, cid content.ID) error {
 		if cid == last {
 			return nil
 		}
@@ -114,23 +110,8 @@ func revive(
 		}
 		revived++
 		return nil
-	}
-	tableID, ok := id.IndexObjectID()
-	if !ok {
-		return revived, check(id)
-	}
-	// The table's own contents first: it is read below.
-	n, err := revive(ctx, session, tableID, packs)
-	if err != nil {
-		return n, err
-	}
-	err = eachChunk(ctx, session, id, unknownLength, func(e object.IndirectObjectEntry) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return check(e.Object)
 	})
-	return n + revived, err
+	return revived, err
 }
 
 // packLengths are the least lengths in bytes of packs, by what is in them.
@@ -142,6 +123,18 @@ func (p packLengths) add(info content.Info) {
 
 // check returns ErrSharedDamage unless all packs are there and long enough. It uses them up.
 func (p packLengths) check(ctx context.Context, storage blob.Reader) error {
+	return p.compare(ctx, storage, func(id blob.ID, length int64) error {
+		if length < 0 {
+			return fmt.Errorf("%w: pack %s is missing", ErrSharedDamage, id)
+		}
+		return fmt.Errorf("%w: pack %s has %d bytes instead of at least %d", ErrSharedDamage, id, length, p[id])
+	})
+}
+
+// compare calls bad for every pack that is too short or, with a negative length, missing. It uses the others up.
+func (p packLengths) compare(
+	ctx context.Context, storage blob.Reader, bad func(id blob.ID, length int64) error,
+) error {
 	for _, prefix := range packPrefixes {
 		err := storage.ListBlobs(ctx, prefix, func(b blob.Metadata) error {
 			if least, ok := p[b.BlobID]; ok && b.Length >= least {
@@ -155,13 +148,16 @@ func (p packLengths) check(ctx context.Context, storage blob.Reader) error {
 	}
 	for id, least := range p { // a network file system may list what was a moment ago
 		b, err := storage.GetMetadata(ctx, id)
-		switch {
-		case errors.Is(err, blob.ErrBlobNotFound):
-			return fmt.Errorf("%w: pack %s is missing", ErrSharedDamage, id)
-		case err != nil:
-			return fmt.Errorf("pack %s: %w", id, readError(err))
-		case b.Length < least:
-			return fmt.Errorf("%w: pack %s has %d bytes instead of at least %d", ErrSharedDamage, id, b.Length, least)
+		if errors.Is(err, blob.ErrBlobNotFound) {
+			b.Length, err = -1, nil
+		}
+		if err == nil && b.Length < least {
+			err = bad(id, b.Length)
+		} else if err != nil {
+			err = fmt.Errorf("pack %s: %w", id, readError(err))
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

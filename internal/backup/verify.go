@@ -1,0 +1,202 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
+)
+
+const (
+	// recordTimeout bounds keeping what became of a verification, which is worth it also for a caller who left.
+	recordTimeout = 2 * time.Minute
+
+	// maxProblems is how many damages of a restore point are kept, and named in an error.
+	maxProblems = 20
+)
+
+// A VerifyRequest says which restore points are to be verified, and how.
+type VerifyRequest struct {
+	Points []repository.RestorePoint
+	Level  repository.VerifyLevel // VerifyIndex or VerifyData
+
+	// Report is told how far the verification is, never by two goroutines at once. Nil: nobody wants to know.
+	Report func(VerifyProgress)
+}
+
+// VerifyProgress is how far a verification is. Bytes are those of the restore point's disks.
+type VerifyProgress struct {
+	Point        repository.RestorePoint
+	Number, Of   int // which of the restore points it is, from 1
+	Done, Total  int64
+	BytesPerSec  float64
+	TimeLeft     time.Duration // of this restore point; zero: not known
+	DamagedSoFar int           // restore points
+}
+
+// A VerifyResult is what became of verifying one restore point.
+type VerifyResult struct {
+	Point     repository.RestorePoint
+	Level     repository.VerifyLevel
+	ReadBytes int64
+	Damage    *DamageError // nil: it is as it was backed up
+	Duration  time.Duration
+	Recorded  bool
+	Warnings  []string
+}
+
+// A DamageError says that a restore point can't be had back as it was backed up. It wraps
+// repository.ErrDamaged.
+type DamageError struct {
+	Point  repository.RestorePoint
+	Level  repository.VerifyLevel
+	Damage []repository.Damage
+	More   int // that are not listed
+}
+
+func (e *DamageError) Error() string {
+	lines := e.problems()
+	return fmt.Sprintf("backup %s of %s, taken at %s, is damaged:\n  %s", e.Point.ID, e.Point.VMPath,
+		e.Point.CreatedAt.UTC().Format(time.RFC3339), strings.Join(lines, "\n  "))
+}
+
+// Unwrap makes it a repository.ErrDamaged.
+func (e *DamageError) Unwrap() error { return repository.ErrDamaged }
+
+// problems are the damages, a line each.
+func (e *DamageError) problems() []string {
+	var lines []string
+	more := e.More
+	for i, d := range e.Damage {
+		if i == maxProblems {
+			more += len(e.Damage) - i
+			break
+		}
+		lines = append(lines, d.String())
+	}
+	if more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return lines
+}
+
+// Verify verifies restore points, one after the other, and keeps the outcome of each in the repository. A restore
+// point that is damaged doesn't end it.
+//
+// With an error there are the results so far. Errors: ErrRequest; a *DamageError for each that is damaged, after
+// all were verified; repository.ErrNotFound of one that went meanwhile, and others of the repository.
+func (m *Manager) Verify(ctx context.Context, r VerifyRequest) ([]VerifyResult, error) {
+	if !repository.VerifyData.Covers(r.Level) {
+		return nil, fmt.Errorf("%w: level %q is none of %s, %s", ErrRequest, r.Level, repository.VerifyIndex, repository.VerifyData)
+	}
+	var results []VerifyResult
+	var damaged []error
+	for i, p := range r.Points {
+		v := &verification{m: m, VerifyRequest: r, point: p, number: i + 1, damaged: len(damaged)}
+		result, err := v.run(ctx)
+		if err != nil {
+			return results, errors.Join(append(damaged, fmt.Errorf("verify backup %s of %s: %w", p.ID, p.VMPath, err))...)
+		}
+		results = append(results, *result)
+		if result.Damage != nil {
+			damaged = append(damaged, result.Damage)
+		}
+	}
+	return results, errors.Join(damaged...)
+}
+
+// A verification is that of one restore point.
+type verification struct {
+	VerifyRequest
+	m       *Manager
+	point   repository.RestorePoint
+	number  int
+	damaged int
+	done    atomic.Int64
+	total   atomic.Int64
+}
+
+func (v *verification) run(ctx context.Context) (*VerifyResult, error) {
+	start := v.m.now()
+	release, err := v.m.repo.Hold(ctx, v.point.ID) // nobody may prune it meanwhile
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	stop := v.watch(ctx, start)
+	found, err := v.m.repo.Verify(ctx, v.point.ID, v.Level, func(done, total int64) {
+		v.done.Store(done)
+		v.total.Store(total)
+		v.report(start)
+	})
+	stop()
+	if err != nil {
+		return nil, err
+	}
+	end := v.m.now()
+	result := &VerifyResult{Point: v.point, Level: v.Level, ReadBytes: found.ReadBytes, Duration: end.Sub(start)}
+	if len(found.Damage) > 0 {
+		result.Damage = &DamageError{Point: v.point, Level: v.Level, Damage: found.Damage, More: found.More}
+		v.m.log.ErrorContext(ctx, "the backup is damaged", "vm", v.point.VMPath, "id", string(v.point.ID),
+			"level", string(v.Level), "error", result.Damage)
+	}
+	v.record(ctx, result, end)
+	v.m.log.InfoContext(ctx, "backup verified", "vm", v.point.VMPath, "id", string(v.point.ID), "level", string(v.Level),
+		"read_bytes", found.ReadBytes, "damaged", result.Damage != nil, "duration", result.Duration.String())
+	return result, nil
+}
+
+// record keeps the outcome. Without it, the verification is as good.
+func (v *verification) record(ctx context.Context, result *VerifyResult, at time.Time) {
+	record := repository.Verification{
+		Point: v.point.ID, Level: v.Level, At: at, OK: result.Damage == nil, Duration: result.Duration, Version: v.m.version,
+	}
+	if result.Damage != nil {
+		record.Problems = result.Damage.problems()
+	}
+	if err := v.m.Record(ctx, record); err != nil {
+		result.Warnings = append(result.Warnings, fmt.Sprintf("backup %s of %s was verified, but that is not kept: %v.",
+			v.point.ID, v.point.VMPath, err))
+		return
+	}
+	result.Recorded = true
+}
+
+// Record keeps what became of a verification in the repository, also when ctx has ended.
+func (m *Manager) Record(ctx context.Context, v repository.Verification) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	return m.repo.RecordVerification(ctx, v)
+}
+
+// report tells how far it is.
+func (v *verification) report(start time.Time) {
+	if v.Report == nil {
+		return
+	}
+	done, total, elapsed := v.done.Load(), v.total.Load(), v.m.now().Sub(start)
+	p := VerifyProgress{
+		Point: v.point, Number: v.number, Of: len(v.Points), Done: done, Total: total,
+		TimeLeft: progress.Left(done, total, elapsed), DamagedSoFar: v.damaged,
+	}
+	if elapsed > 0 {
+		p.BytesPerSec = float64(done) / elapsed.Seconds()
+	}
+	v.Report(p)
+}
+
+// watch logs how far the verification is until the returned function is called, and once more then.
+func (v *verification) watch(ctx context.Context, start time.Time) (stop func()) {
+	v.m.log.InfoContext(ctx, "verifying a backup", "vm", v.point.VMPath, "id", string(v.point.ID), "level", string(v.Level))
+	return progress.Watch(func() {
+		done, total, elapsed := v.done.Load(), v.total.Load(), v.m.now().Sub(start)
+		v.m.log.InfoContext(ctx, "verifying", "vm", v.point.VMPath, "id", string(v.point.ID), "done_bytes", done,
+			"total_bytes", total, "mib_per_second", progress.Rate(done, elapsed),
+			"time_left", progress.Left(done, total, elapsed).String())
+	})
+}

@@ -1,0 +1,221 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/snapshot"
+)
+
+// What became of verifications is kept in Kopia manifests of a type of our own, beside the snapshots: Kopia lets
+// manifests alone whose type it doesn't know. Labels hold what is asked for often. There is one for each restore
+// point and level, which the next one replaces.
+const (
+	verificationType = "terraform-vm-verification"
+
+	labelVerifiedPoint  = "restore-point"
+	labelVerifiedLevel  = "level"
+	labelVerifiedAt     = "verified-at"
+	labelVerifiedResult = "result"
+
+	resultOK     = "ok"
+	resultFailed = "failed"
+)
+
+// A Verification is what became of verifying a restore point.
+type Verification struct {
+	Point    ID
+	Level    VerifyLevel
+	At       time.Time // when it ended
+	OK       bool
+	Problems []string      // empty: OK; with VerifyRestore what went wrong, else what is damaged
+	Duration time.Duration // how long it took
+	Version  string        // of the program
+}
+
+// verificationContent is what a manifest holds that its labels don't.
+type verificationContent struct {
+	SchemaVersion   int           `json:"schema_version"`
+	ProviderVersion string        `json:"provider_version"`
+	Duration        time.Duration `json:"duration_ns"`
+	Problems        []string      `json:"problems,omitempty"`
+}
+
+// RecordVerification keeps what became of a verification, until the restore point is deleted or the next one of
+// its level. Any number of processes may do so at once; what ended last counts.
+// Errors: ErrNotFound if the restore point is gone, ErrReadOnly, ErrFull, ErrBusy.
+func (r *Repository) RecordVerification(ctx context.Context, v Verification) error {
+	if err := r.recordVerification(ctx, v); err != nil {
+		return fmt.Errorf("record the verification of restore point %s in repository %s: %w", v.Point, r.path, writeError(err))
+	}
+	return nil
+}
+
+func (r *Repository) recordVerification(ctx context.Context, v Verification) error {
+	if _, err := r.snapshot(ctx, v.Point); err != nil {
+		return err
+	}
+	if err := r.checkWritable(); err != nil {
+		return err
+	}
+	unlock, err := r.share(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	old, err := r.replacedVerifications(ctx, v)
+	if err != nil {
+		return err
+	}
+	result := resultFailed
+	if v.OK {
+		result = resultOK
+	}
+	labels := map[string]string{
+		manifest.TypeLabelKey: verificationType, labelVerifiedPoint: string(v.Point), labelVerifiedLevel: string(v.Level),
+		labelVerifiedAt: v.At.UTC().Format(time.RFC3339Nano), labelVerifiedResult: result,
+	}
+	r.manifests.RLock()
+	err = repo.WriteSession(ctx, r.rep, writeOptions("record verification"),
+		func(ctx context.Context, w repo.RepositoryWriter) error {
+			for _, id := range old {
+				if err := w.DeleteManifest(ctx, id); err != nil {
+					return err
+				}
+			}
+			_, err := w.PutManifest(ctx, labels, &verificationContent{
+				SchemaVersion: SchemaVersion, ProviderVersion: v.Version, Duration: v.Duration, Problems: v.Problems,
+			})
+			return err
+		})
+	r.manifests.RUnlock()
+	if err != nil {
+		return err
+	}
+	r.upkeep(ctx)
+	return nil
+}
+
+// replacedVerifications are the manifests that a verification replaces, and those of restore points that somebody
+// deleted who doesn't know of them.
+func (r *Repository) replacedVerifications(ctx context.Context, v Verification) ([]manifest.ID, error) {
+	r.manifests.RLock()
+	defer r.manifests.RUnlock()
+	snapshots, err := r.rep.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: snapshot.ManifestType})
+	if err != nil {
+		return nil, readError(err)
+	}
+	points := map[string]bool{}
+	for _, e := range snapshots {
+		points[string(e.ID)] = true
+	}
+	entries, err := r.rep.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: verificationType})
+	if err != nil {
+		return nil, readError(err)
+	}
+	var old []manifest.ID
+	for _, e := range entries {
+		point := e.Labels[labelVerifiedPoint]
+		at, err := time.Parse(time.RFC3339Nano, e.Labels[labelVerifiedAt])
+		replaced := point == string(v.Point) && e.Labels[labelVerifiedLevel] == string(v.Level) && err == nil && !at.After(v.At)
+		if replaced || !points[point] {
+			old = append(old, e.ID)
+		}
+	}
+	return old, nil
+}
+
+// verificationsOf are the manifests of what became of verifications of a restore point.
+func (r *Repository) verificationsOf(ctx context.Context, id ID) ([]manifest.ID, error) {
+	r.manifests.RLock()
+	defer r.manifests.RUnlock()
+	entries, err := r.rep.FindManifests(ctx, map[string]string{
+		manifest.TypeLabelKey: verificationType, labelVerifiedPoint: string(id),
+	})
+	if err != nil {
+		return nil, readError(err)
+	}
+	ids := make([]manifest.ID, len(entries))
+	for i, e := range entries {
+		ids[i] = e.ID
+	}
+	return ids, nil
+}
+
+// Verifications are what became of the last verification of every level, by restore point, the newest first. No
+// restore point is opened.
+func (r *Repository) Verifications(ctx context.Context) (map[ID][]Verification, error) {
+	if err := r.refresh(ctx); err != nil {
+		return nil, err
+	}
+	found, err := r.verifications(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the verifications in repository %s: %w", r.path, readError(err))
+	}
+	return found, nil
+}
+
+func (r *Repository) verifications(ctx context.Context) (map[ID][]Verification, error) {
+	r.manifests.RLock()
+	defer r.manifests.RUnlock()
+	entries, err := r.rep.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: verificationType})
+	if err != nil {
+		return nil, err
+	}
+	found := map[ID][]Verification{}
+	for _, e := range entries {
+		v, ok := readVerification(e.Labels)
+		if !ok { // of a later version, maybe
+			continue
+		}
+		var content verificationContent // in memory by now, too
+		if _, err := r.rep.GetManifest(ctx, e.ID, &content); errors.Is(err, manifest.ErrNotFound) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		v.Duration, v.Problems, v.Version = content.Duration, content.Problems, content.ProviderVersion
+		found[v.Point] = append(found[v.Point], v)
+	}
+	for point, all := range found {
+		slices.SortStableFunc(all, func(a, b Verification) int { return b.At.Compare(a.At) })
+		var last []Verification // of two that were made at once, both are there
+		for _, v := range all {
+			if !slices.ContainsFunc(last, func(w Verification) bool { return w.Level == v.Level }) {
+				last = append(last, v)
+			}
+		}
+		found[point] = last
+	}
+	return found, nil
+}
+
+// readVerification reads what labels wrote.
+func readVerification(labels map[string]string) (Verification, bool) {
+	at, err := time.Parse(time.RFC3339Nano, labels[labelVerifiedAt])
+	v := Verification{
+		Point: ID(labels[labelVerifiedPoint]), Level: VerifyLevel(labels[labelVerifiedLevel]), At: at,
+		OK: labels[labelVerifiedResult] == resultOK,
+	}
+	return v, err == nil && v.Point.valid() && v.Level.Covers(VerifyIndex)
+}
+
+// Verified is the newest verification of a restore point that is of a level at least and found nothing. There is
+// none of that were anything found damaged since, whatever the level; that its guest didn't come up (VerifyRestore)
+// says nothing of lower levels. all are as Verifications gives them.
+func Verified(all []Verification, level VerifyLevel) (Verification, bool) {
+	for _, v := range all {
+		switch {
+		case !v.OK && (v.Level != VerifyRestore || level == VerifyRestore):
+			return Verification{}, false
+		case v.OK && v.Level.Covers(level):
+			return v, true
+		}
+	}
+	return Verification{}, false
+}
