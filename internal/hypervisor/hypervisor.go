@@ -350,6 +350,7 @@ type Restore interface {
 type Hypervisor interface {
 	Finder
 	Snapshotter
+	SnapshotLister
 	Reverter
 	PowerController
 	GuestWatcher

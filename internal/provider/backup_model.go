@@ -102,20 +102,25 @@ func (m *backupModel) request(ctx context.Context, diags *diag.Diagnostics) back
 // fill sets everything that the restore point knows. Arguments that it doesn't hold, or that are
 // written in another way, stay.
 func (m *backupModel) fill(id repository.ID, repositoryID string, manifest *repository.Manifest) diag.Diagnostics {
+	m.fillArguments(repositoryID, manifest.Description, manifest.Tags, manifest.VM.Path)
+	return m.backupFacts.fill(id, manifest)
+}
+
+// fillArguments sets the arguments that a restore point tells, and the defaults of those that it doesn't.
+func (m *backupModel) fillArguments(repositoryID, description string, tags map[string]string, vmPath string) {
 	m.RepositoryID = types.StringValue(repositoryID)
-	m.Description = optional(manifest.Description, m.Description)
-	if m.Tags.IsNull() && len(manifest.Tags) > 0 {
-		m.Tags = textMapValue(manifest.Tags)
+	m.Description = optional(description, m.Description)
+	if m.Tags.IsNull() && len(tags) > 0 {
+		m.Tags = textMapValue(tags)
 	}
 	if m.VM.IsNull() {
-		m.VM = types.StringValue(manifest.VM.Path)
+		m.VM = types.StringValue(vmPath)
 	}
 	if m.OnDestroy.IsNull() {
 		m.OnDestroy = types.StringValue(actionRetain)
 	}
 	m.imported()
 	m.known()
-	return m.backupFacts.fill(id, manifest)
 }
 
 func (f *backupFacts) fill(id repository.ID, m *repository.Manifest) diag.Diagnostics {

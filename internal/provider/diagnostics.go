@@ -156,7 +156,7 @@ var advices = []advice{
 	{is: notAvailable("datastore"), about: argDatastore, todo: "Name another datastore with new_vm.datastore or " +
 		"new_vm.disk_datastores."},
 	{is: notAvailable("resource pool"), about: argPool, todo: "Name another resource pool with new_vm.resource_pool."},
-	{is: notAvailable("folder"), about: argFolder, todo: "Name another folder with new_vm.folder, or create it first."},
+	{is: notAvailable("folder"), about: argFolder, todo: "Name another folder, or create it first."},
 	{is: notAvailable("host"), about: argHost, todo: "Name another host with new_vm.host, or none."},
 	{is: as[*hypervisor.NotAvailableError](), todo: "Name another one in new_vm."},
 	{is: as[*hypervisor.InsufficientSpaceError](), about: argDatastore, todo: "Free space on the datastore, or use another " +

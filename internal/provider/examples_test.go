@@ -40,21 +40,27 @@ func TestExamples(t *testing.T) {
 			w := newWorld(t, tiers()...)
 			w.setenv(envAllowUnverifiedSSL, "true")
 			s := w.workspace()
+			if strings.Contains(name, "identity") {
+				s.needs("1.12.0", "import by identity", true)
+			}
 			config := readFile(t, file)
 			switch filepath.ToSlash(name) {
-			case "resources/vm_snapshot/import-by-string-id.tf", "data-sources/vm_snapshot/data-source.tf":
-				_, err := w.client().CreateSnapshot(t.Context(), hypervisor.VMID(w.vm("web01").ID), hypervisor.SnapshotSpec{
+			case "resources/vm_snapshot/import-by-string-id.tf", "resources/vm_snapshot/import-by-identity.tf",
+				"data-sources/vm_snapshot/data-source.tf":
+				id, err := w.client().CreateSnapshot(t.Context(), hypervisor.VMID(w.vm("web01").ID), hypervisor.SnapshotSpec{
 					Name: "before upgrade", Quiesce: &hypervisor.Quiesce{},
 				})
 				if err != nil {
 					t.Fatal(err)
 				}
+				config = strings.ReplaceAll(config, "snapshot-12", string(id))
+				config = strings.ReplaceAll(config, web01Instance, w.vm("web01").InstanceUUID)
 				if strings.HasPrefix(name, "resources") {
 					config += readFile(t, filepath.Join(filepath.Dir(file), "resource.tf"))
 				}
 			case "resources/vm_snapshot_set/import-by-string-id.tf":
 				config += exampleSet(t, s, filepath.Join(filepath.Dir(file), "resource.tf"))
-			case "resources/vm_backup/import-by-string-id.tf":
+			case "resources/vm_backup/import-by-string-id.tf", "resources/vm_backup/import-by-identity.tf":
 				id := exampleBackup(t, s)
 				config = regexp.MustCompile(`[0-9a-f]{32}`).ReplaceAllLiteralString(config, id)
 				config += readFile(t, filepath.Join(filepath.Dir(file), "resource.tf"))

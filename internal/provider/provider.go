@@ -8,12 +8,14 @@ import (
 	"os"
 
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
+	"github.com/hashicorp/terraform-plugin-framework/list"
 	"github.com/hashicorp/terraform-plugin-framework/provider"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 )
 
 var (
 	_ provider.ProviderWithConfigValidators = (*Provider)(nil)
+	_ provider.ProviderWithListResources    = (*Provider)(nil)
 )
 
 // A Provider serves the resources and data sources. Connections are made when something needs them
@@ -66,6 +68,7 @@ func (p *Provider) Configure(ctx context.Context, req provider.ConfigureRequest,
 	p.sessions.add(s)
 	resp.ResourceData = s
 	resp.DataSourceData = s
+	resp.ListResourceData = s
 }
 
 // Resources implements provider.Provider.
@@ -87,5 +90,13 @@ func (p *Provider) DataSources(context.Context) []func() datasource.DataSource {
 		func() datasource.DataSource { return &backupDataSource{} },
 		func() datasource.DataSource { return &backupsDataSource{} },
 		func() datasource.DataSource { return &backupRetentionDataSource{} },
+	}
+}
+
+// ListResources implements provider.ProviderWithListResources.
+func (p *Provider) ListResources(context.Context) []func() list.ListResource {
+	return []func() list.ListResource{
+		func() list.ListResource { return &snapshotList{} },
+		func() list.ListResource { return &backupList{} },
 	}
 }

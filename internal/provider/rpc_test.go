@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ type fakeHypervisor struct {
 	hypervisor.Hypervisor
 	vms       []hypervisor.VM
 	snapshots []hypervisor.Snapshot
+	all       []hypervisor.VMSnapshots
 	exist     error // what asking for a handle gives: nil if it exists, errGone if not
 }
 
@@ -68,6 +70,16 @@ func (f *fakeHypervisor) VMByInstanceUUID(ctx context.Context, uuid string) (*hy
 
 func (f *fakeHypervisor) Snapshots(context.Context, hypervisor.VMID) ([]hypervisor.Snapshot, error) {
 	return f.snapshots, nil
+}
+
+func (f *fakeHypervisor) SnapshotsBelow(context.Context, string) iter.Seq2[hypervisor.VMSnapshots, error] {
+	return func(yield func(hypervisor.VMSnapshots, error) bool) {
+		for _, one := range f.all {
+			if !yield(one, nil) {
+				return
+			}
+		}
+	}
 }
 
 func (f *fakeHypervisor) Server(context.Context) (string, error) { return "server-1", nil }

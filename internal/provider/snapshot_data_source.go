@@ -168,8 +168,7 @@ func noSnapshot(vm *hypervisor.VM, all []hypervisor.Snapshot) string {
 func describeSnapshots(vm *hypervisor.VM, list []hypervisor.Snapshot) string {
 	lines := make([]string, len(list))
 	for i, s := range list {
-		lines[i] = fmt.Sprintf("%s (%s, taken at %s)", snapshotKey(vm.InstanceUUID, s.ID), s.Path,
-			s.CreatedAt.UTC().Format("2006-01-02 15:04:05 MST"))
+		lines[i] = fmt.Sprintf("%s (%s, taken at %s)", snapshotKey(vm.InstanceUUID, s.ID), s.Path, stamp(s.CreatedAt))
 	}
 	return strings.Join(lines, "\n  ")
 }

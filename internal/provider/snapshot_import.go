@@ -19,37 +19,70 @@ import (
 const snapshotImportForms = "<vm>/<snapshot ID>, for example \"web01/snapshot-12\", or <vm>:<path of the snapshot>, for " +
 	"example \"web01:before upgrade\" or \"/DC0/vm/web01:base/before upgrade\"; <vm> is whatever the vm argument takes"
 
-// ImportState finds a snapshot by the ID that is in the state, or in words.
+// ImportState finds a snapshot by its identity, by the ID that is in the state, or in words.
 func (r *snapshotResource) ImportState(
 	ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse,
 ) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotReadTimeout)
 	defer cancel()
-	id := req.ID
-	if id == "" {
-		var identity snapshotIdentity
-		resp.Diagnostics.Append(req.Identity.Get(ctx, &identity)...)
-		if resp.Diagnostics.HasError() {
-			return
-		}
-		id = snapshotKey(identity.VMInstanceUUID.ValueString(), hypervisor.SnapshotID(identity.SnapshotID.ValueString()))
-	}
 	op := snapshotOperation("Import", "read")
 	m, err := r.session.snapshots(ctx)
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	}
-	found, err := findSnapshots(ctx, m, id)
+	if req.ID == "" {
+		r.importIdentity(ctx, m, op, req, resp)
+		return
+	}
+	found, err := findSnapshots(ctx, m, req.ID)
 	switch {
 	case err != nil:
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	case len(found) != 1:
-		importError(&resp.Diagnostics, id, found)
+		importError(&resp.Diagnostics, req.ID, found)
 		return
 	}
-	one := found[0]
+	importFound(ctx, found[0], resp)
+}
+
+// importIdentity imports what an identity names. Of many that are imported at the same time, none needs a call to
+// the server of its own. The VM is written as its path, as in the configuration that a query generates.
+func (r *snapshotResource) importIdentity(
+	ctx context.Context, m *snapshot.Manager, op operation, req resource.ImportStateRequest, resp *resource.ImportStateResponse,
+) {
+	var identity snapshotIdentity
+	resp.Diagnostics.Append(req.Identity.Get(ctx, &identity)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	instanceUUID, id := identity.VMInstanceUUID.ValueString(), hypervisor.SnapshotID(identity.SnapshotID.ValueString())
+	taken, err := readSnapshot(ctx, m, instanceUUID, id)
+	switch {
+	case snapshotGone(err):
+		importError(&resp.Diagnostics, snapshotKey(instanceUUID, id), nil)
+	case err != nil:
+		op.fail(ctx, &resp.Diagnostics, err)
+	default:
+		importFound(ctx, foundSnapshot{ref: taken.VM.Path, vm: &taken.VM, snapshot: taken.Snapshot}, resp)
+	}
+}
+
+// readSnapshot reads a snapshot for a refresh or an import, of which there may be many at the same time.
+// Errors: as snapshot.Manager.Read.
+func readSnapshot(
+	ctx context.Context, m *snapshot.Manager, instanceUUID string, id hypervisor.SnapshotID,
+) (*snapshot.Taken, error) {
+	taken, err := m.Read(hypervisor.Recent(ctx, refreshAge), instanceUUID, id)
+	if snapshotGone(err) {
+		return m.Read(ctx, instanceUUID, id) // a moment ago it may not have been there yet
+	}
+	return taken, err
+}
+
+// importFound puts a snapshot that was found into the state; reading it does the rest.
+func importFound(ctx context.Context, one foundSnapshot, resp *resource.ImportStateResponse) {
 	key := snapshotKey(one.vm.InstanceUUID, one.snapshot.ID)
 	model := snapshotModel{ID: types.StringValue(key)}
 	resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root("id"), key)...)
@@ -118,8 +151,7 @@ func importError(diags *diag.Diagnostics, id string, found []foundSnapshot) {
 	}
 	lines := make([]string, len(found))
 	for i, f := range found {
-		lines[i] = fmt.Sprintf("%s/%s (%s, taken at %s)", f.vm.InstanceUUID, f.snapshot.ID, f.snapshot.Path,
-			f.snapshot.CreatedAt.UTC().Format("2006-01-02 15:04:05 MST"))
+		lines[i] = fmt.Sprintf("%s/%s (%s, taken at %s)", f.vm.InstanceUUID, f.snapshot.ID, f.snapshot.Path, stamp(f.snapshot.CreatedAt))
 	}
 	diags.AddError("Unable to Import Snapshot", fmt.Sprintf("%q matches %d snapshots:\n  %s\n\nUse one of these IDs.",
 		id, len(found), strings.Join(lines, "\n  ")))

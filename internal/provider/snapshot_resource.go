@@ -274,10 +274,7 @@ func (r *snapshotResource) Read(ctx context.Context, req resource.ReadRequest, r
 		return
 	}
 	instanceUUID, id := splitSnapshotKey(state.ID.ValueString())
-	taken, err := m.Read(hypervisor.Recent(ctx, refreshAge), instanceUUID, id)
-	if snapshotGone(err) {
-		taken, err = m.Read(ctx, instanceUUID, id) // a moment ago it may not have been there yet
-	}
+	taken, err := readSnapshot(ctx, m, instanceUUID, id)
 	switch {
 	case snapshotGone(err):
 		resp.State.RemoveResource(ctx)

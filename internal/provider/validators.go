@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -61,6 +62,29 @@ func (v positiveDuration) ValidateString(
 	if d, err := time.ParseDuration(text); err != nil || d <= 0 {
 		resp.Diagnostics.AddAttributeError(req.Path, "Invalid Duration",
 			fmt.Sprintf("%q is not %s.", text, v.Description(ctx)))
+	}
+}
+
+// regularExpression accepts regular expressions as Go and Terraform know them.
+type regularExpression struct{}
+
+var _ validator.String = regularExpression{}
+
+func (regularExpression) Description(context.Context) string {
+	return `a regular expression (RE2), such as "^nightly-"`
+}
+
+func (v regularExpression) MarkdownDescription(ctx context.Context) string { return v.Description(ctx) }
+
+func (v regularExpression) ValidateString(
+	ctx context.Context, req validator.StringRequest, resp *validator.StringResponse,
+) {
+	if req.ConfigValue.IsNull() || req.ConfigValue.IsUnknown() {
+		return
+	}
+	if _, err := regexp.Compile(req.ConfigValue.ValueString()); err != nil {
+		resp.Diagnostics.AddAttributeError(req.Path, "Invalid Regular Expression",
+			fmt.Sprintf("%s It must be %s.", sentence(err.Error()), v.Description(ctx)))
 	}
 }
 

@@ -23,6 +23,7 @@ var ErrRequest = errors.New("invalid snapshot request")
 type Hypervisor interface {
 	hypervisor.Finder
 	hypervisor.Snapshotter
+	hypervisor.SnapshotLister
 	hypervisor.Reverter
 	hypervisor.PowerController
 }

@@ -102,16 +102,17 @@ func (q *coalesced[T]) run() {
 	}
 }
 
-// A view is a container view: all objects of a kind in the inventory.
+// A view is a container view: all objects of a kind below a container.
 type view struct {
 	vim *vim25.Client
 	ref types.ManagedObjectReference
 }
 
-func newView(ctx context.Context, vim *vim25.Client, kind string) (*view, error) {
+func newView(
+	ctx context.Context, vim *vim25.Client, container types.ManagedObjectReference, kind string,
+) (*view, error) {
 	res, err := methods.CreateContainerView(ctx, vim, &types.CreateContainerView{
-		This: *vim.ServiceContent.ViewManager, Container: vim.ServiceContent.RootFolder,
-		Type: []string{kind}, Recursive: true,
+		This: *vim.ServiceContent.ViewManager, Container: container, Type: []string{kind}, Recursive: true,
 	})
 	if err != nil {
 		return nil, err

@@ -33,6 +33,17 @@ var vmSpec = readSpec{
 	},
 }
 
+// with is the spec with more properties of a kind of objects, of which it reads some already.
+func (s readSpec) with(kind string, paths ...string) readSpec {
+	s.props = slices.Clone(s.props)
+	for i, p := range s.props {
+		if p.Type == kind {
+			s.props[i].PathSet = slices.Concat(p.PathSet, paths)
+		}
+	}
+	return s
+}
+
 // upwards is one step from an object to what holds it, and on from there.
 func upwards(kind, property string) *types.TraversalSpec {
 	return &types.TraversalSpec{
@@ -92,12 +103,16 @@ func (c *Client) vmByRef(ctx context.Context, ref types.ManagedObjectReference) 
 	if err := load(objects, ref, &m); err != nil {
 		return nil, c.named(err)
 	}
-	vm := newVM(&m)
-	vm.Server = server
-	vm.Path = pathOf(objects, ref)
+	return identifiedVM(&m, pathOf(objects, ref), server)
+}
+
+// identifiedVM translates a VM that must have an instance UUID. Error: hypervisor.ErrOutOfReach.
+func identifiedVM(m *mo.VirtualMachine, path, server string) (*hypervisor.VM, error) {
+	vm := newVM(m)
+	vm.Server, vm.Path = server, path
 	if vm.InstanceUUID == "" {
-		return nil, fmt.Errorf("the configuration of %s (%s, %s) can't be read: %w",
-			vm.Path, ref.Value, cmp.Or(string(m.Runtime.ConnectionState), "in an unknown state"), hypervisor.ErrOutOfReach)
+		return nil, fmt.Errorf("the configuration of %s (%s, %s) can't be read: %w", path, vm.ID,
+			cmp.Or(string(m.Runtime.ConnectionState), "in an unknown state"), hypervisor.ErrOutOfReach)
 	}
 	return vm, nil
 }
@@ -186,8 +201,15 @@ func nameAndParent(content types.ObjectContent) (name string, parent *types.Mana
 func (c *Client) list(
 	ctx context.Context, kind string, paths ...string,
 ) (map[types.ManagedObjectReference]types.ObjectContent, error) {
+	return c.listBelow(ctx, c.vim.ServiceContent.RootFolder, kind, paths...)
+}
+
+// listBelow is list for the objects below a container, however deep.
+func (c *Client) listBelow(
+	ctx context.Context, container types.ManagedObjectReference, kind string, paths ...string,
+) (map[types.ManagedObjectReference]types.ObjectContent, error) {
 	for attempt := 1; ; attempt++ {
-		objects, err := c.listOnce(ctx, kind, paths)
+		objects, err := c.listOnce(ctx, container, kind, paths)
 		// A view ends with the session; if that has to be renewed half-way, begin again.
 		if err == nil || attempt == 2 || !sessionEnded(err) {
 			return objects, c.named(classify(err))
@@ -196,9 +218,9 @@ func (c *Client) list(
 }
 
 func (c *Client) listOnce(
-	ctx context.Context, kind string, paths []string,
+	ctx context.Context, container types.ManagedObjectReference, kind string, paths []string,
 ) (map[types.ManagedObjectReference]types.ObjectContent, error) {
-	view, err := newView(ctx, c.vim, kind)
+	view, err := newView(ctx, c.vim, container, kind)
 	if err != nil {
 		return nil, err
 	}

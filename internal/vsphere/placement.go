@@ -203,13 +203,7 @@ func (c *Client) placeFolder(
 		}
 		return nil
 	}
-	tree, err := c.readTree(ctx)
-	if err != nil {
-		return err
-	}
-	return &hypervisor.NotAvailableError{Kind: "folder", Name: wanted, Available: tree.paths(func(e treeEntry) bool {
-		return slices.Contains(e.childType, "VirtualMachine")
-	})}
+	return c.noFolder(ctx, wanted)
 }
 
 // findPath finds an object by its inventory path, whose names may be written as they are displayed or with

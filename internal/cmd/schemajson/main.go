@@ -81,6 +81,7 @@ func providerObject(
 	all := object{"provider": config}
 	for key, group := range map[string]map[string]*tfprotov6.Schema{
 		"resource_schemas": s.ResourceSchemas, "data_source_schemas": s.DataSourceSchemas,
+		"list_resource_schemas": s.ListResourceSchemas,
 	} {
 		o := object{}
 		for name, one := range group {

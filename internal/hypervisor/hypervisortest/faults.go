@@ -20,6 +20,7 @@ const (
 	BeforeCreateSnapshot   Point = "CreateSnapshot:before"
 	AfterCreateSnapshot    Point = "CreateSnapshot:after" // the error comes with the ID
 	BeforeSnapshots        Point = "Snapshots:before"
+	BeforeSnapshotsBelow   Point = "SnapshotsBelow:before"
 	BeforeSnapshotExists   Point = "SnapshotExists:before"
 	BeforeRenameSnapshot   Point = "RenameSnapshot:before"
 	BeforeRemoveSnapshot   Point = "RemoveSnapshot:before"

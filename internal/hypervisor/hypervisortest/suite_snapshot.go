@@ -3,6 +3,9 @@ package hypervisortest
 import (
 	"errors"
 	"fmt"
+	"path"
+	"reflect"
+	"slices"
 	"sync"
 	"testing"
 
@@ -98,6 +101,50 @@ var findTests = []suiteTest{
 }
 
 var snapshotTests = []suiteTest{
+	{"snapshot/of all VMs", func(t *testing.T, s *suite) {
+		b, none, a := s.vm(t, "b"), s.vm(t, "none"), s.vm(t, "a")
+		s.snapshot(t, b, hypervisor.SnapshotSpec{Name: "first", Description: "d"})
+		s.snapshot(t, b, hypervisor.SnapshotSpec{Name: "second"})
+		s.snapshot(t, a, hypervisor.SnapshotSpec{Name: "first"})
+		folder := path.Dir(none.Path)
+		for _, below := range []string{"", folder} {
+			var names []string
+			for one, err := range s.Hypervisor.SnapshotsBelow(t.Context(), below) {
+				if err != nil || one.Err != nil {
+					t.Fatal(err, one.Err)
+				}
+				vm, err := s.Hypervisor.FindVM(t.Context(), hypervisor.VMRef(one.VM.ID))
+				if err != nil || !reflect.DeepEqual(*vm, one.VM) {
+					t.Errorf("got %+v, want %+v, %v", one.VM, vm, err)
+				}
+				list, err := s.Hypervisor.Snapshots(t.Context(), vm.ID)
+				if err != nil || !reflect.DeepEqual(list, one.Snapshots) {
+					t.Errorf("%s: got %+v, want %+v, %v", vm.Name, one.Snapshots, list, err)
+				}
+				names = append(names, vm.Name)
+			}
+			if want := []string{"a", "b"}; !slices.Equal(names, want) {
+				t.Errorf("below %q: got %q, want %q", below, names, want)
+			}
+		}
+		for first, err := range s.Hypervisor.SnapshotsBelow(t.Context(), "") {
+			if err != nil || first.VM.Name != "a" {
+				t.Errorf("the first is %+v, %v", first.VM, err)
+			}
+			break // nothing more is wanted
+		}
+		n := 0
+		for _, err := range s.Hypervisor.SnapshotsBelow(t.Context(), "/nowhere/at all") {
+			var missing *hypervisor.NotAvailableError
+			if !errors.As(err, &missing) || !slices.Contains(missing.Available, folder) {
+				t.Errorf("an unknown folder gives %v", err)
+			}
+			n++
+		}
+		if n != 1 {
+			t.Errorf("an unknown folder gives %d results", n)
+		}
+	}},
 	{"snapshot/tree", func(t *testing.T, s *suite) {
 		vm := s.vm(t, "vm1")
 		a := s.snapshot(t, vm, hypervisor.SnapshotSpec{Name: "a", Description: "first"})
