@@ -21,10 +21,10 @@ var mayImport = map[string][]string{
 	".": {"internal/provider"},
 	"internal/provider": {
 		"internal/snapshot", "internal/backup", "internal/restore", "internal/quiesce",
-		"internal/hypervisor", "internal/repository", "internal/disk", "internal/secret",
+		"internal/hypervisor", "internal/repository", "internal/disk", "internal/secret", "internal/progress",
 		"internal/vsphere", // the composition root wires implementations together
 	},
-	"internal/snapshot":                  {"internal/quiesce", "internal/run", "internal/hypervisor"},
+	"internal/snapshot":                  {"internal/quiesce", "internal/run", "internal/progress", "internal/hypervisor"},
 	"internal/backup":                    {"internal/quiesce", "internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
 	"internal/backup/backuptest":         {"internal/backup", "internal/hypervisor", "internal/repository"},
 	"internal/restore":                   {"internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"internal/hypervisor":                {"internal/disk"},
 	"internal/hypervisor/hypervisortest": {"internal/hypervisor", "internal/disk"},
 	"internal/repository":                {"internal/disk", "internal/secret"},
-	"internal/vsphere":                   {"internal/hypervisor", "internal/disk", "internal/secret", "internal/vmdk"},
+	"internal/vsphere":                   {"internal/hypervisor", "internal/disk", "internal/secret", "internal/vmdk", "internal/progress"},
 	"internal/vmdk":                      {"internal/disk"},
 	"internal/lab":                       {"internal/lab/diskstore", "internal/disk", "internal/vmdk"},
 	"internal/lab/diskstore":             {"internal/disk"},

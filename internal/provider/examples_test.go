@@ -35,6 +35,9 @@ func TestExamples(t *testing.T) {
 		if strings.HasPrefix(filepath.ToSlash(name), "guides/") {
 			continue // TestGuides follows the guides
 		}
+		if strings.HasPrefix(filepath.ToSlash(name), "actions/") {
+			continue // TestActionExamples invokes them
+		}
 		t.Run(filepath.ToSlash(name), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, tiers()...)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 
+	"github.com/hashicorp/terraform-plugin-framework/action"
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
 	"github.com/hashicorp/terraform-plugin-framework/list"
 	"github.com/hashicorp/terraform-plugin-framework/provider"
@@ -16,9 +17,10 @@ import (
 var (
 	_ provider.ProviderWithConfigValidators = (*Provider)(nil)
 	_ provider.ProviderWithListResources    = (*Provider)(nil)
+	_ provider.ProviderWithActions          = (*Provider)(nil)
 )
 
-// A Provider serves the resources and data sources. Connections are made when something needs them
+// A Provider serves the resources, data sources, lists and actions. Connections are made when something needs them
 // and kept until Close.
 type Provider struct {
 	version  string
@@ -69,6 +71,7 @@ func (p *Provider) Configure(ctx context.Context, req provider.ConfigureRequest,
 	resp.ResourceData = s
 	resp.DataSourceData = s
 	resp.ListResourceData = s
+	resp.ActionData = s
 }
 
 // Resources implements provider.Provider.
@@ -100,3 +103,6 @@ func (p *Provider) ListResources(context.Context) []func() list.ListResource {
 		func() list.ListResource { return &backupList{} },
 	}
 }
+
+// Actions implements provider.ProviderWithActions.
+func (p *Provider) Actions(context.Context) []func() action.Action { return allActions() }

@@ -15,16 +15,11 @@ import (
 )
 
 type snapshotModel struct {
-	VM          types.String   `tfsdk:"vm"`
-	Name        types.String   `tfsdk:"name"`
-	Description types.String   `tfsdk:"description"`
-	Memory      types.Bool     `tfsdk:"memory"`
-	Quiesce     types.Object   `tfsdk:"quiesce"`
-	Shutdown    types.Bool     `tfsdk:"shutdown"`
-	OnDestroy   types.Object   `tfsdk:"on_destroy"`
-	MaxAge      types.String   `tfsdk:"max_age"`
-	Triggers    types.Map      `tfsdk:"triggers"`
-	Timeouts    timeouts.Value `tfsdk:"timeouts"`
+	snapshotRequested
+	OnDestroy types.Object   `tfsdk:"on_destroy"`
+	MaxAge    types.String   `tfsdk:"max_age"`
+	Triggers  types.Map      `tfsdk:"triggers"`
+	Timeouts  timeouts.Value `tfsdk:"timeouts"`
 
 	ID             types.String `tfsdk:"id"`
 	CreatedAt      types.String `tfsdk:"created_at"`
@@ -38,6 +33,16 @@ type snapshotModel struct {
 	VMUUID         types.String `tfsdk:"vm_uuid"`
 	VMInstanceUUID types.String `tfsdk:"vm_instance_uuid"`
 	Server         types.String `tfsdk:"server"`
+}
+
+// snapshotRequested is how a snapshot is to be taken, whoever takes it: the resource, or the action.
+type snapshotRequested struct {
+	VM          types.String `tfsdk:"vm"`
+	Name        types.String `tfsdk:"name"`
+	Description types.String `tfsdk:"description"`
+	Memory      types.Bool   `tfsdk:"memory"`
+	Quiesce     types.Object `tfsdk:"quiesce"`
+	Shutdown    types.Bool   `tfsdk:"shutdown"`
 }
 
 type snapshotIdentity struct {
@@ -75,7 +80,7 @@ func (m *snapshotModel) record() vmRecord {
 	}
 }
 
-func (m *snapshotModel) request(ctx context.Context, diags *diag.Diagnostics) snapshot.Request {
+func (m *snapshotRequested) request(ctx context.Context, diags *diag.Diagnostics) snapshot.Request {
 	return snapshot.Request{
 		VM:          hypervisor.VMRef(m.VM.ValueString()),
 		Name:        m.Name.ValueString(),

@@ -13,7 +13,7 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 )
 
-// ValidateConfig refuses arguments that contradict each other.
+// ValidateConfig checks the arguments as they are written.
 func (r *snapshotResource) ValidateConfig(
 	ctx context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse,
 ) {
@@ -22,22 +22,27 @@ func (r *snapshotResource) ValidateConfig(
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	config.validate(ctx, &resp.Diagnostics)
+	r.validateOnDestroy(ctx, config, &resp.Diagnostics)
+}
+
+// validate refuses arguments that contradict each other.
+func (m *snapshotRequested) validate(ctx context.Context, diags *diag.Diagnostics) {
 	conflict := func(at path.Path, detail string) {
-		resp.Diagnostics.AddAttributeError(at, "Conflicting Arguments", detail)
+		diags.AddAttributeError(at, "Conflicting Arguments", detail)
 	}
-	quiesced := quiesceWanted(ctx, config.Quiesce, &resp.Diagnostics)
-	if config.Memory.ValueBool() && quiesced {
+	quiesced := quiesceWanted(ctx, m.Quiesce, diags)
+	if m.Memory.ValueBool() && quiesced {
 		conflict(path.Root("quiesce"), "A snapshot with memory resumes the guest where it was, caches and all: quiescing adds "+
 			"nothing and can fail. Leave out quiesce or memory.")
 	}
-	if config.Shutdown.ValueBool() && config.Memory.ValueBool() {
+	if m.Shutdown.ValueBool() && m.Memory.ValueBool() {
 		conflict(path.Root("memory"), "A virtual machine that was shut down has no memory to save. Leave out shutdown or memory.")
 	}
-	if config.Shutdown.ValueBool() && quiesced {
+	if m.Shutdown.ValueBool() && quiesced {
 		conflict(path.Root("quiesce"), "A guest that was shut down can't be asked to quiesce, and needn't be. Leave out shutdown "+
 			"or quiesce.")
 	}
-	r.validateOnDestroy(ctx, config, &resp.Diagnostics)
 }
 
 func (r *snapshotResource) validateOnDestroy(ctx context.Context, config snapshotModel, diags *diag.Diagnostics) {
@@ -78,7 +83,7 @@ func (r *snapshotResource) ModifyPlan(
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
 	if req.State.Raw.IsNull() {
-		r.planCreate(ctx, plan, &resp.Diagnostics)
+		r.session.planSnapshot(ctx, plan.snapshotRequested, snapshotOperation("Plan", ""), &resp.Diagnostics)
 		return
 	}
 	var state snapshotModel
@@ -92,17 +97,19 @@ func (r *snapshotResource) ModifyPlan(
 	r.session.planVM(ctx, plan.VM, state.record(), snapshotOperation("Plan", ""), req, resp)
 }
 
-func (r *snapshotResource) planCreate(ctx context.Context, plan snapshotModel, diags *diag.Diagnostics) {
-	if plan.VM.IsUnknown() {
+// planSnapshot checks what can be checked before a snapshot is taken.
+func (s *session) planSnapshot(
+	ctx context.Context, requested snapshotRequested, op operation, diags *diag.Diagnostics,
+) {
+	if requested.VM.IsUnknown() {
 		return
 	}
-	op := snapshotOperation("Plan", "")
-	m, err := r.session.snapshots(ctx)
+	m, err := s.snapshots(ctx)
 	if err != nil {
 		op.failPlan(ctx, diags, err)
 		return
 	}
-	request := plan.request(ctx, diags)
+	request := requested.request(ctx, diags)
 	if request.ShutDown {
 		op.paths[argGuestAgent] = path.Root("shutdown")
 	}

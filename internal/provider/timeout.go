@@ -9,7 +9,7 @@ import (
 )
 
 // limit gives a context that ends after the timeout of one operation, such as timeouts.Value.Read, or after a
-// standard one where none is written.
+// standard one where none is written. Until it is cancelled, the operation is followed in the log.
 func limit(
 	ctx context.Context, written timeouts.Value,
 	of func(timeouts.Value, context.Context, time.Duration) (time.Duration, diag.Diagnostics),
@@ -17,7 +17,12 @@ func limit(
 ) (context.Context, context.CancelFunc) {
 	timeout, problems := of(written, ctx, standard)
 	diags.Append(problems...)
-	return context.WithTimeout(ctx, timeout)
+	followed, stop := logged(ctx)
+	limited, cancel := context.WithTimeout(followed, timeout)
+	return limited, func() {
+		cancel()
+		stop()
+	}
 }
 
 // refreshAge is how old what a refresh reads may be: a plan takes longer than that itself.

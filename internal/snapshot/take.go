@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 )
 
@@ -93,6 +94,8 @@ func (m *Manager) take(
 func (m *Manager) create(
 	ctx context.Context, vm *hypervisor.VM, r Request, shutDown bool,
 ) (id hypervisor.SnapshotID, asked bool, warning string, err error) {
+	ctx, phase := progress.Enter(ctx, "taking the snapshot", "vm", vm.Path, "snapshot", r.Name)
+	defer phase.Leave()
 	spec := hypervisor.SnapshotSpec{Name: r.Name, Description: r.Description, Memory: r.Memory}
 	if !shutDown && quiesce.Possible(vm) {
 		spec.Quiesce = r.Quiesce.Spec()
@@ -121,6 +124,8 @@ func (m *Manager) notQuiesced(ctx context.Context, r Request, taken *Taken) (*Ta
 		r.Name, taken.VM.Path, hypervisor.ErrQuiesce)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
+	ctx, phase := progress.Enter(ctx, "removing the snapshot again", "vm", taken.VM.Path, "snapshot", r.Name)
+	defer phase.Leave()
 	removeErr := m.hv.RemoveSnapshot(ctx, taken.VM.ID, taken.Snapshot.ID, hypervisor.RemoveOptions{})
 	if removeErr == nil || gone(removeErr) || errors.Is(removeErr, hypervisor.ErrSnapshotNotFound) {
 		return nil, err
@@ -144,6 +149,8 @@ func (m *Manager) shutDown(ctx context.Context, vm *hypervisor.VM, timeout time.
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	ctx, phase := progress.Enter(ctx, "shutting down the guest", "vm", vm.Path)
+	defer phase.Leave()
 	if err := m.hv.ShutDownGuest(ctx, vm.ID); err != nil {
 		return fmt.Errorf("shut down the guest within %s: %w", timeout, err)
 	}
@@ -159,6 +166,8 @@ func (m *Manager) startAgain(ctx context.Context, vm *hypervisor.VM, maybeOn boo
 	if maybeOn {
 		m.awaitOff(ctx, vm)
 	}
+	ctx, phase := progress.Enter(ctx, "starting the virtual machine again", "vm", vm.Path)
+	defer phase.Leave()
 	if err := m.hv.PowerOn(ctx, vm.ID); err != nil {
 		return fmt.Errorf("start %s again, which was shut down for the snapshot: %w", vm.Path, err)
 	}

@@ -91,6 +91,15 @@ func providerObject(
 		}
 		all[key] = o
 	}
+	actions := object{}
+	for name, one := range s.ActionSchemas {
+		b, err := block(one.Schema.Block)
+		if err != nil {
+			return nil, fmt.Errorf("action %s: %w", name, err)
+		}
+		actions[name] = object{"block": b}
+	}
+	all["action_schemas"] = actions
 	identities := object{}
 	for name, one := range ids.IdentitySchemas {
 		if identities[name], err = identity(one); err != nil {

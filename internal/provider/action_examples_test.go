@@ -1,0 +1,130 @@
+package provider
+
+import (
+	"math/big"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+)
+
+// An exampleAction is an action block of an example.
+type exampleAction struct {
+	typ, name string
+	config    map[string]any
+}
+
+// exampleActions reads the action blocks of a file, whose arguments are all literals: no released Terraform is needed
+// to run them.
+func exampleActions(t *testing.T, file string) (all []exampleAction) {
+	t.Helper()
+	parsed, diags := hclsyntax.ParseConfig([]byte(readFile(t, file)), file, hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	for _, block := range parsed.Body.(*hclsyntax.Body).Blocks {
+		if block.Type != "action" {
+			continue
+		}
+		a := exampleAction{typ: block.Labels[0], name: block.Labels[1]}
+		for _, inner := range block.Body.Blocks {
+			if inner.Type == "config" {
+				a.config = exampleBody(t, inner.Body)
+			}
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+func exampleBody(t *testing.T, body *hclsyntax.Body) map[string]any {
+	t.Helper()
+	out := map[string]any{}
+	for name, a := range body.Attributes {
+		v, diags := a.Expr.Value(nil)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		out[name] = plainValue(t, v)
+	}
+	for _, block := range body.Blocks {
+		out[block.Type] = exampleBody(t, block.Body)
+	}
+	return out
+}
+
+// plainValue is a value as rpc.value takes it.
+func plainValue(t *testing.T, v cty.Value) any {
+	t.Helper()
+	switch typ := v.Type(); {
+	case typ == cty.String:
+		return v.AsString()
+	case typ == cty.Bool:
+		return v.True()
+	case typ == cty.Number:
+		n, _ := v.AsBigFloat().Int64()
+		return new(big.Float).SetInt64(n)
+	case typ.IsObjectType():
+		out := map[string]any{}
+		for name, one := range v.AsValueMap() {
+			out[name] = plainValue(t, one)
+		}
+		return out
+	case typ.IsTupleType():
+		out := []any{}
+		for _, one := range v.AsValueSlice() {
+			out = append(out, plainValue(t, one))
+		}
+		return out
+	default:
+		t.Fatalf("a value of type %s", typ.FriendlyName())
+		return nil
+	}
+}
+
+// TestActionExamples invokes the actions of the documentation as they are written, without a CLI: CI has none that
+// knows actions.
+func TestActionExamples(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../examples/actions/*/action.tf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != len(allActions()) {
+		t.Errorf("%d examples of %d actions", len(files), len(allActions()))
+	}
+	for _, file := range files {
+		name := filepath.Base(filepath.Dir(file))
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, lab.VMSpec{Name: "db01"})
+			r := w.rpc()
+			if w.prepareAction(name); t.Failed() {
+				return
+			}
+			actions := exampleActions(t, file)
+			if len(actions) == 0 {
+				t.Errorf("%s has no action", file)
+			}
+			for _, a := range actions {
+				if !strings.Contains(readFile(t, file), "-invoke=action."+a.typ+"."+a.name) {
+					t.Errorf("%s doesn't say how %s is invoked", file, a.name)
+				}
+				noErrors(t, r.checkAction(a.typ, a.config))
+				got := r.invoke(t.Context(), a.typ, a.config, nil)
+				noErrors(t, got.diagnostics)
+				if got.said() == "" {
+					t.Errorf("%s says nothing", a.name)
+				}
+			}
+		})
+	}
+}
+
+// prepareAction makes what the example of an action needs.
+func (w *world) prepareAction(string) { w.t.Helper() }

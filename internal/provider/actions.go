@@ -1,0 +1,10 @@
+package provider
+
+import "github.com/hashicorp/terraform-plugin-framework/action"
+
+// allActions are the actions of the provider. Terraform before 1.14, and OpenTofu, ignore them.
+func allActions() []func() action.Action {
+	return []func() action.Action{
+		func() action.Action { return &snapshotCreateAction{} },
+	}
+}
