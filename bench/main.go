@@ -3,7 +3,10 @@
 // this machine in an ext4 file system. The vCenter is the lab, in this process; the provider and govc run in processes of
 // their own, whose time and memory are measured by the system.
 //
-//	cd bench && go run . -bin ../bin [-only storage,transfer,scale,refresh,begin] [-rounds N] [-data BYTES] [-json FILE]
+//	cd bench && go run . -bin ../bin [-only storage,transfer,scale,refresh,begin] [-rounds N] [-data BYTES] [-json FILE] [-profile DIR]
+//
+// With -profile, everything of ours writes profiles: NAME-TIME.cpu and NAME-TIME.allocs, for go tool pprof. The
+// provider is then one that is built for this, and the times that are printed include what profiling costs.
 package main
 
 import (
@@ -12,12 +15,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/profile"
 	"github.com/vmware/govmomi/cli"
 	_ "github.com/vmware/govmomi/cli/export"
 	_ "github.com/vmware/govmomi/cli/importx"
@@ -37,7 +42,9 @@ func main() {
 	main := run
 	for variable, role := range roles {
 		if os.Getenv(variable) != "" {
-			main = func(ctx context.Context) error { return role(ctx, os.Args[1:]) }
+			main = func(ctx context.Context) error {
+				return profile.Run(func() error { return role(ctx, os.Args[1:]) })
+			}
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -67,6 +74,7 @@ func run(ctx context.Context) (err error) {
 	file := flag.String("json", "../build/bench.json", "file to write the figures to")
 	data := flag.Int64("data", 4<<30, "bytes of files on the disks")
 	rounds := flag.Int("rounds", 3, "how often everybody does everything")
+	profiles := flag.String("profile", "", "directory to write profiles to (default: none)")
 	flag.Parse()
 	provider, err := filepath.Abs(filepath.Join(*bin, providerName))
 	if err != nil {
@@ -81,11 +89,17 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	b := &bench{dir: dir, provider: provider, data: *data, rounds: *rounds}
+	if *profiles != "" {
+		if err := b.writeProfiles(ctx, *profiles); err != nil {
+			return err
+		}
+	}
 	for _, m := range measurements {
 		if *only != "" && !slices.Contains(strings.Split(*only, ","), m.name) {
 			continue
 		}
-		if err := m.run(ctx, b); err != nil {
+		// What this process itself does is the lab's work, for the most part.
+		if err := profile.To(b.profiles, "lab-"+m.name, func() error { return m.run(ctx, b) }); err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
@@ -103,7 +117,28 @@ type bench struct {
 	provider string // the program
 	data     int64
 	rounds   int
+	profiles string // directory for profiles; empty: none are wanted
 	report   report
+}
+
+// writeProfiles has all processes of ours write profiles, and the provider be one that can.
+func (b *bench) writeProfiles(ctx context.Context, dir string) (err error) {
+	if b.profiles, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.profiles, 0o755); err != nil {
+		return err
+	}
+	b.provider = filepath.Join(b.dir, providerName)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.provider, "./internal/cmd/profiled")
+	cmd.Dir = ".."
+	_, err = output(cmd)
+	return err
+}
+
+// profiling is the environment that makes a process of ours write profiles of that name.
+func (b *bench) profiling(name string) []string {
+	return []string{profile.Directory + "=" + b.profiles, profile.Name + "=" + name}
 }
 
 // sub makes a directory for one benchmark, which the returned function removes.

@@ -30,6 +30,8 @@ type usage struct {
 	Seconds    float64 `json:"seconds"`
 	CPUSeconds float64 `json:"cpu_seconds"`
 	PeakBytes  int64   `json:"peak_bytes"` // largest resident set
+
+	LabSeconds float64 `json:"lab_cpu_seconds,omitempty"` // what the lab spent meanwhile, of processor time
 }
 
 // costOf is what a process that has ended cost, by the system's books.
@@ -107,6 +109,7 @@ func (b *bench) terraform(dir string, l *lab.Lab, transport string) (*terraform,
 	t.env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+settings, "CHECKPOINT_DISABLE=1", "TF_INPUT=0",
 		runProgram+"="+b.provider, usageFile+"="+t.usage, "VSPHERE_SERVER="+l.URL().Host, "VSPHERE_USER="+l.User(),
 		"VSPHERE_PASSWORD="+l.Password(), "VM_REPOSITORY_PASSWORD="+password)
+	t.env = append(t.env, b.profiling(filepath.Base(dir))...)
 	return t, nil
 }
 
@@ -119,11 +122,33 @@ func (t *terraform) run(ctx context.Context, args ...string) (usage, error) {
 	cmd := exec.CommandContext(ctx, t.program, append(args, "-no-color")...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Dir, cmd.Env = t.dir, t.env
-	start := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return usage{}, fmt.Errorf("terraform %s: %w\n%s", args[0], err, out)
+	u, err := beside(cmd, t.usage)
+	if err != nil {
+		return usage{}, fmt.Errorf("terraform %s: %w", args[0], err)
 	}
-	return booked(t.usage, time.Since(start))
+	return u, nil
+}
+
+// beside runs a command that uses the lab in this process. It returns how long that took, what was booked, and
+// what this process spent meanwhile.
+func beside(cmd *exec.Cmd, books string) (usage, error) {
+	start, before := time.Now(), spent()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return usage{}, fmt.Errorf("%w\n%s", err, out)
+	}
+	took, lab := time.Since(start), spent()-before
+	u, err := booked(books, took)
+	u.LabSeconds = lab.Seconds()
+	return u, err
+}
+
+// spent is the processor time that this process has used.
+func spent() time.Duration {
+	var r syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) != nil { // never fails
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 // booked is what the processes cost that are in the books: the sum of their time and the peak of the
@@ -219,9 +244,9 @@ func govc(ctx context.Context, l *lab.Lab, home string, args ...string) (usage, 
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = append(os.Environ(), runProgram+"="+self, usageFile+"="+books, asGovc+"=1", "GOVC_URL="+l.URL().String(),
 		"GOVC_USERNAME="+l.User(), "GOVC_PASSWORD="+l.Password(), "GOVC_INSECURE=1", "GOVMOMI_HOME="+home)
-	start := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return usage{}, fmt.Errorf("govc %s: %w\n%s", strings.Join(args, " "), err, out)
+	u, err := beside(cmd, books)
+	if err != nil {
+		return usage{}, fmt.Errorf("govc %s: %w", strings.Join(args, " "), err)
 	}
-	return booked(books, time.Since(start))
+	return u, nil
 }

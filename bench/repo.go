@@ -14,16 +14,18 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
 
-// These make this program store an image in a repository of the provider's kind, or fetch it from there.
+// These make this program make a repository of the provider's kind, store an image in it, or fetch one from it.
 const (
-	asStore = "BENCH_AS_STORE"
-	asFetch = "BENCH_AS_FETCH"
+	asCreate = "BENCH_AS_CREATE"
+	asStore  = "BENCH_AS_STORE"
+	asFetch  = "BENCH_AS_FETCH"
 )
 
 // roles are what this program can be besides the benchmark, by the variable that says so.
 var roles = map[string]func(ctx context.Context, args []string) error{
-	asStore: func(ctx context.Context, args []string) error { return storeImage(ctx, args[0], args[1], args[2]) },
-	asFetch: func(ctx context.Context, args []string) error { return fetchImage(ctx, args[0], args[1]) },
+	asCreate: func(ctx context.Context, args []string) error { return createRepository(ctx, args[0]) },
+	asStore:  func(ctx context.Context, args []string) error { return storeImage(ctx, args[0], args[1], args[2]) },
+	asFetch:  func(ctx context.Context, args []string) error { return fetchImage(ctx, args[0], args[1]) },
 }
 
 // An imageSource is a raw image of which the parts with data are known.
@@ -71,13 +73,21 @@ func (s *imageSource) Extents(ctx context.Context, yield func(int64, []byte) err
 
 const diskFile = "disk.raw"
 
+func createRepository(ctx context.Context, path string) error {
+	r, err := repository.Open(ctx, repository.Config{Path: path, Password: secret.New(password), Create: true})
+	if err != nil {
+		return err
+	}
+	return r.Close(ctx)
+}
+
 func storeImage(ctx context.Context, image, path, compression string) (err error) {
 	info, err := os.Stat(image)
 	if err != nil {
 		return err
 	}
 	r, err := repository.Open(ctx, repository.Config{
-		Path: path, Password: secret.New(password), Create: true, Compression: repository.Compression(compression),
+		Path: path, Password: secret.New(password), Compression: repository.Compression(compression),
 	})
 	if err != nil {
 		return err

@@ -68,7 +68,7 @@ func storage(ctx context.Context, b *bench) (err error) {
 // readBack compares restores of what is in a repository.
 func (w *workshop) readBack(ctx context.Context) error {
 	ours, theirs := filepath.Join(w.dir, "ours"), filepath.Join(w.dir, "theirs")
-	if _, err := w.self(ctx, asStore, w.image, ours, "zstd-fastest"); err != nil {
+	if _, err := w.storeIn(ctx, ours, "zstd-fastest"); err != nil {
 		return err
 	}
 	id, err := w.kopiaFill(ctx, theirs, true)
@@ -115,7 +115,7 @@ func (w *workshop) self(ctx context.Context, what string, args ...string) (usage
 	if err != nil {
 		return usage{}, err
 	}
-	return w.run(ctx, []string{what + "=1"}, self, args...)
+	return w.run(ctx, append(w.b.profiling(what), what+"=1"), self, args...)
 }
 
 // into has a contender write to a place that is measured and removed afterwards. What it writes is on the
@@ -150,8 +150,17 @@ func (w *workshop) convert(ctx context.Context) (outcome, error) {
 
 func (w *workshop) store(compression string) func(context.Context) (outcome, error) {
 	return w.into(func(ctx context.Context, target string) (usage, error) {
-		return w.self(ctx, asStore, w.image, target, compression)
+		return w.storeIn(ctx, target, compression)
 	})
+}
+
+// storeIn makes a repository and measures how the image is stored in it: to make one is not measured of the
+// others either.
+func (w *workshop) storeIn(ctx context.Context, target, compression string) (usage, error) {
+	if _, err := w.self(ctx, asCreate, target); err != nil {
+		return usage{}, err
+	}
+	return w.self(ctx, asStore, w.image, target, compression)
 }
 
 func (w *workshop) restic(ctx context.Context) (outcome, error) {

@@ -171,7 +171,7 @@ func (s *site) exportKopia(ctx context.Context) (o outcome, err error) {
 	second, err := s.tools.kopiaSnapshot(ctx, target, exported)
 	return outcome{Usage: usage{
 		Seconds: first.Seconds + second.Seconds, CPUSeconds: first.CPUSeconds + second.CPUSeconds,
-		PeakBytes: max(first.PeakBytes, second.PeakBytes),
+		PeakBytes: max(first.PeakBytes, second.PeakBytes), LabSeconds: first.LabSeconds,
 	}, Stored: used(target)}, err
 }
 

@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"internal/lab/diskstore":             {"internal/disk"},
 	"internal/lab/labtest":               {"internal/lab"},
 	"internal/cmd/schemajson":            {"internal/provider"},
+	"internal/cmd/profiled":              {"internal/profile", "internal/provider"},
 	"cmd/vm-lab":                         {"internal/lab"},
 }
 
