@@ -291,11 +291,17 @@ type RestoreSpec struct {
 	Networks       map[string]string  // captured name to target name
 	Disconnect     bool               // network adapters don't connect at power-on
 
+	// Isolated makes a VM that nobody but its maker meets: network adapters and serial ports don't connect, and
+	// its guest can't connect them; it has no tags and custom attributes, by which others choose VMs. Where a
+	// captured network isn't there, an adapter may be on any. It is for VMs that are only tried, by Verify.
+	Isolated bool
+
 	// RunID names this run; what it creates can be recognised by it until it is complete.
 	RunID string
 
 	// Verify is called by Commit with a VM that is complete and powered off, and can still be recognised as
-	// one in the making. Its error fails the Commit. Nil: nothing is verified.
+	// one in the making. It may start the VM, if it stops it again or fails. Its error fails the Commit, and Abort
+	// stops the VM. Nil: nothing is verified.
 	Verify func(ctx context.Context, vm VMID) error
 
 	// Abandoned reports whether the run of an ID is over. What such a run left behind doesn't count as a
@@ -354,6 +360,7 @@ type Hypervisor interface {
 	Reverter
 	PowerController
 	GuestWatcher
+	Screenshooter
 	PointInTimeOpener
 	Restorer
 	InPlaceRestorer

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -29,7 +30,8 @@ const (
 )
 
 // SetGuestBoot says what the guest of a VM does when the VM is powered on from now on. The VM may be one that
-// doesn't exist yet.
+// doesn't exist yet. A name that ends with an asterisk is that of all VMs whose names begin like it, and of which
+// nothing else was said.
 func (l *Lab) SetGuestBoot(vm string, boot GuestBoot) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -58,7 +60,13 @@ func (l *Lab) BootGuest(name string) error {
 func (l *Lab) guestComesUp(vm *simulator.VirtualMachine) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch l.guests[vm.Name] {
+	boot, told := l.guests[vm.Name]
+	for name, of := range l.guests {
+		if prefix, ok := strings.CutSuffix(name, "*"); ok && !told && strings.HasPrefix(vm.Name, prefix) {
+			boot = of
+		}
+	}
+	switch boot {
 	case GuestComesUp:
 		return true
 	case GuestHangs:

@@ -249,8 +249,9 @@ func TestKilledInPlace(t *testing.T) {
 	}
 }
 
-// killAt restores in another process, and kills it before the lab answers a call, which comes to nothing.
-func (s *site) killAt(t *testing.T, m moment, r restore.Request) {
+// killAt restores in another process, and kills it before the lab answers a call, which comes to nothing. r is what
+// makes a childRequest.
+func (s *site) killAt(t *testing.T, m moment, r any) {
 	t.Helper()
 	request, err := json.Marshal(r)
 	if err != nil {

@@ -21,8 +21,14 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/vsphere"
 )
 
-// childVariable makes this test binary carry out a restore.Request, in JSON, and do nothing else.
+// childVariable makes this test binary carry out a childRequest, in JSON, and do nothing else.
 const childVariable = "TEST_RESTORE_CHILD"
+
+// A childRequest is a restore.Request or a rehearsal.
+type childRequest struct {
+	restore.Request
+	Rehearse *restore.RehearseRequest
+}
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) == "" {
@@ -54,11 +60,15 @@ func restoreAsChild(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var request restore.Request
+	var request childRequest
 	if err := json.Unmarshal([]byte(os.Getenv(childVariable)), &request); err != nil {
 		return err
 	}
-	_, err = restore.New(client, repo, log, time.Now).Restore(ctx, request)
+	if m := restore.New(client, repo, log, time.Now); request.Rehearse != nil {
+		_, err = m.Rehearse(ctx, *request.Rehearse)
+	} else {
+		_, err = m.Restore(ctx, request.Request)
+	}
 	return errors.Join(err, repo.Close(ctx), client.Close(ctx))
 }
 

@@ -16,6 +16,7 @@ type Repository interface {
 	Get(ctx context.Context, id repository.ID) (*repository.Manifest, error)
 	ReadFile(ctx context.Context, id repository.ID, name string) ([]byte, error)
 	OpenDisk(ctx context.Context, id repository.ID, d repository.Disk) (*repository.DiskReader, error)
+	RecordVerification(ctx context.Context, v repository.Verification) error
 }
 
 // A Manager restores virtual machines. Its methods may be called concurrently.

@@ -49,6 +49,7 @@ type Hypervisor interface {
 	hypervisor.Restorer
 	hypervisor.InPlaceRestorer
 	hypervisor.GuestWatcher
+	hypervisor.Screenshooter
 }
 
 // Power says whether a restored VM is started.

@@ -122,7 +122,7 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 			return
 		}
 		if abortErr := restore.Abort(ctx); abortErr != nil {
-			err = errors.Join(err, fmt.Errorf("the incomplete VM %s stays behind: %w", restore.VM(), abortErr))
+			err = errors.Join(err, &LeftBehindError{VM: restore.VM(), Err: abortErr})
 		}
 	}()
 	disks, err := m.writeDisks(ctx, j, restore)

@@ -59,18 +59,23 @@ func (c *Client) folderURL(datacenter, file string) *url.URL {
 // errNoFile: the file isn't there.
 var errNoFile = errors.New("there is no such file")
 
-// readNVRAM fetches the firmware's variables. Errors: errNoFile; hypervisor.ErrLost when the server
-// could not be reached or was in trouble, again and again.
+// readNVRAM fetches the firmware's variables. Errors: as readFile.
 func (c *Client) readNVRAM(ctx context.Context, datacenter, file string) ([]byte, error) {
+	return c.readFile(ctx, datacenter, file, maxNVRAM)
+}
+
+// readFile fetches a small file, of limit bytes at most. Errors: errNoFile; hypervisor.ErrLost when the server
+// could not be reached or was in trouble, again and again.
+func (c *Client) readFile(ctx context.Context, datacenter, file string, limit int64) ([]byte, error) {
 	for attempt := 1; ; attempt++ {
-		data, err := c.fetchNVRAM(ctx, datacenter, file)
+		data, err := c.fetchFile(ctx, datacenter, file, limit)
 		if !errors.Is(err, hypervisor.ErrLost) || attempt == readAttempts || pause(ctx, backoff(attempt)) != nil {
 			return data, err
 		}
 	}
 }
 
-func (c *Client) fetchNVRAM(ctx context.Context, datacenter, file string) ([]byte, error) {
+func (c *Client) fetchFile(ctx context.Context, datacenter, file string, limit int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.folderURL(datacenter, file).String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
@@ -89,12 +94,12 @@ func (c *Client) fetchNVRAM(ctx context.Context, datacenter, file string) ([]byt
 	default:
 		return nil, fmt.Errorf("read %s: the server answered %s", file, res.Status)
 	}
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxNVRAM+1))
+	data, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", file, transferError(ctx, err))
-	case len(data) > maxNVRAM:
-		return nil, fmt.Errorf("read %s: it is larger than %d bytes", file, maxNVRAM)
+	case int64(len(data)) > limit:
+		return nil, fmt.Errorf("read %s: it is larger than %d bytes", file, limit)
 	case res.ContentLength >= 0 && int64(len(data)) != res.ContentLength:
 		return nil, fmt.Errorf("read %s: %w", file, hypervisor.ErrLost)
 	}

@@ -249,8 +249,11 @@ func (c *Client) findChild(
 
 // placeLabels finds the tags and custom attributes.
 func (c *Client) placeLabels(
-	ctx context.Context, _ hypervisor.RestoreSpec, captured *capture, p *placement,
+	ctx context.Context, spec hypervisor.RestoreSpec, captured *capture, p *placement,
 ) error {
+	if spec.Isolated {
+		return nil
+	}
 	ids, warnings, err := c.findTags(ctx, captured.Tags)
 	if err != nil {
 		return err

@@ -52,6 +52,9 @@ func (c *Client) placeNetworks(
 			wanted = n.Name
 		}
 		target, err := chooseNetwork(available, wanted, n)
+		if err != nil && spec.Isolated && len(available) > 0 {
+			target, err = anyNetwork(available), nil
+		}
 		if err != nil {
 			return err
 		}
@@ -112,6 +115,13 @@ func chooseNetwork(
 		return found[0], nil
 	}
 	return targetNetwork{}, fmt.Errorf("network %q is ambiguous, give one of %q", wanted, labels(found))
+}
+
+// anyNetwork is a network for an adapter that is never connected: one of a standard switch, which holds no port for
+// it, where there is one.
+func anyNetwork(available []targetNetwork) targetNetwork {
+	i := slices.IndexFunc(available, func(n targetNetwork) bool { return n.Kind == standardNetwork })
+	return available[max(i, 0)]
 }
 
 // readNetworks describes networks and how an adapter is connected to each. Uplinks of switches are left

@@ -127,7 +127,7 @@ func (c *Client) readMarker(ctx context.Context, ref types.ManagedObjectReferenc
 }
 
 // debris are the extensions of files that a VM in the making may leave in its directory.
-var debris = []string{".nvram", ".log", ".hlog", ".vmsd", ".vmxf", ".vswp"}
+var debris = []string{".nvram", ".log", ".hlog", ".vmsd", ".vmxf", ".vswp", ".png"}
 
 // deleteDirectory removes what a destroyed VM left in its directory. One that isn't there is no error. One
 // that holds anything else belongs to somebody who came since. A file that the server is still writing, for

@@ -148,8 +148,10 @@ func (f *Fake) AddVM(spec VMSpec) hypervisor.VM {
 func (f *Fake) Edit(id hypervisor.VMID, edit func(vm *hypervisor.VM)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	edit(&f.vms[id].VM)
-	f.tell()
+	if v, err := f.vm(id); err == nil {
+		edit(&v.VM)
+		f.tell()
+	}
 }
 
 // tell wakes up who watches guests. The caller holds the lock.
@@ -180,7 +182,11 @@ func (f *Fake) DiskBytes(id hypervisor.VMID, n int) []byte {
 func (f *Fake) Network(id hypervisor.VMID) (name string, connected bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.vms[id].network, f.vms[id].connected
+	v, err := f.vm(id)
+	if err != nil {
+		panic(err) // a mistake of the test
+	}
+	return v.network, v.connected
 }
 
 // Lose makes a VM disappear, as if somebody had deleted it.
@@ -339,7 +345,7 @@ func (f *Fake) power(ctx context.Context, p Point, id hypervisor.VMID, state hyp
 func (f *Fake) setPower(id hypervisor.VMID, state hypervisor.PowerState) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, ok := f.making[id]; ok {
+	if r, ok := f.making[id]; ok && !r.verifying {
 		return errors.New("the VM is in the making")
 	}
 	v, err := f.vm(id)

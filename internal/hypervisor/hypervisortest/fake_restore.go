@@ -85,7 +85,7 @@ func (f *Fake) plan(spec hypervisor.RestoreSpec) (*fakeVM, error) {
 	if spec.Config.Format != FakeConfigFormat || json.Unmarshal(spec.Config.Data, &c) != nil {
 		return nil, fmt.Errorf("%w: %q", hypervisor.ErrConfigFormat, spec.Config.Format)
 	}
-	v := &fakeVM{VM: c.VM, images: map[hypervisor.DiskKey]*image{}, network: c.Network, connected: !spec.Disconnect}
+	v := &fakeVM{VM: c.VM, images: map[hypervisor.DiskKey]*image{}, network: c.Network, connected: !spec.Disconnect && !spec.Isolated}
 	var err error
 	if v.Disks, err = chosen(spec); err != nil {
 		return nil, err
@@ -104,6 +104,9 @@ func (f *Fake) plan(spec hypervisor.RestoreSpec) (*fakeVM, error) {
 	v.Path = folder + "/" + v.Name
 	if target, ok := spec.Networks[v.network]; ok {
 		v.network = target
+	}
+	if spec.Isolated && !slices.Contains(f.networks, v.network) && len(f.networks) > 0 {
+		v.network = f.networks[0]
 	}
 	if !slices.Contains(f.networks, v.network) {
 		return nil, &hypervisor.NotAvailableError{Kind: "network", Name: v.network, Available: f.networks}
@@ -227,6 +230,8 @@ type fakeRestore struct {
 
 	verify func(ctx context.Context, vm hypervisor.VMID) error
 
+	verifying bool // verify has been called; guarded by the Fake's lock
+
 	mu      sync.Mutex
 	written map[hypervisor.DiskKey]bool
 	ended   bool
@@ -268,6 +273,9 @@ func (r *fakeRestore) Commit(ctx context.Context) (*hypervisor.VM, []string, err
 		return nil, nil, errors.New("commit: not all disks were written")
 	}
 	if r.verify != nil {
+		r.f.mu.Lock()
+		r.verifying = true
+		r.f.mu.Unlock()
 		if err := r.verify(ctx, r.vm.ID); err != nil {
 			return nil, nil, fmt.Errorf("commit: %w", err)
 		}

@@ -35,6 +35,7 @@ const (
 	BeforePowerOff         Point = "PowerOff:before"
 	BeforeWatchGuest       Point = "WatchGuest:before"
 	DuringWatchGuest       Point = "WatchGuest:during" // before each wait for a change
+	BeforeScreenshot       Point = "Screenshot:before"
 	BeforeOpenPointInTime  Point = "OpenPointInTime:before"
 	DuringOpenPointInTime  Point = "OpenPointInTime:during" // the temporary snapshot exists
 	BeforeOpenDisk         Point = "OpenDisk:before"
