@@ -141,6 +141,9 @@ func (b *bench) profiling(name string) []string {
 	return []string{profile.Directory + "=" + b.profiles, profile.Name + "=" + name}
 }
 
+// capacity is that of the disks, in bytes: two fifths of it is files.
+func (b *bench) capacity() int64 { return b.data / 2 * 5 &^ (1<<20 - 1) }
+
 // sub makes a directory for one benchmark, which the returned function removes.
 func (b *bench) sub(name string) (dir string, remove func() error, err error) {
 	dir = filepath.Join(b.dir, name)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,29 @@ type usage struct {
 	PeakBytes  int64   `json:"peak_bytes"` // largest resident set
 
 	LabSeconds float64 `json:"lab_cpu_seconds,omitempty"` // what the lab spent meanwhile, of processor time
+
+	// SettleSeconds, a part of Seconds, is how long it took afterwards until what was written was on the disk.
+	SettleSeconds float64 `json:"settle_seconds,omitempty"`
+}
+
+// settle waits until all files at or below a path are on the disk, which is what a backup is for, and counts that
+// to what it took. It takes next to nothing where the writer has seen to it itself.
+func (u *usage) settle(path string) error {
+	start := time.Now()
+	err := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(file.Sync(), file.Close())
+	})
+	took := time.Since(start).Seconds()
+	u.SettleSeconds += took
+	u.Seconds += took
+	return err
 }
 
 // costOf is what a process that has ended cost, by the system's books.

@@ -37,7 +37,7 @@ func storage(ctx context.Context, b *bench) (err error) {
 	if w.kopia, err = buildKopia(ctx, b.dir); err != nil {
 		return err
 	}
-	if _, err := makeImage(ctx, w.image, b.data/4*5&^(1<<20-1), b.data); err != nil {
+	if _, err := makeImage(ctx, w.image, b.capacity(), b.data); err != nil {
 		return err
 	}
 	if err := readAll(w.image); err != nil { // nobody is the first to read it from the disk
@@ -128,7 +128,7 @@ func (w *workshop) into(write func(ctx context.Context, target string) (usage, e
 			return outcome{}, err
 		}
 		o.Stored = used(target)
-		return o, nil
+		return o, o.Usage.settle(target)
 	}
 }
 

@@ -68,7 +68,7 @@ func transfer(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	s := &site{b: b, dir: dir, raw: filepath.Join(dir, "disk.raw"), capacity: b.data / 2 * 5 &^ (1<<20 - 1)}
+	s := &site{b: b, dir: dir, raw: filepath.Join(dir, "disk.raw"), capacity: b.capacity()}
 	s.tools = &workshop{b: b, dir: dir}
 	if s.tools.kopia, err = buildKopia(ctx, b.dir); err != nil {
 		return err
@@ -134,6 +134,9 @@ func (t *terraform) backUp(ctx context.Context, vm string, number int) (outcome,
 	repository := filepath.Join(t.dir, "repository")
 	before := used(repository)
 	u, err := t.apply(ctx, backupConfig(vm, number))
+	if err == nil {
+		err = u.settle(repository)
+	}
 	if err != nil {
 		return outcome{}, err
 	}
@@ -149,6 +152,9 @@ func (s *site) govcExport(ctx context.Context) (o outcome, err error) {
 	target := filepath.Join(s.dir, "exported")
 	defer func() { err = errors.Join(err, os.RemoveAll(target)) }()
 	u, err := s.govc(ctx, "export.ovf", "-vm", "off", target)
+	if err == nil {
+		err = u.settle(target)
+	}
 	return outcome{Usage: u, Stored: used(target)}, err
 }
 
@@ -169,9 +175,13 @@ func (s *site) exportKopia(ctx context.Context) (o outcome, err error) {
 		return outcome{}, err
 	}
 	second, err := s.tools.kopiaSnapshot(ctx, target, exported)
+	if err == nil { // what was exported has done its service, and need not last
+		err = second.settle(target)
+	}
 	return outcome{Usage: usage{
 		Seconds: first.Seconds + second.Seconds, CPUSeconds: first.CPUSeconds + second.CPUSeconds,
-		PeakBytes: max(first.PeakBytes, second.PeakBytes), LabSeconds: first.LabSeconds,
+		SettleSeconds: second.SettleSeconds,
+		PeakBytes:     max(first.PeakBytes, second.PeakBytes), LabSeconds: first.LabSeconds,
 	}, Stored: used(target)}, err
 }
 
