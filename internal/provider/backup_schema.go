@@ -15,7 +15,6 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/float64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listplanmodifier"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringdefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
@@ -68,7 +67,7 @@ func backupArguments() map[string]schema.Attribute {
 		"description": schema.StringAttribute{
 			MarkdownDescription: "Description of the backup. It is part of the backup: a change takes a new one.",
 			Optional:            true,
-			PlanModifiers:       []planmodifier.String{stringplanmodifier.RequiresReplace()},
+			PlanModifiers:       []planmodifier.String{replaceOtherText()},
 		},
 		"quiesce": quiesceAttribute(),
 		"exclude_disks": schema.SetAttribute{
@@ -86,7 +85,7 @@ func backupArguments() map[string]schema.Attribute {
 			MarkdownDescription: "Tags to find the backup by. They are part of the backup: a change takes a new one.",
 			Optional:            true,
 			ElementType:         types.StringType,
-			PlanModifiers:       []planmodifier.Map{mapplanmodifier.RequiresReplace()},
+			PlanModifiers:       []planmodifier.Map{replaceOtherMap()},
 		},
 		"triggers": triggersAttribute("backup"),
 		"on_destroy": schema.StringAttribute{

@@ -61,8 +61,13 @@ func TestExamples(t *testing.T) {
 				if strings.HasPrefix(name, "resources") {
 					config += readFile(t, filepath.Join(filepath.Dir(file), "resource.tf"))
 				}
-			case "resources/vm_snapshot_set/import-by-string-id.tf":
-				config += exampleSet(t, s, filepath.Join(filepath.Dir(file), "resource.tf"))
+			case "resources/vm_snapshot_set/import-by-string-id.tf", "resources/vm_snapshot_set/import-by-identity.tf":
+				example, id := forget(t, s, filepath.Join(filepath.Dir(file), "resource.tf"), "vm_snapshot_set.before_upgrade", "id")
+				config = strings.ReplaceAll(config, "5f0c3a1b9d2e4786", id) + example
+			case "resources/vm_restore/import-by-string-id.tf", "resources/vm_restore/import-by-identity.tf":
+				example, id := forget(t, s, filepath.Join(filepath.Dir(file), "resource.tf"), "vm_restore.rehearsal", "backup_id")
+				config = strings.ReplaceAll(config, "61a9e2d1bf3f6c5b0f1a7c9f4e1d2c3b", id) + example
+				config = strings.ReplaceAll(config, web01Instance, w.vm("web01-rehearsal").InstanceUUID)
 			case "resources/vm_backup/import-by-string-id.tf", "resources/vm_backup/import-by-identity.tf":
 				id := exampleBackup(t, s)
 				config = regexp.MustCompile(`[0-9a-f]{32}`).ReplaceAllLiteralString(config, id)
@@ -98,14 +103,16 @@ func readFile(t *testing.T, file string) string {
 	return string(p)
 }
 
-// exampleSet takes the set of an example and forgets it, so that it is only on the VMs. It returns the example.
-func exampleSet(t *testing.T, s *workspace, file string) string {
+// forget applies an example and forgets a resource of it, so that what it made is there and in no state. It returns
+// the example, and an attribute of the resource.
+func forget(t *testing.T, s *workspace, file, address, attribute string) (config, value string) {
 	t.Helper()
-	config := readFile(t, file)
-	s.write(config)
+	config = readFile(t, file)
+	s.write(config + "output \"attribute\" {\n  value = " + address + "." + attribute + "\n}\n")
 	s.must("apply", "-auto-approve")
-	s.must("state", "rm", "vm_snapshot_set.before_upgrade")
-	return config
+	value = s.must("output", "-raw", "attribute")
+	s.must("state", "rm", address)
+	return config, value
 }
 
 // exampleBackup takes the backup of the example for vm_backup and forgets it, so that it is only in the

@@ -15,6 +15,10 @@ func TestGone(t *testing.T) {
 	t.Parallel()
 	states := map[string]map[string]any{
 		"vm_snapshot": snapshotState(map[string]any{"server": "server-1"}),
+		"vm_snapshot_set": {
+			"id": "5f0c3a1b9d2e4786", "server": "server-1", "name": "s", "members": []any{map[string]any{"vm": "web01"}},
+			"snapshots": []any{map[string]any{"id": nobodysUUID + "/snapshot-9", "exists": true}},
+		},
 		"vm_restore": {
 			"backup_id": "a", "on_destroy": "delete", "id": nobodysUUID, "vm_instance_uuid": nobodysUUID, "vm_id": "vm-9",
 			"server": "server-1", "start_failed": false,

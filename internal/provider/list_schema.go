@@ -33,20 +33,26 @@ func listAttributes(arguments map[string]datasource.Attribute) map[string]listsc
 	return attributes
 }
 
-// emptyResource reads into a model of a resource, which target points to, that all of it is null: nulls that Go
-// makes are not of the right types.
-func emptyResource(ctx context.Context, r *tfsdk.Resource, target any) diag.Diagnostics {
-	object, ok := r.Raw.Type().(tftypes.Object)
+// nullAttributes is an object of a type of which every attribute is null. A model that is read from it has nulls of the
+// right types, which those that Go makes are not.
+func nullAttributes(typ tftypes.Type, diags *diag.Diagnostics) tftypes.Value {
+	object, ok := typ.(tftypes.Object)
 	if !ok {
-		return diag.Diagnostics{diag.NewErrorDiagnostic("Unexpected Resource Type", fmt.Sprintf("A resource is a %s. This is a bug in "+
-			"the provider.", r.Raw.Type()))}
+		diags.AddError("Unexpected Resource Type", fmt.Sprintf("A resource is a %s. This is a bug in the provider.", typ))
+		return tftypes.NewValue(typ, nil)
 	}
 	attributes := make(map[string]tftypes.Value, len(object.AttributeTypes))
 	for name, typ := range object.AttributeTypes {
 		attributes[name] = tftypes.NewValue(typ, nil)
 	}
-	r.Raw = tftypes.NewValue(object, attributes)
-	return r.Get(ctx, target)
+	return tftypes.NewValue(object, attributes)
+}
+
+// emptyResource reads into a model of a resource, which target points to, that all of it is null.
+func emptyResource(ctx context.Context, r *tfsdk.Resource, target any) (diags diag.Diagnostics) {
+	r.Raw = nullAttributes(r.Raw.Type(), &diags)
+	diags.Append(r.Get(ctx, target)...)
+	return diags
 }
 
 // failed is a result that says why there is no other.

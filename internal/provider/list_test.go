@@ -124,9 +124,19 @@ func (r *rpc) imported(resource string, req *tfprotov6.ImportResourceStateReques
 	return state, read.Private
 }
 
-// plansEmpty plans a configuration on a state, with the attributes that Terraform takes over from the state, and wants
-// nothing to change.
+// plansEmpty plans a configuration on a state, and wants nothing to change.
 func (r *rpc) plansEmpty(resource string, state, config tftypes.Value, private []byte) {
+	r.t.Helper()
+	resp := r.planOn(resource, state, config, private)
+	noErrors(r.t, resp.Diagnostics)
+	diff, err := r.undynamic(state.Type(), resp.PlannedState).Diff(state)
+	if err != nil || len(diff) > 0 || len(resp.RequiresReplace) > 0 {
+		r.t.Errorf("%s is not as it is written: %v, %v; replaced because of %v", resource, diff, err, resp.RequiresReplace)
+	}
+}
+
+// planOn plans a configuration on a state, with the attributes that Terraform takes over from the state.
+func (r *rpc) planOn(resource string, state, config tftypes.Value, private []byte) *tfprotov6.PlanResourceChangeResponse {
 	r.t.Helper()
 	var was, written map[string]tftypes.Value
 	if err := cmp.Or(state.As(&was), config.As(&written)); err != nil {
@@ -148,11 +158,7 @@ func (r *rpc) plansEmpty(resource string, state, config tftypes.Value, private [
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	noErrors(r.t, resp.Diagnostics)
-	diff, err := r.undynamic(state.Type(), resp.PlannedState).Diff(state)
-	if err != nil || len(diff) > 0 || len(resp.RequiresReplace) > 0 {
-		r.t.Errorf("%s is not as it is written: %v, %v; replaced because of %v", resource, diff, err, resp.RequiresReplace)
-	}
+	return resp
 }
 
 // names are the display names without the times.

@@ -4,11 +4,14 @@ import (
 	"context"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/boolplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/objectplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setplanmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/types"
 )
 
 // importedKey marks, in a resource's private state, that it was imported and never changed since. What
@@ -27,14 +30,36 @@ func imported(ctx context.Context, private privateState) bool {
 	return string(value) == "true"
 }
 
+// adopted notes that an update was successful: from now on all arguments are what was written.
+func adopted(ctx context.Context, resp *resource.UpdateResponse) {
+	if !resp.Diagnostics.HasError() {
+		resp.Diagnostics.Append(resp.Private.SetKey(ctx, importedKey, []byte("false"))...)
+	}
+}
+
 const replaceDescription = "A change takes a new one, except for what was unknown of an imported one."
 
 func replaceObject() planmodifier.Object {
 	return objectplanmodifier.RequiresReplaceIf(func(
 		ctx context.Context, req planmodifier.ObjectRequest, resp *objectplanmodifier.RequiresReplaceIfFuncResponse,
 	) {
-		resp.RequiresReplace = !req.StateValue.IsNull() || !imported(ctx, req.Private)
+		resp.RequiresReplace = !imported(ctx, req.Private) || contradicts(req.PlanValue, req.StateValue)
 	}, replaceDescription, replaceDescription)
+}
+
+// contradicts reports whether what is planned can't be what an import has found: an attribute that is in both is
+// another one.
+func contradicts(plan, found types.Object) bool {
+	if found.IsNull() {
+		return false
+	}
+	planned := plan.Attributes()
+	for name, value := range found.Attributes() {
+		if other, ok := planned[name]; !ok || !value.IsNull() && !other.IsNull() && !other.Equal(value) {
+			return true
+		}
+	}
+	return false
 }
 
 func replaceMap() planmodifier.Map {
@@ -60,4 +85,33 @@ func replaceBool() planmodifier.Bool {
 	) {
 		resp.RequiresReplace = req.StateValue.ValueBool() || !imported(ctx, req.Private)
 	}, replaceDescription, replaceDescription)
+}
+
+// replaceUnlessImported is for texts of which an import can only assume what they were.
+func replaceUnlessImported() planmodifier.String {
+	return stringplanmodifier.RequiresReplaceIf(func(
+		ctx context.Context, req planmodifier.StringRequest, resp *stringplanmodifier.RequiresReplaceIfFuncResponse,
+	) {
+		resp.RequiresReplace = !imported(ctx, req.Private)
+	}, replaceDescription, replaceDescription)
+}
+
+const replaceOtherDescription = "A change takes a new one, except between nothing and what is empty."
+
+// replaceOtherText is for texts of which an empty one is as good as none.
+func replaceOtherText() planmodifier.String {
+	return stringplanmodifier.RequiresReplaceIf(func(
+		_ context.Context, req planmodifier.StringRequest, resp *stringplanmodifier.RequiresReplaceIfFuncResponse,
+	) {
+		resp.RequiresReplace = req.PlanValue.IsUnknown() || req.PlanValue.ValueString() != req.StateValue.ValueString()
+	}, replaceOtherDescription, replaceOtherDescription)
+}
+
+// replaceOtherMap is for maps of which an empty one is as good as none.
+func replaceOtherMap() planmodifier.Map {
+	return mapplanmodifier.RequiresReplaceIf(func(
+		_ context.Context, req planmodifier.MapRequest, resp *mapplanmodifier.RequiresReplaceIfFuncResponse,
+	) {
+		resp.RequiresReplace = req.PlanValue.IsUnknown() || len(req.PlanValue.Elements()) > 0 || len(req.StateValue.Elements()) > 0
+	}, replaceOtherDescription, replaceOtherDescription)
 }

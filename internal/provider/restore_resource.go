@@ -17,6 +17,8 @@ import (
 var (
 	_ resource.ResourceWithConfigure        = (*restoreResource)(nil)
 	_ resource.ResourceWithConfigValidators = (*restoreResource)(nil)
+	_ resource.ResourceWithIdentity         = (*restoreResource)(nil)
+	_ resource.ResourceWithImportState      = (*restoreResource)(nil)
 	_ resource.ResourceWithModifyPlan       = (*restoreResource)(nil)
 	_ resource.ResourceWithValidateConfig   = (*restoreResource)(nil)
 )
@@ -38,6 +40,7 @@ func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest
 	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
 	ctx, cancel := limit(ctx, plan.Timeouts, timeouts.Value.Create, restoreCreateTimeout, &resp.Diagnostics)
 	defer cancel()
+	defer identifyRestore(ctx, &resp.State, resp.Identity, &resp.Diagnostics)
 	if plan.OnDestroy.IsUnknown() {
 		plan.OnDestroy = plan.defaultOnDestroy(ctx, &resp.Diagnostics)
 	}
@@ -162,6 +165,9 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	// The identity comes first: a state of an older Terraform has none, and without one a resource
+	// can't even be dropped from the state.
+	identifyRestore(ctx, &req.State, resp.Identity, &resp.Diagnostics)
 	if state.reverts() {
 		r.readReverted(ctx, state, resp)
 		return
@@ -209,6 +215,8 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	identifyRestore(ctx, &req.State, resp.Identity, &resp.Diagnostics)
+	defer adopted(ctx, resp)
 	if plan.reverts() {
 		r.updateReverted(ctx, plan, state, resp)
 		return

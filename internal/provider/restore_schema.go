@@ -13,10 +13,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/boolplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listplanmodifier"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapplanmodifier"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/objectplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -63,7 +60,7 @@ func restoreArguments() map[string]schema.Attribute {
 				"as in the backup; without this argument and without `in_place` the virtual machine comes back as what it " +
 				"was, where it was. A change restores anew.",
 			Optional:      true,
-			PlanModifiers: []planmodifier.Object{objectplanmodifier.RequiresReplace()},
+			PlanModifiers: []planmodifier.Object{replaceObject()},
 			Attributes:    newVMAttributes(),
 		},
 		"in_place": inPlaceAttribute(),
@@ -74,7 +71,7 @@ func restoreArguments() map[string]schema.Attribute {
 			Optional: true, ElementType: types.StringType,
 			Validators: []validator.Set{
 				setvalidator.SizeAtLeast(1), setvalidator.ValueStringsAre(stringvalidator.LengthAtLeast(1))},
-			PlanModifiers: []planmodifier.Set{setplanmodifier.RequiresReplace()},
+			PlanModifiers: []planmodifier.Set{replaceSet()},
 		},
 		"verify": schema.BoolAttribute{
 			MarkdownDescription: "Whether the restored disks are read back, in another way than they were written, and their " +
@@ -96,7 +93,7 @@ func restoreArguments() map[string]schema.Attribute {
 				"way is its own.",
 			Optional:      true,
 			ElementType:   types.StringType,
-			PlanModifiers: []planmodifier.Map{mapplanmodifier.RequiresReplace()},
+			PlanModifiers: []planmodifier.Map{replaceMap()},
 		},
 		"on_destroy": schema.StringAttribute{
 			MarkdownDescription: "What becomes of a new virtual machine when this resource is destroyed: `keep` or `delete`. " +

@@ -2,7 +2,6 @@ package provider
 
 import (
 	"context"
-	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/attr"
@@ -11,7 +10,6 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/objectplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringdefault"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
@@ -95,7 +93,7 @@ func inPlaceAttribute() schema.SingleNestedAttribute {
 				Optional: true, Computed: true,
 				Default:       stringdefault.StaticString(hardwareRestore),
 				Validators:    []validator.String{stringvalidator.OneOf(hardwareRestore, hardwareKeep)},
-				PlanModifiers: []planmodifier.String{stringplanmodifier.RequiresReplace()},
+				PlanModifiers: []planmodifier.String{replaceUnlessImported()},
 			},
 			"remove_snapshots": flag("Whether all snapshots of the virtual machine may be removed, without which its disks can't " +
 				"be exchanged. Otherwise a virtual machine with snapshots is refused."),
@@ -203,8 +201,7 @@ func (v snapshotIDValidator) ValidateString(
 	if req.ConfigValue.IsNull() || req.ConfigValue.IsUnknown() {
 		return
 	}
-	vm, id, ok := strings.Cut(req.ConfigValue.ValueString(), "/")
-	if !ok || id == "" || !isUUID(vm) {
+	if !isSnapshotKey(req.ConfigValue.ValueString()) {
 		resp.Diagnostics.AddAttributeError(req.Path, "Invalid Snapshot ID", req.ConfigValue.String()+" is not "+v.Description(ctx)+
 			": take it from a vm_snapshot or vm_snapshot_set, or look it up with the data source vm_snapshot.")
 	}

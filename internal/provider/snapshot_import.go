@@ -149,10 +149,14 @@ func importError(diags *diag.Diagnostics, id string, found []foundSnapshot) {
 			id, snapshotImportForms))
 		return
 	}
+	diags.AddError("Unable to Import Snapshot", severalSnapshots(id, found))
+}
+
+// severalSnapshots says that an import ID may mean several snapshots.
+func severalSnapshots(id string, found []foundSnapshot) string {
 	lines := make([]string, len(found))
 	for i, f := range found {
-		lines[i] = fmt.Sprintf("%s/%s (%s, taken at %s)", f.vm.InstanceUUID, f.snapshot.ID, f.snapshot.Path, stamp(f.snapshot.CreatedAt))
+		lines[i] = describeSnapshots(f.vm, []hypervisor.Snapshot{f.snapshot})
 	}
-	diags.AddError("Unable to Import Snapshot", fmt.Sprintf("%q matches %d snapshots:\n  %s\n\nUse one of these IDs.",
-		id, len(found), strings.Join(lines, "\n  ")))
+	return fmt.Sprintf("%q matches %d snapshots:\n  %s\n\nUse one of these IDs.", id, len(found), strings.Join(lines, "\n  "))
 }

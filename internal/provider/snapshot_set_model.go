@@ -172,8 +172,8 @@ func (m *snapshotSetModel) refresh(ctx context.Context, set *snapshot.Set, diags
 		}
 	}
 	m.setSnapshots(all)
-	if m.ID.IsNull() { // imported
-		m.ID, m.SkewSeconds, m.Memory = types.StringValue(set.ID), types.Float64Value(set.Skew.Seconds()), types.BoolValue(memory)
+	if m.Memory.IsNull() { // imported
+		m.SkewSeconds, m.Memory = types.Float64Value(set.Skew.Seconds()), types.BoolValue(memory)
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/types"
-
-	"github.com/terraform-vm/terraform-provider-vm/internal/snapshot"
 )
 
 // ValidateConfig refuses arguments that contradict each other.
@@ -155,27 +153,4 @@ func (r *snapshotSetResource) planMembers(
 	if sameArguments(resp.Plan, req.State) {
 		resp.Plan.Raw = req.State.Raw
 	}
-}
-
-// importSet puts a set that was found into the state.
-func (r *snapshotSetResource) importSet(ctx context.Context, set *snapshot.Set, resp *resource.ImportStateResponse) {
-	var model snapshotSetModel
-	model.fill(set)
-	quiesced := quiesceAttribute().GetType()
-	members := make([]setMemberModel, len(set.Members))
-	for i, t := range set.Members {
-		object, ok := quiesced.(types.ObjectType)
-		if !ok {
-			panic("the quiesce argument is no object")
-		}
-		members[i] = setMemberModel{VM: types.StringValue(t.VM.Path), Quiesce: types.ObjectNull(object.AttrTypes)}
-	}
-	value, diags := setMembersValue(ctx, members)
-	resp.Diagnostics.Append(diags...)
-	for name, v := range map[string]attr.Value{
-		"members": value, "snapshots": model.Snapshots, "snapshot_ids": model.SnapshotIDs, "server": model.Server,
-	} {
-		resp.Diagnostics.Append(resp.State.SetAttribute(ctx, path.Root(name), v)...)
-	}
-	resp.Diagnostics.Append(resp.Private.SetKey(ctx, importedKey, []byte("true"))...)
 }

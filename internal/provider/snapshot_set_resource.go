@@ -2,17 +2,14 @@ package provider
 
 import (
 	"context"
-	"fmt"
-	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
-
-	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
 
 var (
 	_ resource.ResourceWithConfigure      = (*snapshotSetResource)(nil)
+	_ resource.ResourceWithIdentity       = (*snapshotSetResource)(nil)
 	_ resource.ResourceWithImportState    = (*snapshotSetResource)(nil)
 	_ resource.ResourceWithModifyPlan     = (*snapshotSetResource)(nil)
 	_ resource.ResourceWithValidateConfig = (*snapshotSetResource)(nil)
@@ -54,6 +51,7 @@ func (r *snapshotSetResource) Create(ctx context.Context, req resource.CreateReq
 		warnings(&resp.Diagnostics, "Snapshot Set Taken With Reservations", set.Warnings)
 		plan.fill(set)
 		resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
+		resp.Diagnostics.Append(resp.Identity.Set(ctx, plan.identity())...)
 		op = op.leaving("What could not be removed again is in the state, tainted: the next apply removes it and takes a new set.")
 	}
 	if err != nil {
@@ -70,6 +68,10 @@ func (r *snapshotSetResource) Read(ctx context.Context, req resource.ReadRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	// The identity comes first: a state of an older Terraform has none, and without one a resource
+	// can't even be dropped from the state.
+	resp.Diagnostics.Append(resp.Identity.Set(ctx, state.identity())...)
+
 	op := setOperation("Read", "read")
 	m, err := r.session.snapshotsOf(ctx, state.Server)
 	if err != nil {
@@ -101,6 +103,7 @@ func (r *snapshotSetResource) Update(ctx context.Context, req resource.UpdateReq
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	resp.Diagnostics.Append(resp.Identity.Set(ctx, state.identity())...)
 
 	op := setOperation("Rename", "update").leaving("Some of the snapshots may be renamed; the next apply renames the others.")
 	m, err := r.session.snapshotsOf(ctx, state.Server)
@@ -135,68 +138,4 @@ func (r *snapshotSetResource) Delete(ctx context.Context, req resource.DeleteReq
 	if err := m.RemoveSet(ctx, ids, options); err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 	}
-}
-
-const setImportForms = "<vm>/<snapshot ID> or <vm>:<path of the snapshot> of any of its snapshots, for example " +
-	"\"web01/snapshot-12\" or \"web01:before upgrade\"; <vm> is whatever the vm argument takes"
-
-// ImportState finds a set by any of its snapshots, which hold the names of all members.
-func (r *snapshotSetResource) ImportState(
-	ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse,
-) {
-	ctx, cancel := context.WithTimeout(ctx, setReadTimeout)
-	defer cancel()
-	op := setOperation("Import", "read")
-	m, err := r.session.snapshots(ctx)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	found, err := findSnapshots(ctx, m, req.ID)
-	switch {
-	case err != nil:
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	case len(found) == 0:
-		resp.Diagnostics.AddError("Unable to Import Snapshot Set", "There is no snapshot \""+req.ID+"\".\n\nThe ID is of the form "+
-			setImportForms+".")
-		return
-	case len(found) > 1:
-		lines := make([]string, len(found))
-		for i, f := range found {
-			lines[i] = describeSnapshots(f.vm, []hypervisor.Snapshot{f.snapshot})
-		}
-		resp.Diagnostics.AddError("Unable to Import Snapshot Set", "\""+req.ID+"\" matches several snapshots:\n  "+
-			strings.Join(lines, "\n  ")+"\n\nUse one of these IDs.")
-		return
-	}
-	ids, lost, err := m.FindSet(ctx, found[0].snapshot.ID)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	if len(lost) > 0 {
-		resp.Diagnostics.AddWarning("Snapshot Set Is Incomplete", fmt.Sprintf("It was taken of %d virtual machines. Of these, by the IDs "+
-			"that they had, there is no snapshot of the set, or they are gone: %s. Only the others are imported.\n\nA virtual machine "+
-			"that was registered anew has another ID: if its snapshot still exists, nothing manages it after this.",
-			len(ids)+len(lost), joinIDs(lost)))
-	}
-	set, missing, err := m.ReadSet(ctx, ids)
-	if err == nil && len(missing) > 0 {
-		err = missing[0].Reason
-	}
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	r.importSet(ctx, set, resp)
-}
-
-// joinIDs lists VMs by their handles.
-func joinIDs(vms []hypervisor.VMID) string {
-	texts := make([]string, len(vms))
-	for i, id := range vms {
-		texts[i] = string(id)
-	}
-	return strings.Join(texts, ", ")
 }
