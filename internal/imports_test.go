@@ -47,12 +47,17 @@ var vendors = map[string][]string{
 	"github.com/hashicorp/terraform-plugin-": {".", "internal/provider", "internal/cmd/schemajson"},
 	"github.com/vmware/govmomi":              {"internal/vsphere", "internal/lab"},
 	"github.com/kopia/kopia":                 {"internal/repository"},
+	"github.com/Azure/azure-sdk-for-go":      {"internal/repository"},
+	"github.com/minio/minio-go":              {"internal/repository", "internal/repository/storagetest"},
+	"github.com/studio-b12/gowebdav":         {"internal/repository"},
+	"gopkg.in/kothar/go-backblaze.v0":        {"internal/repository"},
 }
 
 // vendorTests are packages whose tests alone may know a vendor's module: to talk to a lab as another
 // client would, and to put things into its inventory that no client can.
 var vendorTests = map[string][]string{
 	"github.com/vmware/govmomi": {"cmd/vm-lab", "internal/lab/labtest", "internal/provider"},
+	"github.com/minio/minio-go": {"internal/provider"},
 }
 
 // testOnly are packages that only tests may import, apart from those named here.
@@ -61,6 +66,7 @@ var testOnly = map[string][]string{
 	"internal/lab/labtest":               nil,
 	"internal/hypervisor/hypervisortest": nil,
 	"internal/backup/backuptest":         nil,
+	"internal/repository/storagetest":    nil,
 }
 
 // TestImports reads the sources rather than asking the go command, whose answer a test cache may serve

@@ -19,7 +19,6 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
 
-	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 	"github.com/terraform-vm/terraform-provider-vm/internal/vsphere"
 )
@@ -31,8 +30,6 @@ const (
 	envUser               = "VSPHERE_USER"
 	envPassword           = "VSPHERE_PASSWORD" //nolint:gosec // the name of a variable, not a password
 	envAllowUnverifiedSSL = "VSPHERE_ALLOW_UNVERIFIED_SSL"
-	envRepositoryPath     = "VM_REPOSITORY_PATH"
-	envRepositoryPassword = "VM_REPOSITORY_PASSWORD" //nolint:gosec // the name of a variable, not a password
 )
 
 // hypervisorNames are the arguments of the provider of which at most one may be written.
@@ -61,12 +58,6 @@ type transfersModel struct {
 	PerServer types.Int64 `tfsdk:"per_server"`
 }
 
-type repositoryModel struct {
-	Path        types.String `tfsdk:"path"`
-	Password    types.String `tfsdk:"password"`
-	Compression types.String `tfsdk:"compression"`
-}
-
 // settings is the provider's configuration with the environment taken into account.
 type settings struct {
 	vsphere    *vsphereSettings
@@ -88,12 +79,6 @@ type vsphereSettings struct {
 	perHost, perServer int
 }
 
-type repositorySettings struct {
-	path        string
-	password    secret.String
-	compression string // empty: the default
-}
-
 func providerSchema() schema.Schema {
 	return schema.Schema{
 		MarkdownDescription: "Takes snapshots and backups of virtual machines, and restores them.",
@@ -104,33 +89,7 @@ func providerSchema() schema.Schema {
 				Optional:   true,
 				Attributes: vsphereAttributes(),
 			},
-			"repository": schema.SingleNestedAttribute{
-				MarkdownDescription: "Where backups are kept: needed only by backups and by restores from them.",
-				Optional:            true,
-				Attributes: map[string]schema.Attribute{
-					"path": schema.StringAttribute{
-						MarkdownDescription: "The directory that holds the repository, a Kopia repository. The first " +
-							"backup creates it, in a parent directory that exists. Or `" + envRepositoryPath + "`.",
-						Optional:   true,
-						Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
-					},
-					"password": schema.StringAttribute{
-						MarkdownDescription: "The password that encrypts the repository. Without it nobody can read the " +
-							"backups again. Or `" + envRepositoryPassword + "`.",
-						Optional:   true,
-						Sensitive:  true,
-						Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
-					},
-					"compression": schema.StringAttribute{
-						MarkdownDescription: "How disks are compressed: `zstd-fastest`, or `s2-default`, which takes about a " +
-							"sixth more space and a third less processor time, or `none`. It may be another for every backup. " +
-							"Default: `zstd-fastest`.",
-						Optional: true,
-						Validators: []validator.String{stringvalidator.OneOf(string(repository.CompressionZstd),
-							string(repository.CompressionS2), string(repository.CompressionNone))},
-					},
-				},
-			},
+			"repository": repositoryAttribute(),
 		},
 	}
 }
@@ -239,7 +198,7 @@ func (m providerModel) settings(ctx context.Context, getenv func(string) string)
 		if !m.Repository.IsNull() {
 			diags.Append(m.Repository.As(ctx, &r, basetypes.ObjectAsOptions{})...)
 		}
-		s.repository, s.repositoryUnknown = r.settings(getenv, &diags)
+		s.repository, s.repositoryUnknown = r.settings(ctx, getenv, &diags)
 	}
 	return s, diags
 }
@@ -296,24 +255,6 @@ func (m vsphereModel) settings(
 	return v, ""
 }
 
-func (m repositoryModel) settings(getenv func(string) string, diags *diag.Diagnostics) (*repositorySettings, string) {
-	switch {
-	case m.Path.IsUnknown():
-		return nil, "repository.path"
-	case m.Password.IsUnknown():
-		return nil, "repository.password"
-	case m.Compression.IsUnknown():
-		return nil, "repository.compression"
-	}
-	root := path.Root("repository")
-	return &repositorySettings{
-		path:     required(m.Path, root.AtName("path"), envRepositoryPath, getenv, diags),
-		password: secret.New(required(m.Password, root.AtName("password"), envRepositoryPassword, getenv, diags)),
-
-		compression: m.Compression.ValueString(),
-	}, ""
-}
-
 // required is the value of an argument or, where it is not written, of a variable. Neither is an error.
 func required(
 	value types.String, at path.Path, variable string, getenv func(string) string, diags *diag.Diagnostics,
@@ -346,17 +287,35 @@ func (v atMostOneHypervisor) MarkdownDescription(ctx context.Context) string {
 func (v atMostOneHypervisor) ValidateProvider(
 	ctx context.Context, req provider.ValidateConfigRequest, resp *provider.ValidateConfigResponse,
 ) {
+	at := make([]path.Path, len(v.names))
+	for i, name := range v.names {
+		at[i] = path.Root(name)
+	}
+	if second, all := severalWritten(ctx, req, resp, at); all != "" {
+		resp.Diagnostics.AddAttributeError(second, "Several Hypervisors Configured",
+			fmt.Sprintf("One provider block is for one hypervisor, but this one has %s. Write one provider block "+
+				"for each, with an alias.", all))
+	}
+}
+
+// severalWritten looks for those of some arguments that are written: the second, and all in words. There are none
+// unless there are two.
+func severalWritten(
+	ctx context.Context, req provider.ValidateConfigRequest, resp *provider.ValidateConfigResponse, at []path.Path,
+) (second path.Path, all string) {
 	var written []string
-	for _, name := range v.names {
-		var object types.Object
-		resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root(name), &object)...)
-		if !object.IsNull() && !object.IsUnknown() {
-			written = append(written, name)
+	for _, p := range at {
+		var value attr.Value
+		resp.Diagnostics.Append(req.Config.GetAttribute(ctx, p, &value)...)
+		if value == nil || value.IsNull() || value.IsUnknown() {
+			continue
+		}
+		if written = append(written, p.String()); len(written) == 2 {
+			second = p
 		}
 	}
-	if len(written) > 1 {
-		resp.Diagnostics.AddAttributeError(path.Root(written[1]), "Several Hypervisors Configured",
-			fmt.Sprintf("One provider block is for one hypervisor, but this one has %s. Write one provider block "+
-				"for each, with an alias.", strings.Join(written, " and ")))
+	if len(written) < 2 {
+		return second, ""
 	}
+	return second, strings.Join(written, " and ")
 }

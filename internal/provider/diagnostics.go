@@ -169,8 +169,12 @@ var advices = []advice{
 	{is: is(repository.ErrNotFound), about: argBackup, todo: "Check the ID, and that repository.path names the repository " +
 		"that the backup is in. The data source vm_backups lists what is there."},
 	{is: is(repository.ErrPassword), todo: "Check repository.password (" + envRepositoryPassword + ")."},
-	{is: is(repository.ErrNoRepository), todo: "Check repository.path (" + envRepositoryPath + "). The first vm_backup " +
-		"creates a repository, in a directory whose parent exists."},
+	{is: is(repository.ErrRefused), todo: "Check the credentials of the repository in the provider block or the environment, and that " +
+		"they allow to list, read, write and delete there."},
+	{is: is(repository.ErrUnreachable), todo: "Check where the repository is in the provider block, and that the service can be " +
+		"reached from here; then apply again. What was copied already is not copied twice."},
+	{is: is(repository.ErrNoRepository), todo: "Check repository.path (" + envRepositoryPath + "), or what is written in its " +
+		"place. The first vm_backup creates a repository, in a directory whose parent exists, or a bucket or container that exists."},
 	{is: is(repository.ErrReadOnly), todo: "Allow the user who runs Terraform to write to repository.path."},
 	{is: is(repository.ErrFull), todo: "Free space where repository.path is, and apply again. What was copied already is " +
 		"not copied twice."},

@@ -51,7 +51,7 @@ func (p *Provider) Schema(_ context.Context, _ provider.SchemaRequest, resp *pro
 
 // ConfigValidators implements provider.ProviderWithConfigValidators.
 func (p *Provider) ConfigValidators(context.Context) []provider.ConfigValidator {
-	return []provider.ConfigValidator{atMostOneHypervisor{names: hypervisorNames}}
+	return []provider.ConfigValidator{atMostOneHypervisor{names: hypervisorNames}, atMostOneRepository{}}
 }
 
 // Configure implements provider.Provider. It connects to nothing.

@@ -38,7 +38,8 @@ var realBackends = backends{
 	},
 	repository: func(ctx context.Context, s repositorySettings, create bool) (*repository.Repository, error) {
 		return repository.Open(ctx, repository.Config{
-			Path: s.path, Password: s.password, Create: create, Compression: repository.Compression(s.compression),
+			Path: s.path, Place: s.place, Password: s.password, Create: create, Compression: repository.Compression(s.compression),
+			MaxOutage: s.maxOutage, Log: slog.New(logHandler{}),
 		})
 	},
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
 	"github.com/hashicorp/terraform-plugin-testing/plancheck"
+	"github.com/minio/minio-go/v7"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
@@ -26,6 +27,7 @@ import (
 // TestMain chooses the CLI that the tests with a configuration run: the one of
 // TF_ACC_TERRAFORM_PATH, else terraform, else tofu. Nothing is downloaded.
 func TestMain(m *testing.M) {
+	minio.MaxRetry = 1 // of the S3 client's own attempts, which come on top of two others'
 	if os.Getenv(envServe) != "" {
 		if err := writePID(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -31,6 +31,10 @@ var (
 	ErrNotOwner      = errors.New("repository is maintained by somebody else")
 	ErrInUse         = errors.New("restore point is in use") // a restore reads from it
 
+	// Of a Place.
+	ErrUnreachable = errors.New("the repository's storage can't be reached") // or fails; it may pass
+	ErrRefused     = errors.New("the repository's storage refuses access")   // with these credentials
+
 	// ErrSharedDamage says that a new restore point can't be made: data that is in the repository already is not
 	// stored again, even if it can't be read any more.
 	ErrSharedDamage = fmt.Errorf("%w where the new restore point shares data with earlier ones", ErrDamaged)
@@ -109,7 +113,7 @@ func systemError(err error) error {
 func isOutcome(err error) bool {
 	for _, outcome := range []error{
 		ErrNotFound, ErrNoRepository, ErrPassword, ErrReadOnly, ErrFull, ErrDamaged, ErrSchemaVersion, ErrIncomplete,
-		ErrTrackingWrong, ErrBusy, ErrNotOwner, ErrInUse,
+		ErrTrackingWrong, ErrBusy, ErrNotOwner, ErrInUse, ErrUnreachable, ErrRefused,
 	} {
 		if errors.Is(err, outcome) {
 			return true

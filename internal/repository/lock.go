@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -24,6 +25,11 @@ type locker interface {
 // errNoLocks says that a storage can't lock. Writers do without: that they add data needs none. Maintenance
 // doesn't run then, as it could not be alone.
 var errNoLocks = errors.New("the storage has no locks")
+
+// noLocks is the locker of a Place.
+type noLocks struct{}
+
+func (noLocks) lock(context.Context, bool) (func(), error) { return nil, errNoLocks }
 
 const (
 	useFile    = ".terraform-vm.use"         // locked by whoever writes or maintains
@@ -62,13 +68,23 @@ type holder struct {
 	Since time.Time `json:"since"`
 }
 
+func newHolder() holder {
+	host, _ := os.Hostname()
+	return holder{Host: host, PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second)}
+}
+
+func (h holder) String() string {
+	return fmt.Sprintf("process %d on %s maintains it since %s", h.PID, h.Host, h.Since.Format(time.RFC3339))
+}
+
+func (h holder) bytes() blobBytes {
+	b, _ := json.Marshal(h) // of a string, a number and a time
+	return b
+}
+
 // announce says who has the lock alone, for those who wait for it. Nothing depends on it.
 func (l fileLocker) announce() {
-	host, _ := os.Hostname()
-	b, err := json.Marshal(holder{Host: host, PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second)})
-	if err == nil {
-		_ = os.WriteFile(filepath.Join(l.directory, holderFile), b, 0o600)
-	}
+	_ = os.WriteFile(filepath.Join(l.directory, holderFile), newHolder().bytes(), 0o600)
 }
 
 // holder says who has the lock.
@@ -78,7 +94,7 @@ func (l fileLocker) holder() string {
 	if err != nil || json.Unmarshal(b, &h) != nil {
 		return "another process writes to it"
 	}
-	return fmt.Sprintf("process %d on %s maintains it since %s", h.PID, h.Host, h.Since.Format(time.RFC3339))
+	return h.String()
 }
 
 // lockPath locks a file, which it makes. It waits until ctx ends, or not at all, which gives ErrInUse. A file
@@ -93,12 +109,9 @@ func lockPath(ctx context.Context, path string, exclusive, wait bool) (*flock.Fl
 			try = f.TryLock
 		}
 		locked, err := try()
-		for wait && !locked && err == nil {
-			select {
-			case <-time.After(lockPoll):
+		for delay := newBackoff(); wait && !locked && err == nil; {
+			if err = delay.wait(ctx); err == nil {
 				locked, err = try()
-			case <-ctx.Done():
-				err = ctx.Err()
 			}
 		}
 		switch {
@@ -110,6 +123,31 @@ func lockPath(ctx context.Context, path string, exclusive, wait bool) (*flock.Fl
 			return f, nil
 		}
 		_ = f.Unlock()
+	}
+}
+
+// A backoff is the time between attempts at what somebody else is in the way of: file servers and storage services
+// are asked each time.
+type backoff struct{ next time.Duration }
+
+const (
+	backoffFirst = 20 * time.Millisecond
+	backoffMax   = 2 * time.Second
+)
+
+func newBackoff() *backoff { return &backoff{next: backoffFirst} }
+
+// wait waits, longer each time, or until ctx ends, which gives its error. Times differ at random, so that those who
+// came at the same time don't come again at the same time.
+func (b *backoff) wait(ctx context.Context) error {
+	timer := time.NewTimer(b.next/2 + rand.N(b.next))
+	defer timer.Stop()
+	b.next = min(b.next*3/2, backoffMax)
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

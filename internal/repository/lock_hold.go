@@ -11,25 +11,29 @@ import (
 // holdPrefix begins the names of files that are locked while the restore point is in use that the rest names.
 const holdPrefix = ".terraform-vm.hold-"
 
-func (r *Repository) holdFile(id ID) string { return filepath.Join(r.path, holdPrefix+string(id)) }
+func (r *Repository) holdFile(id ID) string { return filepath.Join(r.directory, holdPrefix+string(id)) }
 
 // Hold keeps a restore point from being removed by DeleteUnused until release is called or the process ends.
-// It does what it can and no more: reading from a repository that can't be written, or not be locked, goes
-// without. Errors: ErrNotFound, and those of reading.
+// It does what it can and no more: reading from a repository that can't be written, or not be locked, as none can in
+// a Place, goes without. What is deleted under a reader can be read until maintenance has removed its data, which
+// is no sooner than hours after; a reader that needs it longer gets ErrDamaged, and never wrong data.
+// Errors: ErrNotFound, and those of reading.
 func (r *Repository) Hold(ctx context.Context, id ID) (release func(), err error) {
 	if !id.valid() {
 		return nil, fmt.Errorf("hold restore point: %w: %q is not the ID of one", ErrNotFound, string(id))
 	}
 	release = func() {}
-	held, err := lockPath(ctx, r.holdFile(id), false, true)
-	switch {
-	case err == nil:
-		release = func() {
-			_ = held.Unlock()
-			r.removeHold(ctx, id)
+	if r.directory != "" {
+		held, err := lockPath(ctx, r.holdFile(id), false, true)
+		switch {
+		case err == nil:
+			release = func() {
+				_ = held.Unlock()
+				r.removeHold(ctx, id)
+			}
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
 		}
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
 	}
 	if _, err := r.snapshot(ctx, id); err != nil {
 		release()
@@ -51,6 +55,9 @@ func (r *Repository) removeHold(ctx context.Context, id ID) {
 func (r *Repository) DeleteUnused(ctx context.Context, id ID) error {
 	if !id.valid() {
 		return nil
+	}
+	if r.directory == "" {
+		return r.Delete(ctx, id)
 	}
 	held, err := lockPath(ctx, r.holdFile(id), true, false)
 	switch {

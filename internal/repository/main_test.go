@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/minio/minio-go/v7"
+
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
 
@@ -19,6 +21,7 @@ const childEnv = "TEST_REPOSITORY_CHILD"
 var children = map[string]func(ctx context.Context, path string) error{}
 
 func TestMain(m *testing.M) {
+	minio.MaxRetry = 1 // the client's own attempts come on top of two others'
 	if name := os.Getenv(childEnv); name != "" {
 		if err := children[name](context.Background(), os.Args[1]); err != nil {
 			fmt.Fprintln(os.Stderr, err)

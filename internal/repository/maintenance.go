@@ -53,10 +53,10 @@ func (r *Repository) maintain(ctx context.Context, o MaintainOptions) (*Maintena
 	if err := r.setDue(ctx, m); err != nil || !o.Now && time.Now().Before(m.Due) {
 		return m, err
 	}
-	if err := r.checkWritable(); err != nil {
+	if err := r.checkWritable(ctx); err != nil {
 		return m, err
 	}
-	unlock, err := r.alone(ctx, o.Wait)
+	ctx, unlock, err := r.alone(ctx, o.Wait)
 	if err != nil {
 		return m, err
 	}
@@ -81,15 +81,19 @@ func (r *Repository) setDue(ctx context.Context, m *Maintenance) error {
 	return nil
 }
 
-// alone takes the lock of maintenance.
-func (r *Repository) alone(ctx context.Context, wait time.Duration) (unlock func(), err error) {
+// alone takes the lock of maintenance. The returned context is that of the maintenance.
+func (r *Repository) alone(ctx context.Context, wait time.Duration) (_ context.Context, unlock func(), err error) {
+	if r.directory == "" {
+		ctx, unlock, err = r.leaseMaintenance(ctx, wait)
+		return ctx, unlock, err
+	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	unlock, err = r.locker.lock(waiting, true)
 	if err != nil && ctx.Err() != nil {
-		return nil, ctx.Err()
+		return ctx, nil, ctx.Err()
 	}
-	return unlock, err
+	return ctx, unlock, err
 }
 
 // runMaintenance maintains a repository that nobody else writes to.

@@ -28,8 +28,11 @@ func isLeftover(name string) bool {
 
 // sweep removes old files that killed processes left behind. The repository's lock is held.
 func (r *Repository) sweep(ctx context.Context) (files int, bytes int64, err error) {
+	if r.directory == "" {
+		return 0, 0, nil // a Place shows blobs, and no files
+	}
 	old := time.Now().Add(-sweepAge)
-	err = filepath.WalkDir(r.path, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(r.directory, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // its owner was faster
 			return nil

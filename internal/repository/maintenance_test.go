@@ -222,11 +222,6 @@ func TestMaintain(t *testing.T) {
 	}
 }
 
-// noLocks is the locker of a storage that has none.
-type noLocks struct{}
-
-func (noLocks) lock(context.Context, bool) (func(), error) { return nil, errNoLocks }
-
 // Without locks there are backups but no maintenance.
 func TestMaintain_noLocks(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -35,12 +36,19 @@ func (id ID) valid() bool {
 
 // Config says where a repository is and how it is opened.
 type Config struct {
-	Path     string // a directory
+	Path     string // a directory; empty: Place
+	Place    Place
 	Password secret.String
 
 	// Create allows Open to make the repository (and its directory, in a parent that exists) where
 	// there is none.
 	Create bool
+
+	// MaxOutage is for how long each operation on a Place that can't be reached is tried again. Zero: five minutes.
+	// Negative: clients of the storage try again for seconds, as they all do.
+	MaxOutage time.Duration
+
+	Log *slog.Logger // tells of outages; nil: nobody
 
 	// Compression is how disks are compressed. Empty: CompressionZstd. It may be another each time.
 	Compression Compression
@@ -85,10 +93,11 @@ type Filter struct {
 
 // A Repository is an open repository. All its methods may be called concurrently.
 type Repository struct {
-	path    string
-	workDir string // holds Kopia's configuration file
-	storage *storage
-	rep     repo.DirectRepository
+	path      string // what messages call it
+	directory string // that it is in; empty: it is in a Place
+	workDir   string // holds Kopia's configuration file
+	storage   *storage
+	rep       repo.DirectRepository
 
 	compression compression.Name // of disks; empty: none
 	working     chan struct{}    // a token for each worker that has something to do

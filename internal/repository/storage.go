@@ -3,6 +3,7 @@ package repository
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,6 +61,25 @@ func (s *storage) ConnectionInfo() blob.ConnectionInfo {
 // in the middle of reading them, which would make listing fail on a full or read-only directory.
 // So they are compacted only when Repository.compact says so.
 func (s *storage) IsReadOnly() bool { return !s.compacting.Load() }
+
+// checkWritable finds out early what would otherwise fail with the first full pack.
+func (r *Repository) checkWritable(ctx context.Context) error {
+	if r.directory == "" {
+		id := writableBlob + blob.ID(uuid.NewString())
+		if err := r.storage.PutBlob(ctx, id, blobBytes("x"), blob.PutOptions{}); err != nil {
+			return err
+		}
+		return r.storage.DeleteBlob(ctx, id)
+	}
+	f, err := os.CreateTemp(r.directory, writeTest+"*")
+	if err != nil {
+		return writeError(err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// writableBlob begins the names of the blobs by which checkWritable finds out.
+const writableBlob = ownBlobPrefix + "write-"
 
 // The client that writes and maintains repositories. It is the same everywhere, so that any process
 // of this provider may run maintenance, and no user of the kopia command does by accident.

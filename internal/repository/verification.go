@@ -60,7 +60,7 @@ func (r *Repository) recordVerification(ctx context.Context, v Verification) err
 	if _, err := r.snapshot(ctx, v.Point); err != nil {
 		return err
 	}
-	if err := r.checkWritable(); err != nil {
+	if err := r.checkWritable(ctx); err != nil {
 		return err
 	}
 	unlock, err := r.share(ctx)

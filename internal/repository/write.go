@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 
@@ -47,7 +46,7 @@ var errWriterDone = errors.New("the writer was committed or closed")
 // NewWriter starts a restore point. It returns ErrReadOnly or ErrFull where nothing can be written. It waits
 // for maintenance to end, which for too long gives ErrBusy; there is none until the Writer is closed.
 func (r *Repository) NewWriter(ctx context.Context) (_ *Writer, err error) {
-	if err := r.checkWritable(); err != nil {
+	if err := r.checkWritable(ctx); err != nil {
 		return nil, fmt.Errorf("write to repository %s: %w", r.path, err)
 	}
 	unlock, err := r.share(ctx)
@@ -66,15 +65,6 @@ func (r *Repository) NewWriter(ctx context.Context) (_ *Writer, err error) {
 		return nil, fmt.Errorf("set the owner of repository %s: %w", r.path, err)
 	}
 	return &Writer{repository: r, disks: map[string]*writtenDisk{}, unlock: unlock}, nil
-}
-
-// checkWritable finds out early what would otherwise fail with the first full pack.
-func (r *Repository) checkWritable() error {
-	f, err := os.CreateTemp(r.path, writeTest+"*")
-	if err != nil {
-		return writeError(err)
-	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // Close abandons what was not committed. A Writer may be closed more than once.

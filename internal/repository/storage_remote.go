@@ -1,0 +1,242 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/minio/minio-go/v7"
+	"github.com/studio-b12/gowebdav"
+	"gopkg.in/kothar/go-backblaze.v0"
+)
+
+// A Place is where a repository is kept that is not in a directory: *S3, *GCS, *Azure, *SFTP, *B2 or *WebDAV.
+type Place interface {
+	fmt.Stringer // names it, without secrets
+
+	// connect reaches the place, whether there is a repository or not.
+	connect(ctx context.Context) (blob.Storage, error)
+
+	// lock is for how long what is written can't be deleted; nil: it can.
+	lock() *ObjectLock
+}
+
+// defaultMaxOutage is Config.MaxOutage unless it says otherwise: a switch or a gateway that starts anew.
+const defaultMaxOutage = 5 * time.Minute
+
+// remoteStorage is the storage of a Place. What fails because the storage can't be reached is tried again, until an
+// outage is too long. Its errors say what failed in a few words: what clients of storage services give names requests
+// in full, some with secrets in them, and repeats itself on every level.
+type remoteStorage struct {
+	blob.Storage
+	place     Place
+	maxOutage time.Duration
+	log       *slog.Logger
+}
+
+// connectPlace reaches a place. An outage now is not waited for: nothing is under way yet.
+func connectPlace(ctx context.Context, c Config) (*remoteStorage, error) {
+	s := &remoteStorage{place: c.Place, maxOutage: c.MaxOutage, log: c.Log}
+	if s.maxOutage == 0 {
+		s.maxOutage = defaultMaxOutage
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	base, err := c.Place.connect(ctx)
+	if err != nil {
+		return nil, failed(ctx, "connect", "", err)
+	}
+	s.Storage = base
+	return s, nil
+}
+
+func (s *remoteStorage) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
+	return s.do(ctx, "read", id, func() error {
+		out.Reset()
+		return s.Storage.GetBlob(ctx, id, offset, length, out)
+	})
+}
+
+func (s *remoteStorage) GetMetadata(ctx context.Context, id blob.ID) (m blob.Metadata, err error) {
+	err = s.do(ctx, "look for", id, func() (err error) {
+		m, err = s.Storage.GetMetadata(ctx, id)
+		return err
+	})
+	return m, err
+}
+
+func (s *remoteStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
+	return s.do(ctx, "write", id, func() error { return s.Storage.PutBlob(ctx, id, data, o) })
+}
+
+func (s *remoteStorage) DeleteBlob(ctx context.Context, id blob.ID) error {
+	return s.do(ctx, "delete", id, func() error { return s.Storage.DeleteBlob(ctx, id) })
+}
+
+func (s *remoteStorage) ExtendBlobRetention(ctx context.Context, id blob.ID, o blob.ExtendOptions) error {
+	return s.do(ctx, "lock", id, func() error { return s.Storage.ExtendBlobRetention(ctx, id, o) })
+}
+
+func (s *remoteStorage) ListBlobs(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
+	began := false
+	var stopped error // by the one who asked, or because it can't begin again: not to be tried again
+	err := s.do(ctx, "list", prefix, func() error {
+		err := s.Storage.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
+			began = true
+			stopped = yield(m)
+			return stopped
+		})
+		if began && stopped == nil {
+			stopped = failed(ctx, "list", prefix, err)
+		}
+		if stopped == nil {
+			return err
+		}
+		return nil
+	})
+	return errors.Join(stopped, err)
+}
+
+// do does something, and does it again while the storage can't be reached.
+func (s *remoteStorage) do(ctx context.Context, operation string, id blob.ID, once func() error) error {
+	var began time.Time // of the outage
+	for delay := newBackoff(); ; {
+		start := time.Now()
+		err := failed(ctx, operation, id, once())
+		switch {
+		case err == nil && !began.IsZero():
+			s.log.InfoContext(ctx, "the repository's storage can be reached again", "outage", time.Since(began))
+			return nil
+		case !errors.Is(err, ErrUnreachable):
+			return err
+		case began.IsZero():
+			began = start
+		}
+		if time.Since(began) >= s.maxOutage {
+			return err
+		}
+		s.log.WarnContext(ctx, "the repository's storage can't be reached, trying again", "error", err,
+			"until", began.Add(s.maxOutage))
+		if err := delay.wait(ctx); err != nil {
+			return fmt.Errorf("%s %s: %w", operation, id, err)
+		}
+	}
+}
+
+// storageOutcomes are what Kopia decides by.
+var storageOutcomes = []error{
+	blob.ErrBlobNotFound, blob.ErrInvalidRange, blob.ErrBlobAlreadyExists, blob.ErrSetTimeUnsupported,
+	blob.ErrUnsupportedPutBlobOption,
+}
+
+// failed says what the failure of an operation means.
+func failed(ctx context.Context, operation string, id blob.ID, err error) error {
+	if err == nil {
+		return nil
+	}
+	what := strings.TrimSpace(operation + " " + string(id))
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	}
+	for _, outcome := range append(storageOutcomes, ErrRefused, ErrNoRepository) {
+		if errors.Is(err, outcome) {
+			return fmt.Errorf("%s: %w", what, reduced{outcome, reason(err)})
+		}
+	}
+	return fmt.Errorf("%s: %w", what, reduced{meaning(err), reason(err)})
+}
+
+// reduced is an outcome with the reason in words. It wraps nothing else.
+type reduced struct {
+	outcome error
+	reason  string
+}
+
+func (e reduced) Error() string {
+	switch text := e.outcome.Error(); {
+	case e.reason == "", e.reason == text:
+		return text
+	case strings.HasPrefix(e.reason, text):
+		return e.reason
+	default:
+		return text + ": " + e.reason
+	}
+}
+
+func (e reduced) Unwrap() error { return e.outcome }
+
+// meaning is the outcome that an error of a storage service is. All that isn't clear counts as a service that
+// can't be reached: that may pass.
+func meaning(err error) error {
+	switch status := statusOf(err); {
+	case status == http.StatusUnauthorized, status == http.StatusForbidden,
+		errors.Is(err, blob.ErrInvalidCredentials), errors.Is(err, fs.ErrPermission):
+		return ErrRefused
+	case status == http.StatusInsufficientStorage:
+		return ErrFull
+	case status == http.StatusNotFound:
+		return ErrNoRepository
+	default:
+		return ErrUnreachable
+	}
+}
+
+// statusOf is the HTTP status that an error of a storage service has; zero: none.
+func statusOf(err error) int {
+	var s3Error minio.ErrorResponse
+	var azureError *azcore.ResponseError
+	var b2Error *backblaze.B2Error
+	var davError gowebdav.StatusError
+	switch {
+	case errors.As(err, &s3Error):
+		return s3Error.StatusCode
+	case errors.As(err, &azureError):
+		return azureError.StatusCode
+	case errors.As(err, &b2Error):
+		return b2Error.Status
+	case errors.As(err, &davError):
+		return davError.Status
+	default:
+		return 0
+	}
+}
+
+// reason is the innermost cause of an error, in words that name no request.
+func reason(err error) string {
+	var s3Error minio.ErrorResponse
+	if errors.As(err, &s3Error) {
+		return strings.TrimSuffix(strings.TrimSpace(s3Error.Code+": "+s3Error.Message), ".")
+	}
+	var azureError *azcore.ResponseError
+	if errors.As(err, &azureError) {
+		return fmt.Sprintf("%s (status %d)", azureError.ErrorCode, azureError.StatusCode)
+	}
+	for {
+		var request *url.Error // its text has the query, which is a secret on Azure
+		var network *net.OpError
+		var path *os.PathError
+		switch {
+		case errors.As(err, &request):
+			err = request.Err
+		case errors.As(err, &network):
+			return network.Error()
+		case errors.As(err, &path):
+			err = path.Err
+		case errors.Unwrap(err) != nil:
+			err = errors.Unwrap(err)
+		default:
+			return err.Error()
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/blob/s3"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
+)
+
+// amazonEndpoint is where buckets are unless S3.Endpoint says otherwise.
+const amazonEndpoint = "s3.amazonaws.com"
+
+// S3 is a repository in a bucket of Amazon S3, or of a service that has the same interface.
+type S3 struct {
+	Bucket string
+	Prefix string // of the names of all objects; ends with a slash unless it is empty
+
+	// Endpoint is the service: host, host:port, or a URL whose scheme may be http. Empty: Amazon's.
+	Endpoint string
+	Region   string // empty: the service is asked
+
+	AccessKeyID     string // empty, with InstanceRole: the keys come from the machine's or container's role
+	SecretAccessKey secret.String
+	SessionToken    secret.String
+	InstanceRole    bool
+
+	CA                 []byte // certificates in PEM form to trust instead of the system's
+	AllowUnverifiedSSL bool
+
+	Lock *ObjectLock
+}
+
+// String names the place without its secrets.
+func (p *S3) String() string { return "s3://" + p.Bucket + "/" + p.Prefix }
+
+func (p *S3) lock() *ObjectLock { return p.Lock }
+
+func (p *S3) connect(ctx context.Context) (blob.Storage, error) {
+	o, err := p.options()
+	if err != nil {
+		return nil, err
+	}
+	return s3.New(ctx, o, false)
+}
+
+func (p *S3) options() (*s3.Options, error) {
+	host, plain, err := splitEndpoint(p.Endpoint)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("endpoint %q: %w", p.Endpoint, err)
+	case p.AccessKeyID == "" && !p.InstanceRole:
+		return nil, fmt.Errorf("%w: there is no access key", ErrRefused)
+	case host == "":
+		host = amazonEndpoint
+	}
+	if err := checkPrefix(p.Prefix); err != nil {
+		return nil, err
+	}
+	return &s3.Options{
+		BucketName: p.Bucket, Prefix: p.Prefix,
+		Endpoint: host, DoNotUseTLS: plain, Region: p.Region, RootCA: p.CA, DoNotVerifyTLS: p.AllowUnverifiedSSL,
+		AccessKeyID: p.AccessKeyID, SecretAccessKey: p.SecretAccessKey.Reveal(), SessionToken: p.SessionToken.Reveal(),
+	}, nil
+}
+
+// splitEndpoint takes what is written for a service apart: what Kopia wants is the host.
+func splitEndpoint(endpoint string) (host string, plain bool, err error) {
+	if !strings.Contains(endpoint, "://") {
+		return endpoint, false, nil
+	}
+	u, err := url.Parse(endpoint)
+	switch {
+	case err != nil:
+		return "", false, errors.New("it is not a URL")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", false, fmt.Errorf("the scheme is %q instead of https or http", u.Scheme)
+	case u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil:
+		return "", false, errors.New("it must be a scheme and a host alone")
+	}
+	return u.Host, u.Scheme == "http", nil
+}
+
+// checkPrefix refuses a prefix with which the objects of two repositories could be mistaken for each other: that
+// of one must not begin a name of the other's.
+func checkPrefix(prefix string) error {
+	if prefix != "" && (!strings.HasSuffix(prefix, "/") || strings.HasPrefix(prefix, "/")) {
+		return fmt.Errorf("the prefix %q must end with a slash, and not begin with one", prefix)
+	}
+	return nil
+}
+
+// GCS is a repository in a bucket of Google Cloud Storage, by its interface for clients of S3.
+type GCS struct {
+	Bucket string
+	Prefix string // as S3.Prefix
+
+	AccessID string // of an HMAC key
+	Secret   secret.String
+}
+
+// String names the place without its secrets.
+func (p *GCS) String() string { return "gs://" + p.Bucket + "/" + p.Prefix }
+
+func (p *GCS) lock() *ObjectLock { return nil } // its interface for S3 clients can't
+
+func (p *GCS) connect(ctx context.Context) (blob.Storage, error) { return p.s3().connect(ctx) }
+
+func (p *GCS) s3() *S3 {
+	return &S3{
+		Bucket: p.Bucket, Prefix: p.Prefix, Endpoint: "storage.googleapis.com", Region: "auto",
+		AccessKeyID: p.AccessID, SecretAccessKey: p.Secret,
+	}
+}

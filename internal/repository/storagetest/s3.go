@@ -1,0 +1,56 @@
+package storagetest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// Credentials of the S3 server.
+const (
+	S3AccessKey = "AKIAIOSFODNN7EXAMPLE"
+	S3SecretKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY" //nolint:gosec // of a server on the loopback interface
+	S3Region    = "eu-central-1"
+)
+
+// An S3 is a real S3 server with one bucket.
+type S3 struct {
+	Bucket string
+	Proxy  *Proxy        // in front of it
+	Client *minio.Client // of somebody else
+}
+
+// NewS3 starts a server. With lock, its bucket keeps versions, and can lock objects.
+func NewS3(t testing.TB, lock bool) *S3 {
+	t.Helper()
+	dir, path := t.TempDir(), socket(t)
+	for _, d := range []string{"data", "meta", "versions"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), Program(t, "versitygw", "github.com/versity/versitygw/cmd/versitygw"),
+		"--port", path, "--region", S3Region, "--quiet",
+		"posix", "--sidecar", filepath.Join(dir, "meta"), "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data"))
+	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+S3AccessKey, "ROOT_SECRET_KEY="+S3SecretKey)
+	run(t, cmd, "unix", path)
+	s := &S3{Bucket: "backups", Proxy: NewProxy(t, "unix", path)}
+	var err error
+	s.Client, err = minio.New(NewProxy(t, "unix", path).Addr().String(), &minio.Options{
+		Creds: credentials.NewStaticV4(S3AccessKey, S3SecretKey, ""), Region: S3Region,
+	})
+	if err == nil {
+		err = s.Client.MakeBucket(t.Context(), s.Bucket, minio.MakeBucketOptions{Region: S3Region, ObjectLocking: lock})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Endpoint is the URL of the server, behind the proxy.
+func (s *S3) Endpoint() string { return "http://" + s.Proxy.Addr().String() }
