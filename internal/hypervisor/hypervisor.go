@@ -358,6 +358,7 @@ type Hypervisor interface {
 	Snapshotter
 	SnapshotLister
 	Reverter
+	Consolidator
 	PowerController
 	GuestWatcher
 	Screenshooter

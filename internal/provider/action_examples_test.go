@@ -104,9 +104,7 @@ func TestActionExamples(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, lab.VMSpec{Name: "db01"})
 			r := w.rpc()
-			if w.prepareAction(name); t.Failed() {
-				return
-			}
+			w.prepareAction(r, name)
 			actions := exampleActions(t, file)
 			if len(actions) == 0 {
 				t.Errorf("%s has no action", file)
@@ -127,4 +125,12 @@ func TestActionExamples(t *testing.T) {
 }
 
 // prepareAction makes what the example of an action needs.
-func (w *world) prepareAction(string) { w.t.Helper() }
+func (w *world) prepareAction(r *rpc, name string) {
+	w.t.Helper()
+	switch name {
+	case "vm_snapshot_revert":
+		noErrors(w.t, r.invoke(w.t.Context(), "vm_snapshot_create", map[string]any{"vm": "web01", "name": "before-update"}, nil).diagnostics)
+	case "vm_backup_prune":
+		noErrors(w.t, r.invoke(w.t.Context(), "vm_backup_run", map[string]any{"vm": "web01"}, nil).diagnostics)
+	}
+}

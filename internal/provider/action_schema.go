@@ -17,6 +17,7 @@ var ofResources = []string{
 	" A change takes a new backup.",
 	" It is part of the backup: a change takes a new one.",
 	" They are part of the backup: a change takes a new one.",
+	" Replace this resource, with `triggers`, to take the next backup.",
 	" What really happened is in `consistency`.",
 	" Another way to write the same virtual machine is no change.",
 }

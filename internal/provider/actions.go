@@ -6,5 +6,9 @@ import "github.com/hashicorp/terraform-plugin-framework/action"
 func allActions() []func() action.Action {
 	return []func() action.Action{
 		func() action.Action { return &snapshotCreateAction{} },
+		func() action.Action { return &snapshotRevertAction{} },
+		func() action.Action { return &backupRunAction{} },
+		func() action.Action { return &backupPruneAction{} },
+		func() action.Action { return &consolidateAction{} },
 	}
 }

@@ -82,20 +82,28 @@ func timeOf(value types.String) time.Time {
 func (s *session) listBackups(
 	ctx context.Context, f repository.Filter,
 ) (*repository.Repository, []repository.RestorePoint, error) {
+	repo, _, points, err := s.findBackups(ctx, f)
+	return repo, points, err
+}
+
+// findBackups is listBackups that tells which filter found them.
+func (s *session) findBackups(
+	ctx context.Context, f repository.Filter,
+) (*repository.Repository, repository.Filter, []repository.RestorePoint, error) {
 	repo, err := s.repository(ctx, false)
 	if err != nil {
-		return nil, nil, err
+		return nil, f, nil, err
 	}
 	points, err := repo.List(ctx, f)
 	if err == nil && len(points) == 0 && f.VM != "" {
-		points, err = s.listBackupsOf(ctx, repo, f)
+		points, err = s.listBackupsOf(ctx, repo, &f)
 	}
-	return repo, points, err
+	return repo, f, points, err
 }
 
 // listBackupsOf is listBackups with what the hypervisor knows the VM by.
 func (s *session) listBackupsOf(
-	ctx context.Context, repo *repository.Repository, f repository.Filter,
+	ctx context.Context, repo *repository.Repository, f *repository.Filter,
 ) ([]repository.RestorePoint, error) {
 	hv, err := s.hypervisor(ctx)
 	if errors.Is(err, errNoHypervisor) || stillUnknown(err) {
@@ -115,5 +123,5 @@ func (s *session) listBackupsOf(
 		return nil, nil
 	}
 	f.VM = vm.InstanceUUID
-	return repo.List(ctx, f)
+	return repo.List(ctx, *f)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/types"
+	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -15,19 +16,25 @@ import (
 )
 
 type backupModel struct {
-	VM           types.String   `tfsdk:"vm"`
-	Description  types.String   `tfsdk:"description"`
-	Quiesce      types.Object   `tfsdk:"quiesce"`
-	ExcludeDisks types.Set      `tfsdk:"exclude_disks"`
-	Tags         types.Map      `tfsdk:"tags"`
-	Triggers     types.Map      `tfsdk:"triggers"`
-	OnDestroy    types.String   `tfsdk:"on_destroy"`
-	Timeouts     timeouts.Value `tfsdk:"timeouts"`
-	backupReading
+	backupRequested
+	Triggers  types.Map      `tfsdk:"triggers"`
+	OnDestroy types.String   `tfsdk:"on_destroy"`
+	Timeouts  timeouts.Value `tfsdk:"timeouts"`
 	backupRetention
 
 	RepositoryID types.String `tfsdk:"repository_id"`
 	backupFacts
+}
+
+// backupRequested is how a backup is to be taken, whoever takes it: the resource, or the action.
+type backupRequested struct {
+	VM           types.String `tfsdk:"vm"`
+	Description  types.String `tfsdk:"description"`
+	Quiesce      types.Object `tfsdk:"quiesce"`
+	ExcludeDisks types.Set    `tfsdk:"exclude_disks"`
+	Tags         types.Map    `tfsdk:"tags"`
+	Retention    types.Object `tfsdk:"retention"`
+	backupReading
 }
 
 // backupFacts are what is known of a backup, whoever asks: the resource and the data source.
@@ -86,7 +93,7 @@ func (m *backupModel) record() vmRecord {
 	}
 }
 
-func (m *backupModel) request(ctx context.Context, diags *diag.Diagnostics) backup.Request {
+func (m *backupRequested) request(ctx context.Context, diags *diag.Diagnostics) backup.Request {
 	r := backup.Request{
 		VM:           hypervisor.VMRef(m.VM.ValueString()),
 		Description:  m.Description.ValueString(),
@@ -94,8 +101,13 @@ func (m *backupModel) request(ctx context.Context, diags *diag.Diagnostics) back
 		Quiesce:      quiescePolicy(ctx, m.Quiesce, diags),
 		ExcludeDisks: textSet(ctx, m.ExcludeDisks, diags),
 	}
-	m.backupReading.fillRequest(&r)
-	m.backupRetention.fillRequest(ctx, &r, diags)
+	m.fillRequest(&r)
+	if !m.Retention.IsNull() && !m.Retention.IsUnknown() {
+		var rules retentionRules
+		diags.Append(m.Retention.As(ctx, &rules, basetypes.ObjectAsOptions{})...)
+		retention := rules.retention()
+		r.Retention = &retention
+	}
 	return r
 }
 

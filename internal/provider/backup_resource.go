@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
-	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -47,7 +46,7 @@ func (r *backupResource) ModifyPlan(
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
 	if req.State.Raw.IsNull() {
-		r.planCreate(ctx, plan, &resp.Diagnostics)
+		r.session.planBackup(ctx, plan.backupRequested, backupOperation("Plan", ""), &resp.Diagnostics)
 		return
 	}
 	var state backupModel
@@ -62,61 +61,15 @@ func (r *backupResource) ModifyPlan(
 	r.session.planVM(ctx, plan.VM, state.record(), backupOperation("Plan", ""), req, resp)
 }
 
-func (r *backupResource) planCreate(ctx context.Context, plan backupModel, diags *diag.Diagnostics) {
-	op := backupOperation("Plan", "")
-	_, err := r.session.repository(ctx, false)
-	if err != nil && !errors.Is(err, repository.ErrNotMade) { // the backup makes it
-		op.failPlan(ctx, diags, err)
-	}
-	if plan.VM.IsUnknown() {
-		return
-	}
-	m, err := r.session.backupChecks(ctx)
-	if err != nil {
-		op.failPlan(ctx, diags, err)
-		return
-	}
-	request := plan.request(ctx, diags)
-	if plan.ExcludeDisks.IsUnknown() || diags.HasError() {
-		return
-	}
-	check, err := m.Check(ctx, request)
-	if err != nil {
-		op.failPlan(ctx, diags, err)
-		return
-	}
-	warnings(diags, "Backup With Reservations", check.Warnings)
-}
-
 func (r *backupResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	var plan backupModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
 	ctx, cancel := limit(ctx, plan.Timeouts, timeouts.Value.Create, backupCreateTimeout, &resp.Diagnostics)
 	defer cancel()
-	request := plan.request(ctx, &resp.Diagnostics)
-	if resp.Diagnostics.HasError() {
+	result, repo := r.session.takeBackup(ctx, plan.backupRequested, backupOperation("Take", "create"), &resp.Diagnostics)
+	if result == nil {
 		return
 	}
-
-	op := backupOperation("Take", "create").leaving("There is no backup, and no snapshot of this run was left behind, unless " +
-		"the error names one.")
-	m, err := r.session.backups(ctx)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	repo, err := r.session.repository(ctx, false)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	result, err := m.Take(ctx, request)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	warnings(&resp.Diagnostics, "Backup Taken With Reservations", result.Warnings)
-	warnings(&resp.Diagnostics, "Repository Not Maintained", m.Maintain(ctx))
 	plan.pruned(result.Pruned)
 	resp.Diagnostics.Append(plan.fill(result.ID, repo.ID(), result.Manifest)...)
 	resp.Diagnostics.Append(setSeries(ctx, resp.Private, result.Manifest)...)
@@ -165,11 +118,11 @@ func (r *backupResource) gone(
 	ctx context.Context, op operation, repo *repository.Repository, state backupModel,
 	req resource.ReadRequest, resp *resource.ReadResponse,
 ) {
-	superseded, err := state.superseded(ctx, repo, req.Private)
+	newer, err := superseded(ctx, repo, state.Retention, req.Private)
 	switch {
 	case err != nil:
 		op.fail(ctx, &resp.Diagnostics, err)
-	case superseded:
+	case newer:
 		state.Superseded = types.BoolValue(true)
 		resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
 	default:

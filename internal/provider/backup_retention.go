@@ -17,17 +17,15 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
-	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
-// backupRetention is what a vm_backup says about backups of its VM that are older.
+// backupRetention is what became of backups because of a retention.
 type backupRetention struct {
-	Retention  types.Object `tfsdk:"retention"`
-	PrunedIDs  types.List   `tfsdk:"pruned_ids"`
-	Superseded types.Bool   `tfsdk:"superseded"`
+	PrunedIDs  types.List `tfsdk:"pruned_ids"`
+	Superseded types.Bool `tfsdk:"superseded"`
 }
 
 // retentionRules are the rules of a retention, as people write them.
@@ -133,17 +131,6 @@ func (r *backupRetention) pruned(ids []repository.ID) {
 	r.PrunedIDs = types.ListValueMust(types.StringType, list)
 }
 
-// fillRequest says in a request what is written.
-func (r *backupRetention) fillRequest(ctx context.Context, request *backup.Request, diags *diag.Diagnostics) {
-	if r.Retention.IsNull() || r.Retention.IsUnknown() {
-		return
-	}
-	var rules retentionRules
-	diags.Append(r.Retention.As(ctx, &rules, basetypes.ObjectAsOptions{})...)
-	retention := rules.retention()
-	request.Retention = &retention
-}
-
 func (r retentionRules) retention() backup.Retention {
 	return backup.Retention{
 		Last: int(r.Last.ValueInt64()), Hourly: int(r.Hourly.ValueInt64()), Daily: int(r.Daily.ValueInt64()),
@@ -182,11 +169,11 @@ func readSeries(ctx context.Context, private privateState) (s backupSeries, ok b
 // superseded reports whether a backup that is gone can have been removed by retention: there is a newer one
 // that retention governs, of the same VM and without the same disks. Retention never removes the newest. One
 // that can't have been is gone for another reason, and has to be taken again.
-func (r *backupRetention) superseded(
-	ctx context.Context, repo *repository.Repository, private privateState,
+func superseded(
+	ctx context.Context, repo *repository.Repository, retention types.Object, private privateState,
 ) (bool, error) {
 	gone, ok := readSeries(ctx, private)
-	if r.Retention.IsNull() || !ok {
+	if retention.IsNull() || !ok {
 		return false, nil
 	}
 	points, err := repo.List(ctx, repository.Filter{VM: gone.Instance, After: gone.CreatedAt})

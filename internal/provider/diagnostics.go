@@ -133,6 +133,8 @@ var advices = []advice{
 	{is: as[*restore.VerifyError](), todo: "The storage didn't give back what was written to it. Check the " +
 		"datastore and the host before anything else, and restore to another datastore."},
 	{is: as[*snapshot.WrongVMError](), about: argSnapshot, todo: "Use the id of a snapshot of this virtual machine."},
+	{is: as[*snapshot.NameError](), about: argSnapshot, todo: "Use the name of one of its snapshots, or what was given to " +
+		"vm_snapshot_create as name."},
 	{is: is(snapshot.ErrSkew), about: argSkew, todo: "Allow more with max_skew_seconds, or have fewer members quiesced: that " +
 		"takes the longest. The snapshots that were taken are removed."},
 	{is: is(hypervisor.ErrGuestAgent), about: argGuestAgent, todo: "Start the guest agent (VMware Tools) in the guest, or " +
@@ -141,8 +143,8 @@ var advices = []advice{
 	{is: is(hypervisor.ErrTooManySnapshots), about: argVM, todo: "Remove snapshots of this virtual machine first. Two or " +
 		"three levels are a good limit; 32 are the end."},
 	{is: is(hypervisor.ErrSnapshotNotFound), about: argSnapshot, todo: "Refresh the state: \"terraform plan -refresh-only\" shows what is gone."},
-	{is: is(hypervisor.ErrConsolidationNeeded), todo: "Consolidate the virtual machine's disks, once whatever holds its " +
-		"files has let go of them: another backup, a clone, or a full datastore."},
+	{is: is(hypervisor.ErrConsolidationNeeded), todo: "Consolidate the virtual machine's disks, with the action " +
+		"vm_consolidate for one, once whatever holds its files has let go of them: another backup, a clone, or a full datastore."},
 
 	{is: is(hypervisor.ErrOutOfReach), todo: "Give the user the right to see the virtual machine and its snapshots. If it is " +
 		"gone for good, remove the resource from the state with \"terraform state rm\"."},

@@ -49,6 +49,7 @@ func everyError() []error {
 		&hypervisor.DiskMismatchError{VM: "/DC0/vm/web01", Disk: "Hard disk 2 (scsi0:1)", Reason: "there is none", Disks: []string{"Hard disk 1 (scsi0:0)"}},
 		&restore.VerifyError{Disk: "Hard disk 1 (scsi0:0)", Want: "blake3-1m:aa", Got: "blake3-1m:bb"},
 		&snapshot.WrongVMError{Snapshot: "snapshot-7", VM: "/DC0/vm/web01", Of: "/DC0/vm/db01"},
+		&snapshot.NameError{VM: "/DC0/vm/web01", Name: "before update", Has: []string{"a", "b"}},
 		fmt.Errorf("take the set %q: %w: 7s", "before upgrade", snapshot.ErrSkew),
 		fmt.Errorf("shut down web01: %w", hypervisor.ErrGuestAgent),
 		fmt.Errorf("%w: the timeout is negative", quiesce.ErrPolicy),

@@ -15,18 +15,17 @@ import (
 )
 
 type restoreModel struct {
-	BackupID     types.String   `tfsdk:"backup_id"`
-	SnapshotID   types.String   `tfsdk:"snapshot_id"`
-	SnapshotIDs  types.List     `tfsdk:"snapshot_ids"`
-	NewVM        types.Object   `tfsdk:"new_vm"`
-	InPlace      types.Object   `tfsdk:"in_place"`
-	OnlyDisks    types.Set      `tfsdk:"only_disks"`
-	Verify       types.Bool     `tfsdk:"verify"`
-	PowerOn      types.Bool     `tfsdk:"power_on"`
-	WaitForGuest types.Object   `tfsdk:"wait_for_guest"`
-	Triggers     types.Map      `tfsdk:"triggers"`
-	OnDestroy    types.String   `tfsdk:"on_destroy"`
-	Timeouts     timeouts.Value `tfsdk:"timeouts"`
+	BackupID    types.String `tfsdk:"backup_id"`
+	SnapshotID  types.String `tfsdk:"snapshot_id"`
+	SnapshotIDs types.List   `tfsdk:"snapshot_ids"`
+	NewVM       types.Object `tfsdk:"new_vm"`
+	InPlace     types.Object `tfsdk:"in_place"`
+	OnlyDisks   types.Set    `tfsdk:"only_disks"`
+	Verify      types.Bool   `tfsdk:"verify"`
+	runsAfter
+	Triggers  types.Map      `tfsdk:"triggers"`
+	OnDestroy types.String   `tfsdk:"on_destroy"`
+	Timeouts  timeouts.Value `tfsdk:"timeouts"`
 
 	ID             types.String `tfsdk:"id"`
 	VMID           types.String `tfsdk:"vm_id"`
@@ -46,6 +45,12 @@ type restoreModel struct {
 	Replaced       types.List   `tfsdk:"replaced_disks"`
 	ReplacedUntil  types.String `tfsdk:"replaced_disks_until"`
 	Reverted       types.List   `tfsdk:"reverted"`
+}
+
+// runsAfter says whether a VM is to run afterwards, and what of its guest is waited for then.
+type runsAfter struct {
+	PowerOn      types.Bool   `tfsdk:"power_on"`
+	WaitForGuest types.Object `tfsdk:"wait_for_guest"`
 }
 
 type newVMModel struct {
@@ -153,7 +158,7 @@ func (m *restoreModel) requestInPlace(ctx context.Context, diags *diag.Diagnosti
 }
 
 // guestWait is what of a guest is waited for; nil: it isn't.
-func (m *restoreModel) guestWait(ctx context.Context, diags *diag.Diagnostics) *restore.WaitForGuest {
+func (m *runsAfter) guestWait(ctx context.Context, diags *diag.Diagnostics) *restore.WaitForGuest {
 	if m.WaitForGuest.IsNull() || m.WaitForGuest.IsUnknown() {
 		return nil
 	}

@@ -254,7 +254,7 @@ func (r *restoreResource) started(
 	ctx context.Context, hv hypervisor.Hypervisor, plan restoreModel, vm *hypervisor.VM, diags *diag.Diagnostics,
 ) (*hypervisor.VM, error) {
 	if wait := plan.guestWait(ctx, diags); wait != nil {
-		return r.awaitGuest(ctx, vm, *wait)
+		return r.session.awaitGuest(ctx, vm, *wait)
 	}
 	return hv.VMByInstanceUUID(ctx, vm.InstanceUUID)
 }

@@ -54,7 +54,7 @@ func setMembers(keys []string) []snapshot.MemberID {
 }
 
 // power is what is asked for after a revert.
-func (m *restoreModel) power() snapshot.Power {
+func (m *runsAfter) power() snapshot.Power {
 	switch {
 	case m.PowerOn.IsNull() || m.PowerOn.IsUnknown():
 		return snapshot.AsSnapshot
@@ -76,21 +76,21 @@ func (r *restoreResource) setRequest(
 	}
 	if wait := plan.guestWait(ctx, diags); wait != nil {
 		request.Started = func(ctx context.Context, vm *hypervisor.VM) (*hypervisor.VM, error) {
-			return r.awaitGuest(ctx, vm, *wait)
+			return r.session.awaitGuest(ctx, vm, *wait)
 		}
 	}
 	return request
 }
 
 // awaitGuest waits for the guest of a VM that runs.
-func (r *restoreResource) awaitGuest(
+func (s *session) awaitGuest(
 	ctx context.Context, vm *hypervisor.VM, wait restore.WaitForGuest,
 ) (*hypervisor.VM, error) {
-	hv, err := r.session.hypervisor(ctx)
+	hv, err := s.hypervisor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return restore.New(hv, nil, r.session.log, r.session.now).AwaitGuest(ctx, vm, wait)
+	return restore.New(hv, nil, s.log, s.now).AwaitGuest(ctx, vm, wait)
 }
 
 // planRevert warns of what a revert loses, and checks what can be checked before.
@@ -117,8 +117,13 @@ func (r *restoreResource) planRevert(ctx context.Context, plan restoreModel, dia
 		return
 	}
 	for _, at := range found {
-		diags.AddAttributeWarning(op.paths[argSnapshot], "Revert Loses What Was Done Since", lost(at))
+		op.warnOfLoss(diags, at)
 	}
+}
+
+// warnOfLoss warns of what a revert loses.
+func (o operation) warnOfLoss(diags *diag.Diagnostics, at snapshot.Reverted) {
+	diags.AddAttributeWarning(o.paths[argSnapshot], "Revert Loses What Was Done Since", lost(at))
 }
 
 // lost says what a revert loses.
@@ -149,11 +154,7 @@ func (r *restoreResource) revert(ctx context.Context, plan restoreModel, resp *r
 	reverted, err := r.revertMembers(ctx, m, plan, members, &resp.Diagnostics)
 	if len(reverted) > 0 {
 		for _, at := range reverted {
-			if len(at.Undone) > 0 {
-				resp.Diagnostics.AddWarning("Revert Changed Configuration", at.VM.Path+" is reverted. Of its configuration:\n  "+
-					strings.Join(at.Undone, "\n  "))
-			}
-			warnings(&resp.Diagnostics, "Reverted With Reservations", at.Warnings)
+			warnReverted(&resp.Diagnostics, &at)
 		}
 		plan.fillReverted(reverted, timeValue(r.session.now()))
 		plan.StartFailed = types.BoolValue(err != nil)
@@ -173,20 +174,37 @@ func (r *restoreResource) revertMembers(
 	if !plan.SnapshotIDs.IsNull() {
 		return m.RevertSet(ctx, r.setRequest(ctx, plan, members, diags))
 	}
-	at, err := m.Revert(ctx, snapshot.RevertRequest{
+	at, err := r.session.revertOne(ctx, m, snapshot.RevertRequest{
 		VM: hypervisor.VMRef(members[0].VM), Snapshot: members[0].Snapshot, Power: plan.power(),
-	})
-	wait := plan.guestWait(ctx, diags)
-	switch {
-	case at == nil:
+	}, plan.guestWait(ctx, diags))
+	if at == nil {
 		return nil, err
-	case err == nil && wait != nil && at.VM.PowerState == hypervisor.PoweredOn:
+	}
+	return []snapshot.Reverted{*at}, err
+}
+
+// revertOne reverts one VM, and waits for its guest if that is asked for and it runs. With an error there is a result if
+// the VM is reverted.
+func (s *session) revertOne(
+	ctx context.Context, m *snapshot.Manager, request snapshot.RevertRequest, wait *restore.WaitForGuest,
+) (*snapshot.Reverted, error) {
+	at, err := m.Revert(ctx, request)
+	if err == nil && wait != nil && at.VM.PowerState == hypervisor.PoweredOn {
 		var vm *hypervisor.VM
-		if vm, err = r.awaitGuest(ctx, &at.VM, *wait); vm != nil {
+		if vm, err = s.awaitGuest(ctx, &at.VM, *wait); vm != nil {
 			at.VM = *vm
 		}
 	}
-	return []snapshot.Reverted{*at}, err
+	return at, err
+}
+
+// warnReverted says what a revert did beside what was asked for.
+func warnReverted(diags *diag.Diagnostics, at *snapshot.Reverted) {
+	if len(at.Undone) > 0 {
+		diags.AddWarning("Revert Changed Configuration", at.VM.Path+" is reverted. Of its configuration:\n  "+
+			strings.Join(at.Undone, "\n  "))
+	}
+	warnings(diags, "Reverted With Reservations", at.Warnings)
 }
 
 // fillReverted sets what a revert did.

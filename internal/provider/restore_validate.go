@@ -45,25 +45,26 @@ func (r *restoreResource) ValidateConfig(
 		conflict(path.Root("on_destroy"), "A virtual machine that was there before is never deleted. on_destroy = \"delete\" is "+
 			"for one that is built from a backup.")
 	}
-	if !config.WaitForGuest.IsNull() && !config.PowerOn.IsNull() && !config.PowerOn.IsUnknown() && !config.PowerOn.ValueBool() {
-		conflict(path.Root("wait_for_guest"), "A virtual machine that isn't started has no guest to wait for. Leave out "+
-			"wait_for_guest or power_on = false.")
-	}
-	validateWait(ctx, config, diags)
+	config.validate(ctx, diags)
 	validateInPlace(ctx, config, diags)
 }
 
-// validateWait refuses to wait for nothing.
-func validateWait(ctx context.Context, config restoreModel, diags *diag.Diagnostics) {
-	if config.WaitForGuest.IsNull() || config.WaitForGuest.IsUnknown() {
+// validate refuses to wait for nothing.
+func (m *runsAfter) validate(ctx context.Context, diags *diag.Diagnostics) {
+	at := path.Root("wait_for_guest")
+	if !m.WaitForGuest.IsNull() && !m.PowerOn.IsNull() && !m.PowerOn.IsUnknown() && !m.PowerOn.ValueBool() {
+		diags.AddAttributeError(at, "Conflicting Arguments", "A virtual machine that isn't started has no guest to wait for. "+
+			"Leave out wait_for_guest or power_on = false.")
+	}
+	if m.WaitForGuest.IsNull() || m.WaitForGuest.IsUnknown() {
 		return
 	}
 	var w waitForGuestModel
-	diags.Append(config.WaitForGuest.As(ctx, &w, basetypes.ObjectAsOptions{})...)
+	diags.Append(m.WaitForGuest.As(ctx, &w, basetypes.ObjectAsOptions{})...)
 	no := func(v basetypes.BoolValue) bool { return !v.IsUnknown() && !v.ValueBool() }
 	// Without either, both are waited for.
 	if no(w.Agent) && no(w.Address) && (!w.Agent.IsNull() || !w.Address.IsNull()) {
-		diags.AddAttributeError(path.Root("wait_for_guest"), "Conflicting Arguments", "There is nothing to wait for: set agent "+
+		diags.AddAttributeError(at, "Conflicting Arguments", "There is nothing to wait for: set agent "+
 			"or address to true, leave both out to wait for both, or leave out wait_for_guest.")
 	}
 }

@@ -21,12 +21,14 @@ const troubleshooting = "../../templates/guides/troubleshooting.md"
 
 // operations make the operations that the sources name, from the literals in their arguments.
 var operations = map[string]func(literals []string) []operation{
-	"snapshotOperation": func(s []string) []operation { return []operation{snapshotOperation(s[0], "")} },
-	"setOperation":      func(s []string) []operation { return []operation{setOperation(s[0], "")} },
-	"backupOperation":   func(s []string) []operation { return []operation{backupOperation(s[0], "")} },
-	"restoreOperation":  func(s []string) []operation { return []operation{restoreOperation(s[0], s[1], "")} },
-	"inPlaceOperation":  func(s []string) []operation { return []operation{inPlaceOperation(s[0], s[1], "")} },
-	"operation":         func(s []string) []operation { return []operation{inPlaceOperation(s[0], s[1], "")} },
+	"snapshotOperation":    func(s []string) []operation { return []operation{snapshotOperation(s[0], "")} },
+	"setOperation":         func(s []string) []operation { return []operation{setOperation(s[0], "")} },
+	"consolidateOperation": func(s []string) []operation { return []operation{consolidateOperation(s[0])} },
+	"pruneOperation":       func(s []string) []operation { return []operation{pruneOperation(s[0])} },
+	"backupOperation":      func(s []string) []operation { return []operation{backupOperation(s[0], "")} },
+	"restoreOperation":     func(s []string) []operation { return []operation{restoreOperation(s[0], s[1], "")} },
+	"inPlaceOperation":     func(s []string) []operation { return []operation{inPlaceOperation(s[0], s[1], "")} },
+	"operation":            func(s []string) []operation { return []operation{inPlaceOperation(s[0], s[1], "")} },
 	"revertOperation": func(s []string) []operation {
 		several := types.ListValueMust(types.StringType, []attr.Value{types.StringValue("x")})
 		both := []operation{revertOperation(s[0], "", &restoreModel{}), revertOperation(s[0], "", &restoreModel{SnapshotIDs: several})}

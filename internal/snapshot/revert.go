@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
 // Power says in which state a VM is to be after a revert. It is brought there and looked at.
@@ -44,6 +46,10 @@ type RevertRequest struct {
 	VM       hypervisor.VMRef // empty: the VM that the snapshot is of
 	Snapshot hypervisor.SnapshotID
 	Power    Power
+
+	// Name is used where Snapshot is empty: the newest snapshot of the VM that has this name, or that UniqueName gave
+	// a name for this purpose. VM must be set then.
+	Name string
 }
 
 // Reverted is a VM that was brought back to a snapshot.
@@ -80,7 +86,7 @@ func (m *Manager) CheckRevert(ctx context.Context, r RevertRequest) (*Reverted, 
 	if err != nil {
 		return nil, err
 	}
-	if at.Undone, err = m.hv.RevertChanges(ctx, at.VM.ID, r.Snapshot); err != nil {
+	if at.Undone, err = m.hv.RevertChanges(ctx, at.VM.ID, at.Snapshot.ID); err != nil {
 		return nil, fmt.Errorf("revert %s to snapshot %q: %w", at.VM.Path, at.Snapshot.Name, err)
 	}
 	if at.VM.PowerState == hypervisor.PoweredOn {
@@ -92,11 +98,14 @@ func (m *Manager) CheckRevert(ctx context.Context, r RevertRequest) (*Reverted, 
 
 // revertTarget finds the VM and the snapshot of a request.
 func (m *Manager) revertTarget(ctx context.Context, r RevertRequest) (*Reverted, error) {
-	if r.Snapshot == "" {
-		return nil, fmt.Errorf("%w: no snapshot is named", ErrRequest)
-	}
 	if err := r.Power.check(); err != nil {
 		return nil, err
+	}
+	switch {
+	case r.Snapshot == "" && r.Name == "", r.Snapshot == "" && r.VM == "":
+		return nil, fmt.Errorf("%w: no snapshot is named", ErrRequest)
+	case r.Snapshot == "":
+		return m.newest(ctx, r.VM, r.Name)
 	}
 	var vm *hypervisor.VM
 	var err error
@@ -118,6 +127,40 @@ func (m *Manager) revertTarget(ctx context.Context, r RevertRequest) (*Reverted,
 		return nil, fmt.Errorf("revert: %w", err)
 	}
 	return &Reverted{VM: *vm, Snapshot: *s}, nil
+}
+
+// A NameError says that a VM has no snapshot of a name.
+type NameError struct {
+	VM   string // path
+	Name string
+	Has  []string // names of the snapshots that the VM has, oldest first
+}
+
+func (e *NameError) Error() string {
+	if len(e.Has) == 0 {
+		return fmt.Sprintf("%s has no snapshot %q; it has none at all", e.VM, e.Name)
+	}
+	return fmt.Sprintf("%s has no snapshot %q; it has: %s", e.VM, e.Name, strings.Join(e.Has, ", "))
+}
+
+// newest finds the newest snapshot of a VM that has a name, or was taken for the purpose that it spells.
+func (m *Manager) newest(ctx context.Context, ref hypervisor.VMRef, name string) (*Reverted, error) {
+	vm, all, err := m.List(ctx, ref)
+	if err != nil {
+		return nil, fmt.Errorf("revert to snapshot %q: %w", name, err)
+	}
+	var found *hypervisor.Snapshot
+	has := make([]string, len(all))
+	for i, s := range all { // of two of the same time the child is the newer one
+		has[i] = s.Name
+		if (s.Name == name || MadeFor(s.Name, name)) && (found == nil || !s.CreatedAt.Before(found.CreatedAt)) {
+			found = &all[i]
+		}
+	}
+	if found == nil {
+		return nil, &NameError{VM: vm.Path, Name: name, Has: has}
+	}
+	return &Reverted{VM: *vm, Snapshot: *found}, nil
 }
 
 // wrongVM tells whether a snapshot that a VM doesn't have is one of another, nil if not.
@@ -143,13 +186,15 @@ func (m *Manager) Revert(ctx context.Context, r RevertRequest) (*Reverted, error
 	if err != nil {
 		return nil, err
 	}
-	what := fmt.Sprintf("revert %s to snapshot %q (%s)", at.VM.Path, at.Snapshot.Name, r.Snapshot)
+	what := fmt.Sprintf("revert %s to snapshot %q (%s)", at.VM.Path, at.Snapshot.Name, at.Snapshot.ID)
 	want := r.Power.of(at.Snapshot)
-	m.log.InfoContext(ctx, "reverting", "vm", at.VM.Path, "snapshot", string(r.Snapshot), "power", string(want))
-	done, err := m.revert(ctx, at, hypervisor.RevertOptions{Stay: want != hypervisor.PoweredOn})
+	m.log.InfoContext(ctx, "reverting", "vm", at.VM.Path, "snapshot", string(at.Snapshot.ID), "power", string(want))
+	reverting, phase := progress.Enter(ctx, "reverting", "vm", at.VM.Path, "snapshot", at.Snapshot.Name)
+	done, err := m.revert(reverting, at, hypervisor.RevertOptions{Stay: want != hypervisor.PoweredOn})
 	if err == nil {
-		err = m.settle(ctx, at, want)
+		err = m.settle(reverting, at, want)
 	}
+	phase.Leave()
 	switch {
 	case err == nil:
 		return at, nil

@@ -25,6 +25,7 @@ type Hypervisor interface {
 	hypervisor.Snapshotter
 	hypervisor.SnapshotLister
 	hypervisor.Reverter
+	hypervisor.Consolidator
 	hypervisor.PowerController
 }
 

@@ -27,6 +27,7 @@ var interruptible = map[hypervisortest.Method]string{
 	hypervisortest.RemoveSnapshot:   "RemoveSnapshot_Task",
 	hypervisortest.RenameSnapshot:   "RenameSnapshot",
 	hypervisortest.RevertToSnapshot: "RevertToSnapshot_Task",
+	hypervisortest.Consolidate:      "ConsolidateVMDisks_Task",
 	hypervisortest.PowerOn:          "PowerOnVM_Task",
 	hypervisortest.PowerOff:         "PowerOffVM_Task",
 	hypervisortest.ShutDownGuest:    "ShutdownGuest",

@@ -148,7 +148,7 @@ func (r *inPlace) dropSnapshots(ctx context.Context) error {
 		}
 		switch {
 		case len(names) == 0:
-			return c.consolidate(ctx, id, &vm, hypervisor.RemoveOptions{})
+			return c.consolidate(ctx, id, &vm)
 		case attempt > readAttempts:
 			return fmt.Errorf("remove the snapshots: the server reports success, but there still are %s",
 				strings.Join(names, ", "))

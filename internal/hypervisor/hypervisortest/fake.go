@@ -69,6 +69,7 @@ type fakeVM struct {
 	network   string
 	connected bool
 	clock     time.Duration // that its host is ahead
+	deltas    bool          // that belong to no snapshot
 	journal   *fakeJournal  // of a restore in place that has not ended
 }
 

@@ -145,6 +145,7 @@ func (f *Fake) RemoveSnapshot(
 	}
 	f.mu.Lock()
 	if v, err := f.vm(id); err == nil {
+		v.deltas = options.NoConsolidate && (v.deltas || v.find(snapshot) != nil)
 		v.remove(snapshot, options.Children)
 	}
 	f.mu.Unlock()

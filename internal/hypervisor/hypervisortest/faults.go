@@ -29,6 +29,7 @@ const (
 	BeforeRevertChanges    Point = "RevertChanges:before"
 	BeforeRevertToSnapshot Point = "RevertToSnapshot:before"
 	AfterRevertToSnapshot  Point = "RevertToSnapshot:after" // the VM comes with the error
+	BeforeConsolidate      Point = "Consolidate:before"
 	BeforePowerOn          Point = "PowerOn:before"
 	BeforeShutDownGuest    Point = "ShutDownGuest:before"
 	DuringShutDownGuest    Point = "ShutDownGuest:during" // the guest was told; it shuts down after the method returned

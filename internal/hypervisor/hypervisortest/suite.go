@@ -60,6 +60,7 @@ const (
 	RemoveSnapshot   Method = "RemoveSnapshot"
 	RenameSnapshot   Method = "RenameSnapshot"
 	RevertToSnapshot Method = "RevertToSnapshot"
+	Consolidate      Method = "Consolidate"
 	PowerOn          Method = "PowerOn"
 	PowerOff         Method = "PowerOff"
 	ShutDownGuest    Method = "ShutDownGuest"
@@ -75,7 +76,7 @@ const (
 // to it, and registers what closes them. Of several ways to do the same, all but one may be checked with
 // those tests only whose names begin with one of some words.
 func Run(t *testing.T, newHarness func(t *testing.T) Harness, words ...string) {
-	for _, test := range slices.Concat(findTests, snapshotTests, revertTests, pointInTimeTests, restoreTests, inPlaceTests, powerTests, cancelTests, trackingTests) {
+	for _, test := range slices.Concat(findTests, snapshotTests, revertTests, consolidateTests, pointInTimeTests, restoreTests, inPlaceTests, powerTests, cancelTests, trackingTests) {
 		begins := func(word string) bool { return strings.HasPrefix(test.name, word) }
 		if len(words) > 0 && !slices.ContainsFunc(words, begins) {
 			continue

@@ -77,6 +77,7 @@ var actions = []action{
 		return func(ctx context.Context) error { return s.Hypervisor.RenameSnapshot(ctx, vm.ID, a.ID, "b", "") }
 	}},
 	revertAction,
+	consolidateAction,
 	{PowerOff, func(_ *testing.T, s *suite, vm *hypervisor.VM) func(ctx context.Context) error {
 		return func(ctx context.Context) error { return s.Hypervisor.PowerOff(ctx, vm.ID) }
 	}},
