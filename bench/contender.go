@@ -60,11 +60,12 @@ func (s *series) median(of func(outcome) float64) float64 {
 	return values[len(values)/2]
 }
 
-func seconds(o outcome) float64    { return o.Usage.Seconds }
-func cpuSeconds(o outcome) float64 { return o.Usage.CPUSeconds }
-func labSeconds(o outcome) float64 { return o.Usage.LabSeconds }
-func stored(o outcome) float64     { return float64(o.Stored) }
-func inside(o outcome) float64     { return cmp.Or(o.Inside, o.Usage.Seconds) }
+func seconds(o outcome) float64     { return o.Usage.Seconds }
+func cpuSeconds(o outcome) float64  { return o.Usage.CPUSeconds }
+func labSeconds(o outcome) float64  { return o.Usage.LabSeconds }
+func idleSeconds(o outcome) float64 { return o.Usage.IdleSeconds }
+func stored(o outcome) float64      { return float64(o.Stored) }
+func inside(o outcome) float64      { return cmp.Or(o.Inside, o.Usage.Seconds) }
 
 // peak is the largest of all runs.
 func (s *series) peak() int64 {

@@ -32,7 +32,8 @@ type usage struct {
 	CPUSeconds float64 `json:"cpu_seconds"`
 	PeakBytes  int64   `json:"peak_bytes"` // largest resident set
 
-	LabSeconds float64 `json:"lab_cpu_seconds,omitempty"` // what the lab spent meanwhile, of processor time
+	LabSeconds  float64 `json:"lab_cpu_seconds,omitempty"` // what the lab spent meanwhile, of processor time
+	IdleSeconds float64 `json:"idle_seconds,omitempty"`    // that all processors together had nothing to do
 
 	// SettleSeconds, a part of Seconds, is how long it took afterwards until what was written was on the disk.
 	SettleSeconds float64 `json:"settle_seconds,omitempty"`
@@ -157,13 +158,36 @@ func (t *terraform) run(ctx context.Context, args ...string) (usage, error) {
 // what this process spent meanwhile.
 func beside(cmd *exec.Cmd, books string) (usage, error) {
 	start, before := time.Now(), spent()
+	u, err := alone(cmd, books, start)
+	u.LabSeconds = (spent() - before).Seconds()
+	return u, err
+}
+
+// alone runs a command. It returns how long that took since start, what was booked, and how long processors
+// were idle meanwhile.
+func alone(cmd *exec.Cmd, books string, start time.Time) (usage, error) {
+	before := idle()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return usage{}, fmt.Errorf("%w\n%s", err, out)
 	}
-	took, lab := time.Since(start), spent()-before
+	took, waited := time.Since(start), idle()-before
 	u, err := booked(books, took)
-	u.LabSeconds = lab.Seconds()
+	u.IdleSeconds = waited
 	return u, err
+}
+
+// idle is how long processors had nothing to do since the system started, in seconds of all of them together;
+// zero where the system doesn't say. To wait for a disk is to be idle.
+func idle() float64 {
+	text, err := os.ReadFile("/proc/uptime") // proc_uptime(5)
+	if err != nil {
+		return 0
+	}
+	var up, idle float64
+	if n, err := fmt.Sscan(string(text), &up, &idle); n != 2 || err != nil {
+		return 0
+	}
+	return idle
 }
 
 // spent is the processor time that this process has used.

@@ -80,10 +80,10 @@ func (r *report) print(out io.Writer) {
 		if s.Section != section {
 			section, first = s.Section, s.median(seconds)
 			fmt.Fprintf(out, "\n%s (%d cores, medians of %d)\n", section, runtime.NumCPU(), len(s.Runs))
-			fmt.Fprintf(out, "%-36s%10s%8s%8s%9s%12s%12s%12s%10s\n", "", "seconds", "ratio", "CPU s", "lab's", "peak", "stored", "read", "inside")
+			fmt.Fprintf(out, "%-36s%10s%8s%8s%8s%8s%12s%12s%12s%10s\n", "", "seconds", "ratio", "CPU s", "lab's", "idle", "peak", "stored", "read", "inside")
 		}
-		fmt.Fprintf(out, "%-36s%10.2f%8.2f%8.2f%9s%12s%12s%12s%10s\n", s.What, s.median(seconds), s.median(seconds)/first,
-			s.median(cpuSeconds), secondsText(s.median(labSeconds)), size(s.peak()), orDash(int64(s.median(stored))),
+		fmt.Fprintf(out, "%-36s%10.2f%8.2f%8.2f%8s%8s%12s%12s%12s%10s\n", s.What, s.median(seconds), s.median(seconds)/first,
+			s.median(cpuSeconds), secondsText(s.median(labSeconds)), secondsText(s.median(idleSeconds)), size(s.peak()), orDash(int64(s.median(stored))),
 			orDash(int64(s.median(func(o outcome) float64 { return float64(o.Read) }))), insideText(s))
 	}
 	for i, row := range r.Refresh {

@@ -102,11 +102,11 @@ func (w *workshop) run(ctx context.Context, env []string, name string, args ...s
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = append(append(os.Environ(), env...), runProgram+"="+name, usageFile+"="+books)
-	start := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return usage{}, fmt.Errorf("%s: %w\n%s", filepath.Base(name), err, out)
+	u, err := alone(cmd, books, time.Now())
+	if err != nil {
+		return usage{}, fmt.Errorf("%s: %w", filepath.Base(name), err)
 	}
-	return booked(books, time.Since(start))
+	return u, nil
 }
 
 // self has this program do something in a process of its own.
