@@ -1,12 +1,20 @@
 package vmdk
 
-import "io"
+import (
+	"io"
+	"sync/atomic"
+	"time"
+)
 
 // aheadBuffers and aheadSize are what an aheadWriter holds, in buffers and in bytes of each.
 const (
 	aheadBuffers = 4
 	aheadSize    = 2 * grainSize
 )
+
+// slowPace is how long it takes a slow writer to take a buffer: somewhat less than a network of 1 Gbit/s takes at
+// its best. What takes more bytes than that in a second takes about as many as a processor compresses.
+const slowPace = time.Millisecond
 
 // An aheadWriter writes to w in a goroutine of its own, so that whoever fills it goes on meanwhile. All
 // methods are for one goroutine. close must be called, and waits for the write that is under way.
@@ -17,8 +25,10 @@ type aheadWriter struct {
 	current []byte
 	err     error
 
+	// pace is how long w took lately to write a buffer, on average, in nanoseconds.
+	pace atomic.Int64
 	// slow tells what the queue was like when a buffer was last handed over: true where all others were
-	// waiting to be written, false where none was. Between these it stays as it is.
+	// waiting to be written by a w that is slow, false where none was. Between these it stays as it is.
 	slow bool
 }
 
@@ -30,20 +40,31 @@ func newAheadWriter(w io.Writer) *aheadWriter {
 	for range aheadBuffers - 1 {
 		a.free <- nil
 	}
+	a.pace.Store(2 * int64(slowPace)) // until it is known better
 	queue := a.queue
 	go func() {
 		defer close(a.failed)
 		var err error
 		for b := range queue {
 			if err == nil {
+				start := time.Now()
 				if _, err = w.Write(b); err != nil {
 					a.failed <- err
 				}
+				a.keepPace(time.Since(start))
 			}
 			a.free <- b
 		}
 	}()
 	return a
+}
+
+// keepPace enters how long a buffer took to be written. Buffers of the system come between: some take no time, and
+// others much.
+func (a *aheadWriter) keepPace(took time.Duration) {
+	const memory = 16 // buffers
+	pace := a.pace.Load()
+	a.pace.Store(pace + (int64(took)-pace)/memory)
 }
 
 // Write implements io.Writer. An error is that of an earlier write.
@@ -67,7 +88,7 @@ func (a *aheadWriter) Write(p []byte) (int, error) {
 func (a *aheadWriter) hand() error {
 	switch len(a.free) {
 	case 0:
-		a.slow = true
+		a.slow = a.pace.Load() > int64(slowPace)
 	case aheadBuffers - 1:
 		a.slow = false
 	}
