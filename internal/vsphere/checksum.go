@@ -18,7 +18,7 @@ var errChecksum = errors.New("the server's checksum doesn't confirm the stream")
 // A checksummer computes what a server may say about a stream. SHA-1 is computed even where SHA-256 was
 // asked for: a server may grant that and still have the old one alone.
 type checksummer struct {
-	sha1, sha256 hash.Hash // sha256 is nil where the server wasn't asked for it
+	sha1, sha256 hash.Hash // sha256 is nil where the server has SHA-1
 	size         int64
 }
 

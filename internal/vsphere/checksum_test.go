@@ -12,6 +12,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 )
 
 // The checksums of "abc" (FIPS 180-2, appendices A.1 and B.1).
@@ -167,5 +168,30 @@ func TestExport_unconfirmed(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestLease_agreeOnChecksum has a server that lets one choose, one that refuses SHA-1, and one that knows no choice.
+func TestLease_agreeOnChecksum(t *testing.T) {
+	t.Parallel()
+	for refused, want := range []bool{false, true, false} {
+		b := newBench(t, 1<<20)
+		p, ok := b.open(hypervisor.PointInTimeSpec{}).(*pointInTime)
+		if !ok {
+			t.Fatal("no point in time")
+		}
+		if refused > 0 {
+			b.lab.Fault(lab.Fault{Method: "HttpNfcLeaseSetManifestChecksumType", Fault: "NotSupported", Count: refused})
+		}
+		before := b.lab.Calls()["HttpNfcLeaseSetManifestChecksumType"]
+		if _, _, err := p.openLease(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if asked := b.lab.Calls()["HttpNfcLeaseSetManifestChecksumType"] - before; p.sha256 != want || asked != min(refused+1, 2) {
+			t.Errorf("refused %d times: SHA-256 %t after %d calls", refused, p.sha256, asked)
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
-	"github.com/terraform-vm/terraform-provider-vm/internal/vmdk"
 )
 
 // An importedDisk is one disk of a VM in the making.
@@ -65,28 +64,20 @@ func (r *restore) upload(ctx context.Context, d *importedDisk, src disk.Source) 
 	ctx, stop := r.lease.during(ctx)
 	defer stop()
 
-	reader, writer := io.Pipe()
-	sent := &measuredWriter{w: writer, checksummer: newChecksummer(r.sha256)}
-	encoded := make(chan error, 1)
-	go func() {
-		_, err := vmdk.Encode(ctx, sent, &progressSource{src, r}, vmdk.EncodeOptions{Adapt: true})
-		_ = writer.CloseWithError(err) // never fails; nil makes the reader see the end
-		encoded <- err
-	}()
-	postErr := r.client.post(ctx, d.item, reader)
-	_ = reader.Close() // lets the encoder go when the server gave up early
-	encodeErr := <-encoded
+	body := newDiskBody(ctx, &progressSource{src, r}, r.sha256)
+	postErr := r.client.post(ctx, d.item, body)
+	encodeErr := body.end()
 	switch {
 	case r.lease.lost() != nil:
 		return r.lease.lost()
-	case encodeErr != nil && !errors.Is(encodeErr, io.ErrClosedPipe):
+	case encodeErr != nil && !errors.Is(encodeErr, errBody):
 		return encodeErr
 	case postErr != nil:
 		return postErr
 	case encodeErr != nil: // the server said that all is well without having read all
-		return fmt.Errorf("%w: the server stopped reading after %d bytes", hypervisor.ErrLost, sent.size)
+		return fmt.Errorf("%w: the server stopped reading after %d bytes", hypervisor.ErrLost, body.size)
 	}
-	d.sent = sent.sums()
+	d.sent = body.sums()
 	entry, _, err := r.lease.manifest(ctx, d.item.key)
 	if err != nil {
 		return err
@@ -127,18 +118,6 @@ func (c *Client) post(ctx context.Context, item leaseItem, body io.Reader) error
 		return statusError(res)
 	}
 	return nil
-}
-
-// A measuredWriter hashes and counts what is written through it.
-type measuredWriter struct {
-	*checksummer
-	w io.Writer
-}
-
-func (m *measuredWriter) Write(p []byte) (int, error) {
-	n, err := m.w.Write(p)
-	m.add(p[:n])
-	return n, err
 }
 
 // A progressSource tells the lease how far a disk is, by offset: holes count as done.

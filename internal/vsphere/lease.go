@@ -268,18 +268,28 @@ func (l *lease) manifest(
 	return entry, others, nil
 }
 
-// useSHA256 asks for manifests with SHA-256 and reports whether the server can do that (API 6.7 and
-// later). Manifests with SHA-1 are made anyway.
-func (l *lease) useSHA256(ctx context.Context) bool {
+// agreeOnChecksum settles which checksum manifests have, and reports whether that is SHA-256. SHA-1 is asked for
+// first: it is what every server has, it proves as well that nothing was damaged on the way, and to compute
+// both would cost the two sides as much time as to encrypt the stream. Servers before API 6.7 don't
+// let one choose.
+func (l *lease) agreeOnChecksum(ctx context.Context) (useSHA256 bool) {
+	if l.chooseChecksum(ctx, types.HttpNfcLeaseManifestEntryChecksumTypeSha1) == nil {
+		return false
+	}
+	return l.chooseChecksum(ctx, types.HttpNfcLeaseManifestEntryChecksumTypeSha256) == nil
+}
+
+// chooseChecksum asks for manifests with a kind of checksum.
+func (l *lease) chooseChecksum(ctx context.Context, kind types.HttpNfcLeaseManifestEntryChecksumType) error {
 	req := types.HttpNfcLeaseSetManifestChecksumType{This: l.ref}
 	for _, item := range l.items {
 		if item.disk {
 			req.DeviceUrlsToChecksumTypes = append(req.DeviceUrlsToChecksumTypes,
-				types.KeyValue{Key: item.key, Value: string(types.HttpNfcLeaseManifestEntryChecksumTypeSha256)})
+				types.KeyValue{Key: item.key, Value: string(kind)})
 		}
 	}
 	_, err := methods.HttpNfcLeaseSetManifestChecksumType(ctx, l.client.vim, &req)
-	return err == nil
+	return err
 }
 
 // complete ends the lease successfully. Only the first of complete and abort does something; further

@@ -41,7 +41,7 @@ func (p *pointInTime) openLease(ctx context.Context) (*lease, map[string]leaseIt
 		defer cancel()
 		return nil, nil, errors.Join(err, l.abort(abortCtx))
 	}
-	p.lease, p.items, p.sha256 = l, items, l.useSHA256(ctx)
+	p.lease, p.items, p.sha256 = l, items, l.agreeOnChecksum(ctx)
 	return p.lease, p.items, nil
 }
 

@@ -160,7 +160,7 @@ func (r *restore) start(ctx context.Context, creation types.VirtualMachineConfig
 	if vm.Runtime.Host != nil {
 		r.host = vm.Runtime.Host.Value
 	}
-	r.sha256 = r.lease.useSHA256(ctx)
+	r.sha256 = r.lease.agreeOnChecksum(ctx)
 	return ctx.Err()
 }
 
