@@ -22,7 +22,6 @@ type Repository interface {
 	Verify(ctx context.Context, id repository.ID, level repository.VerifyLevel, progress func(done, total int64)) (
 		*repository.VerifyResult, error)
 	RecordVerification(ctx context.Context, v repository.Verification) error
-	Verifications(ctx context.Context) (map[repository.ID][]repository.Verification, error)
 }
 
 // A writer is a *repository.Writer.

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -9,15 +8,13 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
-// A HealthRequest asks how good the backups of one VM are.
-type HealthRequest struct {
-	VM     string                 // a BIOS UUID, instance UUID, inventory path or name, as in a repository.Filter
-	MaxAge time.Duration          // of the newest restore point that is verified
-	Level  repository.VerifyLevel // it must be verified at least so; empty: it needs no verification
+// A HealthRule says what is wanted of the backups of a VM.
+type HealthRule struct {
+	MaxAge time.Duration          // of the newest restore point that counts
+	Level  repository.VerifyLevel // it counts if it is verified at least so; empty: it needs no verification
 
-	// MaxVerificationAge is how long ago the verification may be. Zero: any time.
+	// MaxVerificationAge is how long ago that may be. Zero: any time.
 	MaxVerificationAge time.Duration
-	MinConsistency     string // as in a repository.Filter
 }
 
 // Health is how good the backups of a VM are.
@@ -32,32 +29,11 @@ type Health struct {
 	Failed   []repository.RestorePoint // at their last verification
 }
 
-// Health says whether there is a restore point of a VM that is not older than allowed and verified as thoroughly as
-// wanted. It reads lists alone: neither the VM nor any data is looked at. Errors: ErrRequest, those of the
-// repository.
-func (m *Manager) Health(ctx context.Context, r HealthRequest) (*Health, error) {
-	switch {
-	case r.VM == "":
-		return nil, fmt.Errorf("%w: no VM is named", ErrRequest)
-	case r.MaxAge <= 0, r.MaxVerificationAge < 0:
-		return nil, fmt.Errorf("%w: the age %s is none", ErrRequest, min(r.MaxAge, r.MaxVerificationAge))
-	case r.Level != "" && !repository.VerifyRestore.Covers(r.Level):
-		return nil, fmt.Errorf("%w: unknown level %q", ErrRequest, r.Level)
-	}
-	points, err := m.repo.List(ctx, repository.Filter{VM: r.VM, MinConsistency: r.MinConsistency})
-	if err != nil {
-		return nil, err
-	}
-	verifications, err := m.repo.Verifications(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return r.judge(points, verifications, m.now()), nil
-}
-
-// judge makes the health of restore points, the newest first, and their verifications.
-func (r HealthRequest) judge(
-	points []repository.RestorePoint, verifications map[repository.ID][]repository.Verification, now time.Time,
+// Judge says whether there is a restore point of a VM that is not older than allowed and verified as thoroughly as
+// wanted. vm is what the VM is called if there is none; points are its restore points, the newest first. One that
+// failed its last verification never counts.
+func (r HealthRule) Judge(
+	vm string, points []repository.RestorePoint, verifications map[repository.ID][]repository.Verification, now time.Time,
 ) *Health {
 	h := &Health{}
 	for i := range points {
@@ -81,12 +57,12 @@ func (r HealthRequest) judge(
 	if h.Verified != nil {
 		h.Age = max(now.Sub(h.Verified.CreatedAt), 0)
 	}
-	h.Reason = r.reason(h, now)
+	h.Reason = r.reason(vm, h, now)
 	h.OK = h.Reason == ""
 	return h
 }
 
-func (r HealthRequest) level() repository.VerifyLevel {
+func (r HealthRule) level() repository.VerifyLevel {
 	if r.Level == "" {
 		return repository.VerifyIndex
 	}
@@ -100,12 +76,9 @@ func isVerified(all []repository.Verification) bool {
 }
 
 // reason says why the health is not as wanted.
-func (r HealthRequest) reason(h *Health, now time.Time) string {
-	switch {
-	case h.Newest == nil && r.MinConsistency != "":
-		return fmt.Sprintf("There is no %s-consistent backup of %s.", r.MinConsistency, r.VM)
-	case h.Newest == nil:
-		return fmt.Sprintf("There is no backup of %s.", r.VM)
+func (r HealthRule) reason(vm string, h *Health, now time.Time) string {
+	if h.Newest == nil {
+		return fmt.Sprintf("There is no backup of %s.", vm)
 	}
 	var verified string
 	if r.Level != "" {

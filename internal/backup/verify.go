@@ -20,23 +20,11 @@ const (
 	maxProblems = 20
 )
 
-// A VerifyRequest says which restore points are to be verified, and how.
+// A VerifyRequest says which restore points are to be verified, and how. How far that is can be followed (package
+// progress).
 type VerifyRequest struct {
 	Points []repository.RestorePoint
 	Level  repository.VerifyLevel // VerifyIndex or VerifyData
-
-	// Report is told how far the verification is, never by two goroutines at once. Nil: nobody wants to know.
-	Report func(VerifyProgress)
-}
-
-// VerifyProgress is how far a verification is. Bytes are those of the restore point's disks.
-type VerifyProgress struct {
-	Point        repository.RestorePoint
-	Number, Of   int // which of the restore points it is, from 1
-	Done, Total  int64
-	BytesPerSec  float64
-	TimeLeft     time.Duration // of this restore point; zero: not known
-	DamagedSoFar int           // restore points
 }
 
 // A VerifyResult is what became of verifying one restore point.
@@ -97,7 +85,7 @@ func (m *Manager) Verify(ctx context.Context, r VerifyRequest) ([]VerifyResult, 
 	var results []VerifyResult
 	var damaged []error
 	for i, p := range r.Points {
-		v := &verification{m: m, VerifyRequest: r, point: p, number: i + 1, damaged: len(damaged)}
+		v := &verification{m: m, VerifyRequest: r, point: p, number: i + 1}
 		result, err := v.run(ctx)
 		if err != nil {
 			return results, errors.Join(append(damaged, fmt.Errorf("verify backup %s of %s: %w", p.ID, p.VMPath, err))...)
@@ -113,12 +101,11 @@ func (m *Manager) Verify(ctx context.Context, r VerifyRequest) ([]VerifyResult, 
 // A verification is that of one restore point.
 type verification struct {
 	VerifyRequest
-	m       *Manager
-	point   repository.RestorePoint
-	number  int
-	damaged int
-	done    atomic.Int64
-	total   atomic.Int64
+	m      *Manager
+	point  repository.RestorePoint
+	number int
+	done   atomic.Int64
+	total  atomic.Int64
 }
 
 func (v *verification) run(ctx context.Context) (*VerifyResult, error) {
@@ -128,13 +115,7 @@ func (v *verification) run(ctx context.Context) (*VerifyResult, error) {
 		return nil, err
 	}
 	defer release()
-	stop := v.watch(ctx, start)
-	found, err := v.m.repo.Verify(ctx, v.point.ID, v.Level, func(done, total int64) {
-		v.done.Store(done)
-		v.total.Store(total)
-		v.report(start)
-	})
-	stop()
+	found, err := v.verify(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +140,9 @@ func (v *verification) record(ctx context.Context, result *VerifyResult, at time
 	if result.Damage != nil {
 		record.Problems = result.Damage.problems()
 	}
-	if err := v.m.Record(ctx, record); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err := v.m.repo.RecordVerification(ctx, record); err != nil {
 		result.Warnings = append(result.Warnings, fmt.Sprintf("backup %s of %s was verified, but that is not kept: %v.",
 			v.point.ID, v.point.VMPath, err))
 		return
@@ -167,36 +150,20 @@ func (v *verification) record(ctx context.Context, result *VerifyResult, at time
 	result.Recorded = true
 }
 
-// Record keeps what became of a verification in the repository, also when ctx has ended.
-func (m *Manager) Record(ctx context.Context, v repository.Verification) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	return m.repo.RecordVerification(ctx, v)
-}
-
-// report tells how far it is.
-func (v *verification) report(start time.Time) {
-	if v.Report == nil {
-		return
+// verify is the verification itself.
+func (v *verification) verify(ctx context.Context) (*repository.VerifyResult, error) {
+	name := fmt.Sprintf("verifying backup %s of %s", v.point.ID, v.point.VMPath)
+	if n := len(v.Points); n > 1 {
+		name += fmt.Sprintf(" (%d of %d)", v.number, n)
 	}
-	done, total, elapsed := v.done.Load(), v.total.Load(), v.m.now().Sub(start)
-	p := VerifyProgress{
-		Point: v.point, Number: v.number, Of: len(v.Points), Done: done, Total: total,
-		TimeLeft: progress.Left(done, total, elapsed), DamagedSoFar: v.damaged,
-	}
-	if elapsed > 0 {
-		p.BytesPerSec = float64(done) / elapsed.Seconds()
-	}
-	v.Report(p)
-}
-
-// watch logs how far the verification is until the returned function is called, and once more then.
-func (v *verification) watch(ctx context.Context, start time.Time) (stop func()) {
-	v.m.log.InfoContext(ctx, "verifying a backup", "vm", v.point.VMPath, "id", string(v.point.ID), "level", string(v.Level))
-	return progress.Watch(func() {
-		done, total, elapsed := v.done.Load(), v.total.Load(), v.m.now().Sub(start)
-		v.m.log.InfoContext(ctx, "verifying", "vm", v.point.VMPath, "id", string(v.point.ID), "done_bytes", done,
-			"total_bytes", total, "mib_per_second", progress.Rate(done, elapsed),
-			"time_left", progress.Left(done, total, elapsed).String())
+	ctx, phase := progress.Enter(ctx, name, "level", string(v.Level))
+	defer phase.Leave()
+	phase.Measure(func() progress.Figures {
+		done := v.done.Load()
+		return progress.Figures{Done: done, Total: v.total.Load(), Moved: done}
+	})
+	return v.m.repo.Verify(ctx, v.point.ID, v.Level, func(done, total int64) {
+		v.done.Store(done)
+		v.total.Store(total)
 	})
 }

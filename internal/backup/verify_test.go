@@ -3,12 +3,15 @@ package backup_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
@@ -75,15 +78,22 @@ func TestVerify(t *testing.T) {
 	t.Parallel()
 	m, repo, points, _ := taken(t)
 	for _, level := range []repository.VerifyLevel{repository.VerifyIndex, repository.VerifyData} {
-		var last backup.VerifyProgress
-		results, err := m.Verify(t.Context(), backup.VerifyRequest{Points: points, Level: level, Report: func(p backup.VerifyProgress) {
-			if p.Of != 2 || p.Point.ID != points[p.Number-1].ID || p.Done > p.Total || p.Number < last.Number {
-				t.Errorf("%+v after %+v", p, last)
+		var said []progress.State
+		ctx, stop := progress.Follow(t.Context(), func(s progress.State) { said = append(said, s) })
+		results, err := m.Verify(ctx, backup.VerifyRequest{Points: points, Level: level})
+		stop()
+		if err != nil || len(results) != 2 {
+			t.Fatalf("%s: %+v, %v", level, results, err)
+		}
+		ended := slices.DeleteFunc(said, func(s progress.State) bool { return !s.Ended })
+		for i, s := range ended {
+			if !strings.Contains(s.Phase, string(points[i].ID)) || !strings.Contains(s.Phase, fmt.Sprintf("(%d of 2)", i+1)) ||
+				s.Done != s.Total || s.Total == 0 {
+				t.Errorf("%s: %+v", level, s)
 			}
-			last = p
-		}})
-		if err != nil || len(results) != 2 || last.Number != 2 || last.Done != last.Total {
-			t.Fatalf("%s: %+v, %v, at last %+v", level, results, err, last)
+		}
+		if len(ended) != 2 {
+			t.Errorf("%s: it was told of %d", level, len(ended))
 		}
 		for i, r := range results {
 			if r.Damage != nil || !r.Recorded || r.Point.ID != points[i].ID || len(r.Warnings) > 0 ||
@@ -168,9 +178,7 @@ func TestVerify_ends(t *testing.T) {
 	m, repo, points, _ := taken(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := m.Verify(ctx, backup.VerifyRequest{
-		Points: points, Level: repository.VerifyData, Report: func(backup.VerifyProgress) { cancel() },
-	})
+	_, err := newManager(nil, leaving{repo, cancel}).Verify(ctx, backup.VerifyRequest{Points: points, Level: repository.VerifyData})
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
@@ -201,3 +209,18 @@ func TestVerify_notRecorded(t *testing.T) {
 type forgetful struct{ *repository.Repository }
 
 func (forgetful) RecordVerification(context.Context, repository.Verification) error { return errBroken }
+
+// A leaving repository is one whose user leaves in the middle of a verification.
+type leaving struct {
+	*repository.Repository
+	leave func()
+}
+
+func (l leaving) Verify(
+	ctx context.Context, id repository.ID, level repository.VerifyLevel, report func(done, total int64),
+) (*repository.VerifyResult, error) {
+	return l.Repository.Verify(ctx, id, level, func(done, total int64) {
+		l.leave()
+		report(done, total)
+	})
+}

@@ -132,5 +132,8 @@ func (w *world) prepareAction(r *rpc, name string) {
 		noErrors(w.t, r.invoke(w.t.Context(), "vm_snapshot_create", map[string]any{"vm": "web01", "name": "before-update"}, nil).diagnostics)
 	case "vm_backup_prune":
 		noErrors(w.t, r.invoke(w.t.Context(), "vm_backup_run", map[string]any{"vm": "web01"}, nil).diagnostics)
+	case "vm_backup_verify", "vm_restore_test":
+		w.takeBackup("web01")
+		w.lab.SetGuestBoot(copies, lab.GuestComesUp)
 	}
 }

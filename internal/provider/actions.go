@@ -10,5 +10,7 @@ func allActions() []func() action.Action {
 		func() action.Action { return &backupRunAction{} },
 		func() action.Action { return &backupPruneAction{} },
 		func() action.Action { return &consolidateAction{} },
+		func() action.Action { return &backupVerifyAction{} },
+		func() action.Action { return &restoreTestAction{} },
 	}
 }

@@ -44,6 +44,7 @@ const (
 	argSnapshots  argument = "snapshots in the way"
 	argSkew       argument = "skew"
 	argShutdown   argument = "shutdown"
+	argHeartbeat  argument = "heartbeat"
 )
 
 // An operation is something that can fail: what a diagnostic calls it, and where its arguments are.
@@ -53,6 +54,9 @@ type operation struct {
 
 	// exists says what there is now, after the failure, in one sentence. It may be empty.
 	exists string
+
+	// without is what the names of arguments begin with in advice, and don't where this happens.
+	without string
 }
 
 // leaving returns the operation with a sentence on what there is after a failure.
@@ -118,6 +122,8 @@ var advices = []advice{
 		"copy as after a power failure."},
 	{is: is(restore.ErrGuest), about: argGuest, todo: "Look at the virtual machine's console. If the guest only needs " +
 		"longer, allow more time with wait_for_guest.timeout."},
+	{is: is(restore.ErrNoHeartbeat), about: argHeartbeat, todo: "Look at the picture of its screen: set screenshot_file. If the guest only " +
+		"needs longer, allow more time with heartbeat_timeout. Without VMware Tools, a guest never gives a heartbeat."},
 	{is: is(restore.ErrOtherVM), about: argOtherVM, todo: "Name the virtual machine that was backed up, or set " +
 		"in_place.allow_other_vm = true if this one is meant."},
 	{is: is(hypervisor.ErrSnapshotsInTheWay), about: argSnapshots, todo: "Remove the snapshots of the virtual machine, or set " +
@@ -168,6 +174,9 @@ var advices = []advice{
 	{is: is(hypervisor.ErrConfigFormat), about: argBackup, todo: "Use a newer version of this provider, and the kind of " +
 		"hypervisor that the backup was taken from."},
 
+	{is: is(errNoBackup), about: argVM, todo: "Take a backup first, or check the reference. The data source vm_backups lists the " +
+		"backups that there are."},
+	{is: is(errScreenshotFile), todo: "Correct screenshot_file: a file in a directory that exists and may be written."},
 	{is: is(repository.ErrNotFound), about: argBackup, todo: "Check the ID, and that repository.path names the repository " +
 		"that the backup is in. The data source vm_backups lists what is there."},
 	{is: is(repository.ErrPassword), todo: "Check repository.password (" + envRepositoryPassword + ")."},
@@ -190,10 +199,10 @@ var advices = []advice{
 	{is: is(repository.ErrSchemaVersion), about: argBackup, todo: "Use a newer version of this provider."},
 	{is: is(repository.ErrIncomplete), todo: "Apply again: a new backup copies what is missing."},
 	{is: is(repository.ErrSharedDamage), todo: "Check the storage below repository.path, and restore what it lost from a copy " +
-		"if there is one; \"kopia snapshot verify\" finds everything that is affected. Until then, back up to another " +
+		"if there is one; the action vm_backup_verify and \"kopia snapshot verify\" find what is affected. Until then, back up to another " +
 		"directory: in this one, no new backup stores the damaged data again."},
 	{is: is(repository.ErrDamaged), about: argBackup, todo: "Don't retry: what is damaged stays damaged. Use another backup, " +
-		"and check the storage below repository.path; \"kopia snapshot verify\" finds everything that is affected."},
+		"and check the storage below repository.path; the action vm_backup_verify and \"kopia snapshot verify\" find what else is affected."},
 
 	{is: is(snapshot.ErrRequest), todo: "Correct the arguments."},
 	{is: is(backup.ErrRequest), about: argExclude, todo: "Correct the arguments."},
@@ -249,7 +258,11 @@ func (o operation) warn(ctx context.Context, diags *diag.Diagnostics, summary st
 
 func (o operation) detail(err error, a advice) string {
 	parts := []string{sentence(err.Error())}
-	for _, s := range []string{o.exists, a.todo} {
+	todo := a.todo
+	if o.without != "" {
+		todo = strings.ReplaceAll(todo, o.without, "")
+	}
+	for _, s := range []string{o.exists, todo} {
 		if s != "" {
 			parts = append(parts, s)
 		}

@@ -42,6 +42,7 @@ func everyError() []error {
 		}}},
 		fmt.Errorf("take snapshot %q of web01: %w", "s", hypervisor.ErrQuiesce),
 		fmt.Errorf("web01 is restored and runs, but %w after 10m0s", restore.ErrGuest),
+		fmt.Errorf("rehearse a restore of /DC0/vm/web01 from 61a9: the copy was started, but %w within 10m0s", restore.ErrNoHeartbeat),
 		fmt.Errorf("restore into web02: %w", restore.ErrOtherVM),
 		fmt.Errorf("restore into web01: %w", hypervisor.ErrSnapshotsInTheWay),
 		fmt.Errorf("shut down web01: %w", hypervisor.ErrShutdown),
@@ -69,6 +70,8 @@ func everyError() []error {
 		&hypervisor.InsufficientSpaceError{Datastore: "ssd", Need: 200, Free: 100},
 		&hypervisor.HardwareVersionError{Version: "vmx-21", Supported: []string{"vmx-19", "vmx-20"}},
 		hypervisor.ErrConfigFormat,
+		fmt.Errorf("%w of %q in the repository", errNoBackup, "web01"),
+		fmt.Errorf("%w: the directory /x doesn't exist", errScreenshotFile),
 		fmt.Errorf("get 61a9: %w", repository.ErrNotFound),
 		fmt.Errorf("open repository /srv/b: %w", repository.ErrPassword),
 		fmt.Errorf("open repository s3://b/: connect: %w: AccessDenied: Access Denied", repository.ErrRefused),
@@ -117,6 +120,9 @@ func TestDiagnostics(t *testing.T) {
 		}
 		if row > 0 && slices.Contains([]argument{argGuest, argOtherVM, argSnapshots, argShutdown, argDisks}, advices[row].about) {
 			o = inPlaceOperation("Restore", "Virtual Machine", "create")
+		}
+		if row > 0 && slices.Contains([]argument{argHeartbeat}, advices[row].about) {
+			o = restoreTestOperation("Test", "Restore")
 		}
 		if row > 0 && slices.Contains([]argument{argSnapshot}, advices[row].about) {
 			o = revertOperation("Revert", "create", &restoreModel{})

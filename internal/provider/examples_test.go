@@ -72,7 +72,8 @@ func TestExamples(t *testing.T) {
 				id := exampleBackup(t, s)
 				config = regexp.MustCompile(`[0-9a-f]{32}`).ReplaceAllLiteralString(config, id)
 				config += readFile(t, filepath.Join(filepath.Dir(file), "resource.tf"))
-			case "data-sources/vm_backup/data-source.tf", "data-sources/vm_backups/data-source.tf", "data-sources/vm_backup_retention/data-source.tf":
+			case "data-sources/vm_backup/data-source.tf", "data-sources/vm_backups/data-source.tf", "data-sources/vm_backup_retention/data-source.tf",
+				"data-sources/vm_backup_health/data-source.tf":
 				exampleBackup(t, s)
 			}
 			s.write(config)

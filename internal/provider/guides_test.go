@@ -23,6 +23,7 @@ var guideTests = map[string]func(*guide){
 	"compare-with-a-copy":  walkCompare,
 	"restore-in-place":     walkInPlace,
 	"disaster-recovery":    walkDisaster,
+	"verified-backups":     walkVerified,
 }
 
 // TestGuides does what the guides tell to do, with the files that they show.

@@ -93,6 +93,7 @@ func (p *Provider) DataSources(context.Context) []func() datasource.DataSource {
 		func() datasource.DataSource { return &backupDataSource{} },
 		func() datasource.DataSource { return &backupsDataSource{} },
 		func() datasource.DataSource { return &backupRetentionDataSource{} },
+		func() datasource.DataSource { return &backupHealthDataSource{} },
 	}
 }
 

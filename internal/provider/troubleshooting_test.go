@@ -28,6 +28,7 @@ var operations = map[string]func(literals []string) []operation{
 	"backupOperation":      func(s []string) []operation { return []operation{backupOperation(s[0], "")} },
 	"restoreOperation":     func(s []string) []operation { return []operation{restoreOperation(s[0], s[1], "")} },
 	"inPlaceOperation":     func(s []string) []operation { return []operation{inPlaceOperation(s[0], s[1], "")} },
+	"restoreTestOperation": func(s []string) []operation { return []operation{restoreTestOperation(s[0], s[1])} },
 	"operation":            func(s []string) []operation { return []operation{inPlaceOperation(s[0], s[1], "")} },
 	"revertOperation": func(s []string) []operation {
 		several := types.ListValueMust(types.StringType, []attr.Value{types.StringValue("x")})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
@@ -39,6 +40,9 @@ type Rehearsal struct {
 	Warnings      []string
 	CompletedAt   time.Time
 }
+
+// ErrNoHeartbeat: the copy of a rehearsal was started, but its guest gave no sign of life in time, or the VM stopped.
+var ErrNoHeartbeat = errors.New("its guest gave no heartbeat")
 
 // errRehearsed ends a restore whose VM has served its purpose.
 var errRehearsed = errors.New("the rehearsal is over")
@@ -74,8 +78,8 @@ type rehearsal struct {
 // that anybody else may use. What came out is kept in the repository as a verification at repository.VerifyRestore.
 //
 // The VM is removed also when the rehearsal fails or is cancelled, on a deadline of its own. With an error there is a
-// Rehearsal if the VM came so far as to be started. Errors: as Restore; ErrNotStarted; ErrGuest if there was no
-// heartbeat in time, or the VM stopped; a *LeftBehindError.
+// Rehearsal if the VM came so far as to be started. Errors: as Restore; ErrNotStarted;
+// ErrNoHeartbeat; a *LeftBehindError.
 func (m *Manager) Rehearse(ctx context.Context, r RehearseRequest) (*Rehearsal, error) {
 	h, err := m.newRehearsal(ctx, r)
 	if err != nil {
@@ -177,7 +181,7 @@ func (h *rehearsal) try(ctx context.Context, vm hypervisor.VMID) error {
 // boot starts the VM and looks whether its guest comes up.
 func (h *rehearsal) boot(ctx context.Context, vm hypervisor.VMID) error {
 	h.m.log.InfoContext(ctx, "starting the copy", "vm", h.j.manifest.VM.Path, "copy", string(vm))
-	if err := h.m.hv.PowerOn(ctx, vm); err != nil {
+	if err := h.powerOn(ctx, vm); err != nil {
 		return fmt.Errorf("the copy is complete, but %w: %w", ErrNotStarted, err)
 	}
 	began := h.m.now()
@@ -194,15 +198,22 @@ func (h *rehearsal) boot(ctx context.Context, vm hypervisor.VMID) error {
 	return errors.Join(err, ctx.Err())
 }
 
+func (h *rehearsal) powerOn(ctx context.Context, vm hypervisor.VMID) error {
+	ctx, phase := progress.Enter(ctx, "starting the copy")
+	defer phase.Leave()
+	return h.m.hv.PowerOn(ctx, vm)
+}
+
 // awaitHeartbeat waits until the guest gives a sign of life.
 func (h *rehearsal) awaitHeartbeat(ctx context.Context, vm hypervisor.VMID) error {
 	timeout := h.GuestTimeout
 	if timeout == 0 {
 		timeout = DefaultGuestTimeout
 	}
+	ctx, phase := progress.Enter(ctx, "waiting for the guest's heartbeat", "timeout", timeout.String())
+	defer phase.Leave()
 	waitCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	h.m.log.InfoContext(ctx, "waiting for the guest's heartbeat", "vm", h.j.manifest.VM.Path, "timeout", timeout.String())
 	last := hypervisor.Guest{PowerState: hypervisor.PoweredOn}
 	err := h.m.hv.WatchGuest(waitCtx, vm, func(g hypervisor.Guest) bool {
 		last = g
@@ -212,9 +223,9 @@ func (h *rehearsal) awaitHeartbeat(ctx context.Context, vm hypervisor.VMID) erro
 	case err == nil && last.Agent && last.PowerState == hypervisor.PoweredOn:
 		return nil
 	case err == nil:
-		return fmt.Errorf("the copy was started, but %w: the virtual machine stopped", ErrGuest)
+		return fmt.Errorf("the copy was started, but %w: the virtual machine stopped", ErrNoHeartbeat)
 	case ctx.Err() == nil && waitCtx.Err() != nil:
-		return fmt.Errorf("the copy was started, but %w after %s: its agent gives no sign of life", ErrGuest, timeout)
+		return fmt.Errorf("the copy was started, but %w within %s", ErrNoHeartbeat, timeout)
 	}
 	return fmt.Errorf("wait for the guest's heartbeat: %w", err)
 }
@@ -233,7 +244,7 @@ func (h *rehearsal) record(ctx context.Context, err error) (warning string) {
 	case h.result.Heartbeat:
 	case errors.Is(err, repository.ErrDamaged):
 		v.Level, v.Problems = repository.VerifyData, []string{err.Error()}
-	case errors.Is(err, ErrGuest):
+	case errors.Is(err, ErrNoHeartbeat):
 		v.Problems = []string{h.problem.Error()}
 	default:
 		return ""

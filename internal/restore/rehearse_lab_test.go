@@ -98,7 +98,7 @@ func TestRehearse_labCancelled(t *testing.T) {
 	s.lab.SetGuestBoot("tf-restore-*", lab.GuestHangs)
 	r.GuestTimeout = 100 * time.Millisecond
 	result, err := s.m.Rehearse(t.Context(), r)
-	if !errors.Is(err, restore.ErrGuest) || result.Screenshot == nil {
+	if !errors.Is(err, restore.ErrNoHeartbeat) || result.Screenshot == nil {
 		t.Errorf("%+v, %v", result, err)
 	}
 	s.wantUntouched(t, before)

@@ -109,7 +109,7 @@ func TestRehearse_noHeartbeat(t *testing.T) {
 		says  string
 		shot  bool
 	}{
-		"it hangs": {nil, "gives no sign of life", true},
+		"it hangs": {nil, "no heartbeat within 1ms", true},
 		"it stops": {func(f *hypervisortest.Fake, vm hypervisor.VMID) {
 			f.Edit(vm, func(v *hypervisor.VM) { v.PowerState = hypervisor.PoweredOff })
 		}, "the virtual machine stopped", false},
@@ -118,7 +118,7 @@ func TestRehearse_noHeartbeat(t *testing.T) {
 			t.Parallel()
 			s := newOwnScene(t)
 			_, result, err := s.rehearse(t.Context(), c.guest, func(r *restore.RehearseRequest) { r.GuestTimeout = time.Millisecond })
-			if !errors.Is(err, restore.ErrGuest) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), s.vm.Path) {
+			if !errors.Is(err, restore.ErrNoHeartbeat) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), s.vm.Path) {
 				t.Errorf("error %v", err)
 			}
 			if result == nil || result.Heartbeat || (result.Screenshot != nil) != c.shot || (len(result.Warnings) > 0) == c.shot {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor/hypervisortest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/restore"
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
@@ -207,7 +207,14 @@ func TestRestore_original(t *testing.T) {
 	}
 	var logged lockedBuffer
 	m := restore.New(s.hv, s.repo, slog.New(slog.NewJSONHandler(&logged, nil)), time.Now)
-	result, err := m.Restore(t.Context(), restore.Request{BackupID: s.id})
+	var written progress.State
+	ctx, stop := progress.Follow(t.Context(), func(p progress.State) {
+		if p.Ended {
+			written = p
+		}
+	})
+	result, err := m.Restore(ctx, restore.Request{BackupID: s.id})
+	stop()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,9 +232,9 @@ func TestRestore_original(t *testing.T) {
 	if network, connected := s.hv.Network(vm.ID); network != "net1" || !connected {
 		t.Errorf("network %q, connected: %v", network, connected)
 	}
-	progress := fmt.Sprintf(`"written_bytes":%d,"total_bytes":%[1]d,`, result.RestoredBytes)
-	if log := logged.String(); result.RestoredBytes == 0 || !strings.Contains(log, progress) || result.CompletedAt.IsZero() {
-		t.Errorf("%d bytes, completed %s; the log says %s", result.RestoredBytes, result.CompletedAt, log)
+	if result.RestoredBytes == 0 || written.Done != result.RestoredBytes || written.Total != written.Done || result.CompletedAt.IsZero() ||
+		!strings.Contains(logged.String(), "VM restored") {
+		t.Errorf("%d bytes, completed %s; told was %+v; the log says %s", result.RestoredBytes, result.CompletedAt, written, logged.String())
 	}
 }
 

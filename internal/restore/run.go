@@ -11,6 +11,7 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
@@ -121,6 +122,8 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 		if err == nil {
 			return
 		}
+		ctx, phase := progress.Enter(ctx, "removing the virtual machine again", "vm", j.name())
+		defer phase.Leave()
 		if abortErr := restore.Abort(ctx); abortErr != nil {
 			err = errors.Join(err, &LeftBehindError{VM: restore.VM(), Err: abortErr})
 		}
@@ -159,7 +162,8 @@ type diskWriter interface {
 func (m *Manager) writeDisks(ctx context.Context, j *job, w diskWriter) ([]Disk, error) {
 	disks := make([]Disk, len(j.disks))
 	var count meter
-	defer m.watch(ctx, j, &count)()
+	ctx, phase := m.follow(ctx, "writing the disks", j, &count)
+	defer phase.Leave()
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i, d := range j.disks {
 		group.Go(func() error {

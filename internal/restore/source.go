@@ -60,12 +60,12 @@ func (s *checkedSource) verdict(err error) (written int64, _ error) {
 	return s.written, err
 }
 
-// watch logs how far the restore is until the returned function is called, and once more then.
-func (m *Manager) watch(ctx context.Context, j *job, c *meter) (stop func()) {
-	start := m.now()
-	return progress.Watch(func() {
-		written := c.written.Load()
-		m.log.InfoContext(ctx, "restoring", "vm", j.name(), "written_bytes", written, "total_bytes", j.dataBytes(),
-			"written_mib_per_second", progress.Rate(written, m.now().Sub(start)))
+// follow begins the phase in which something is done with a restore's disks. The caller leaves it.
+func (m *Manager) follow(ctx context.Context, name string, j *job, c *meter) (context.Context, *progress.Phase) {
+	ctx, phase := progress.Enter(ctx, name, "vm", j.name(), "backup", string(j.BackupID))
+	phase.Measure(func() progress.Figures {
+		n := c.written.Load()
+		return progress.Figures{Done: n, Total: j.dataBytes(), Moved: n}
 	})
+	return ctx, phase
 }

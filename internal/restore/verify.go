@@ -11,7 +11,6 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
-	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
@@ -43,7 +42,8 @@ func (m *Manager) verify(
 		want[i] = portDisk(d)
 	}
 	var count meter
-	defer m.watchVerify(ctx, j, &count)()
+	ctx, phase := m.follow(ctx, "reading the disks back", j, &count)
+	defer phase.Leave()
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i, n := range matchDisks(have, want) {
 		group.Go(func() error {
@@ -102,16 +102,6 @@ func digestOf(ctx context.Context, src disk.Source, count *meter) (disk.Digest, 
 	}
 	flush()
 	return digester.Digest(), nil
-}
-
-// watchVerify logs how far reading back is until the returned function is called, and once more then.
-func (m *Manager) watchVerify(ctx context.Context, j *job, c *meter) (stop func()) {
-	start := m.now()
-	return progress.Watch(func() {
-		read := c.written.Load()
-		m.log.InfoContext(ctx, "verifying", "vm", j.name(), "read_bytes", read, "total_bytes", j.dataBytes(),
-			"read_mib_per_second", progress.Rate(read, m.now().Sub(start)))
-	})
 }
 
 // matchDisks finds for each captured disk the one of a VM that has its content: that with its UUID or, as
