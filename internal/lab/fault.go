@@ -137,6 +137,13 @@ func (l *Lab) Fault(f Fault) {
 	l.faults.list = append(l.faults.list, &injected{Fault: f, kind: f.kind(), left: left})
 }
 
+// Heal takes back the faults of a method.
+func (l *Lab) Heal(method string) {
+	l.faults.mu.Lock()
+	defer l.faults.mu.Unlock()
+	l.faults.list = slices.DeleteFunc(l.faults.list, func(f *injected) bool { return f.Method == method })
+}
+
 // next tells what happens to a call of method at one place, and uses it up.
 func (s *faults) next(method string, kind faultKind) (Fault, bool) {
 	s.mu.Lock()

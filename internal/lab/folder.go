@@ -40,8 +40,11 @@ type request struct{ method, path, query string }
 func (l *Lab) serveFolder(w http.ResponseWriter, r *http.Request) {
 	method := r.Method + " /folder"
 	l.enter(r.Context(), method)
-	ticket := l.redeem(r)
-	if !ticket && !l.hasSession(r) {
+	ticket, user := l.redeem(r), ""
+	if !ticket {
+		user = l.sessionUser(r)
+	}
+	if !ticket && user == "" {
 		w.Header().Set("WWW-Authenticate", `Basic realm="VMware HTTP server"`)
 		http.Error(w, "neither a session nor a ticket", http.StatusUnauthorized)
 		return
@@ -53,6 +56,9 @@ func (l *Lab) serveFolder(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name, err := l.folderName(r.URL, ticket)
+	if err == nil {
+		err = l.mayFile(user, name, r.Method == http.MethodPut || r.Method == http.MethodPost)
+	}
 	if err == nil {
 		switch r.Method {
 		case http.MethodGet, http.MethodHead:
@@ -111,23 +117,18 @@ func (l *Lab) untilDone(ctx context.Context) (context.Context, func()) {
 	return ctx, cancel
 }
 
-// hasSession says whether a request has the cookie of a session.
-func (l *Lab) hasSession(r *http.Request) bool {
+// sessionUser is the user of the session that a request has the cookie of, "" where there is none.
+func (l *Lab) sessionUser(r *http.Request) string {
 	cookie, err := r.Cookie(soap.SessionCookieName)
 	if err != nil {
-		return false
+		return ""
 	}
-	view := &simulator.Session{Registry: simulator.NewRegistry(), Map: l.model.Map()}
-	manager, ok := view.Get(l.model.Map().SessionManager().Self).(*simulator.SessionManager)
-	if !ok {
-		return false
-	}
-	for _, s := range manager.SessionList {
+	for _, s := range l.sessions() {
 		if s.Key == cookie.Value {
-			return true
+			return s.UserName
 		}
 	}
-	return false
+	return ""
 }
 
 // redeem uses up the ticket of a request, and says whether it allows the request.

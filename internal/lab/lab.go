@@ -43,6 +43,8 @@ type Options struct {
 	TLSCert, TLSKey string
 	// VMs are what the inventory starts with.
 	VMs []VMSpec
+	// Users are those beside the administrator.
+	Users []UserSpec
 	// LeaseTimeout is how long a lease lives without a sign of life; zero: DefaultLeaseTimeout.
 	LeaseTimeout time.Duration
 }
@@ -77,6 +79,7 @@ type Lab struct {
 	tracking tracking
 	events   events
 	policies policies
+	users    users
 
 	mu       sync.Mutex
 	calls    map[string]int
@@ -153,6 +156,12 @@ func (l *Lab) start(ctx context.Context) error {
 	}
 	if err := l.prepareInventory(ctx); err != nil {
 		return err
+	}
+	l.model.Map().SessionManager().ValidLogin = l.validLogin
+	for _, user := range l.options.Users {
+		if err := l.AddUser(user); err != nil {
+			return err
+		}
 	}
 	for _, vm := range l.options.VMs {
 		if err := l.AddVM(ctx, vm); err != nil {

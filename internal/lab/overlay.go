@@ -77,6 +77,9 @@ func (l *Lab) handle(ctx *simulator.Context, call *simulator.Method) (mo.Referen
 			return nil, fault
 		}
 	}
+	if fault := l.forbidden(ctx, call); fault != nil {
+		return nil, fault
+	}
 	if ctx.Session == nil || ctx.Session.Registry.Get(call.This) != nil {
 		return nil, nil
 	}
@@ -136,6 +139,8 @@ func (l *Lab) overlay(object mo.Reference) mo.Reference {
 		return &eventManager{o, l}
 	case *simulator.Task:
 		return &taskView{o, l}
+	case *simulator.AuthorizationManager:
+		return &authorizationManager{o, l}
 	}
 	return nil
 }

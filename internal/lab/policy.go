@@ -46,6 +46,21 @@ func (l *Lab) installPolicies() {
 	l.model.Service.RegisterSDK(registry)
 }
 
+// viewPolicies is the privilege that seeing storage policies takes.
+const viewPolicies = "StorageProfile.View"
+
+// refused is the fault for a user who lacks a privilege on the server, nil if it is there.
+func (m *profileManager) refused(ctx *simulator.Context, id string) *soap.Fault {
+	if ctx.Session == nil || ctx.Session.UserName == userName {
+		return nil
+	}
+	fault := m.lab.denied(m.lab.background(), ctx.Session.UserName, []demand{{*m.lab.rootFolder(), []string{id}}})
+	if fault == nil {
+		return nil
+	}
+	return simulator.Fault("", fault)
+}
+
 func (p *policies) add(name, id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -67,14 +82,20 @@ func (p *policies) has(id string) bool {
 }
 
 // PbmCreate makes a policy.
-func (m *profileManager) PbmCreate(_ *simulator.Context, r *pbmtypes.PbmCreate) soap.HasFault {
+func (m *profileManager) PbmCreate(ctx *simulator.Context, r *pbmtypes.PbmCreate) soap.HasFault {
+	if fault := m.refused(ctx, "StorageProfile.Update"); fault != nil {
+		return &methods.PbmCreateBody{Fault_: fault}
+	}
 	id := uuid.NewString()
 	m.lab.policies.add(r.CreateSpec.Name, id)
 	return &methods.PbmCreateBody{Res: &pbmtypes.PbmCreateResponse{Returnval: pbmtypes.PbmProfileId{UniqueId: id}}}
 }
 
 // PbmQueryProfile lists policies.
-func (m *profileManager) PbmQueryProfile(r *pbmtypes.PbmQueryProfile) soap.HasFault {
+func (m *profileManager) PbmQueryProfile(ctx *simulator.Context, r *pbmtypes.PbmQueryProfile) soap.HasFault {
+	if fault := m.refused(ctx, viewPolicies); fault != nil {
+		return &methods.PbmQueryProfileBody{Fault_: fault}
+	}
 	p := &m.lab.policies
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,8 +109,11 @@ func (m *profileManager) PbmQueryProfile(r *pbmtypes.PbmQueryProfile) soap.HasFa
 }
 
 // PbmRetrieveContent describes policies.
-func (m *profileManager) PbmRetrieveContent(r *pbmtypes.PbmRetrieveContent) soap.HasFault {
+func (m *profileManager) PbmRetrieveContent(ctx *simulator.Context, r *pbmtypes.PbmRetrieveContent) soap.HasFault {
 	body := new(methods.PbmRetrieveContentBody)
+	if body.Fault_ = m.refused(ctx, viewPolicies); body.Fault_ != nil {
+		return body
+	}
 	if len(r.ProfileIds) == 0 {
 		body.Fault_ = simulator.Fault("", &types.InvalidRequest{})
 		return body
@@ -112,14 +136,20 @@ func (m *profileManager) PbmRetrieveContent(r *pbmtypes.PbmRetrieveContent) soap
 }
 
 // PbmQueryAssociatedProfile says which policy an object has.
-func (m *profileManager) PbmQueryAssociatedProfile(r *pbmtypes.PbmQueryAssociatedProfile) soap.HasFault {
+func (m *profileManager) PbmQueryAssociatedProfile(ctx *simulator.Context, r *pbmtypes.PbmQueryAssociatedProfile) soap.HasFault {
+	if fault := m.refused(ctx, viewPolicies); fault != nil {
+		return &methods.PbmQueryAssociatedProfileBody{Fault_: fault}
+	}
 	return &methods.PbmQueryAssociatedProfileBody{
 		Res: &pbmtypes.PbmQueryAssociatedProfileResponse{Returnval: m.lab.policies.of(r.Entity)},
 	}
 }
 
 // PbmQueryAssociatedProfiles says which policies objects have; those without one are not listed.
-func (m *profileManager) PbmQueryAssociatedProfiles(r *pbmtypes.PbmQueryAssociatedProfiles) soap.HasFault {
+func (m *profileManager) PbmQueryAssociatedProfiles(ctx *simulator.Context, r *pbmtypes.PbmQueryAssociatedProfiles) soap.HasFault {
+	if fault := m.refused(ctx, viewPolicies); fault != nil {
+		return &methods.PbmQueryAssociatedProfilesBody{Fault_: fault}
+	}
 	res := new(pbmtypes.PbmQueryAssociatedProfilesResponse)
 	for _, entity := range r.Entities {
 		if ids := m.lab.policies.of(entity); len(ids) > 0 {
