@@ -20,6 +20,7 @@ type Hypervisor interface {
 	hypervisor.Finder
 	hypervisor.Snapshotter
 	hypervisor.PointInTimeOpener
+	hypervisor.PrivilegeChecker
 }
 
 // A Mode says how much of the disks is read. What is stored is the whole of them either way.

@@ -299,6 +299,10 @@ type RestoreSpec struct {
 	// RunID names this run; what it creates can be recognised by it until it is complete.
 	RunID string
 
+	// Then are operations that the caller is going to do on the finished VM, and for which the user needs
+	// privileges as well.
+	Then []Operation
+
 	// Verify is called by Commit with a VM that is complete and powered off, and can still be recognised as
 	// one in the making. It may start the VM, if it stops it again or fails. Its error fails the Commit, and Abort
 	// stops the VM. Nil: nothing is verified.
@@ -321,7 +325,8 @@ type Restorer interface {
 
 	// StartRestore creates the VM with empty disks, in a state in which it can't be started. What an
 	// abandoned run left behind in its place is removed first, and waited for as long as the server
-	// holds it. On error nothing is left behind. Errors: as CheckRestore.
+	// holds it. On error nothing is left behind. Errors: as CheckRestore, a *MissingPrivilegesError before
+	// anything is done.
 	StartRestore(ctx context.Context, spec RestoreSpec) (Restore, error)
 
 	// CleanUpRestores removes what runs left behind that were killed in the middle, if abandoned says so
@@ -365,6 +370,7 @@ type Hypervisor interface {
 	PointInTimeOpener
 	Restorer
 	InPlaceRestorer
+	PrivilegeChecker
 
 	// Server is the identity of the server: stable, unique, not secret.
 	Server(ctx context.Context) (string, error)

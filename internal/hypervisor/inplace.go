@@ -30,6 +30,9 @@ type InPlaceSpec struct {
 	ShutdownTimeout time.Duration // zero: 5 minutes
 
 	RunID string // names this run, as in a RestoreSpec
+
+	// Then are operations that the caller is going to do on the VM once it has the restored disks.
+	Then []Operation
 }
 
 // A Replaced disk is a disk that a restore in place took out of a VM. Its file is still there.
@@ -60,7 +63,8 @@ type InPlaceRestorer interface {
 
 	// StartInPlace makes room for the restored disks beside the VM's own, and writes a journal into the
 	// VM. The VM isn't touched otherwise, and runs on. On error nothing is left behind. A VM with the
-	// journal of another run is refused: an *InterruptedError. Errors: as CheckInPlace.
+	// journal of another run is refused: an *InterruptedError. Errors: as CheckInPlace, a
+	// *MissingPrivilegesError before anything is done.
 	StartInPlace(ctx context.Context, spec InPlaceSpec) (InPlaceRestore, error)
 
 	// InterruptedInPlace reads a VM's journal. Nil: it has none of its own.

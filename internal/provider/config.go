@@ -134,7 +134,7 @@ func vsphereAttributes() map[string]schema.Attribute {
 		"transports": schema.ListAttribute{
 			MarkdownDescription: "The ways in which backups may read disks, the preferred one first. `datastore` reads " +
 				"parts of a disk's file from its datastore: only what is allocated, or what changed since the backup before. " +
-				"It needs the privilege `Datastore.Browse`, a VMFS or NFS datastore, and a VM without snapshots; where " +
+				"It needs the privileges `Datastore.Browse` and `Datastore.FileManagement`, a VMFS or NFS datastore, and a VM without snapshots; where " +
 				"nothing tells which areas of a thin disk are allocated, it reads the zeros as well. `export` reads every disk " +
 				"as one stream without zeros, as an export of the VM does; it is always possible. For each disk, the first one " +
 				"that is possible is used, but `export`, if it is allowed, where `datastore` would read many zeros. Default: `[\"datastore\", \"export\"]`.",

@@ -110,6 +110,8 @@ var advices = []advice{
 	{is: is(hypervisor.ErrLogin), todo: "Check vsphere.user and vsphere.password (" + envUser + ", " + envPassword + ")."},
 	{is: as[*hypervisor.UnreachableError](), todo: "Check vsphere.server (" + envServer + "), and that the server and " +
 		"its hosts can be reached from here on port 443."},
+	{is: as[*hypervisor.MissingPrivilegesError](), todo: "Nothing was started. Give the user a role with these privileges on " +
+		"the objects, or on ones above them with propagation."},
 	{is: as[*hypervisor.PermissionError](), todo: "Give the user a role with this privilege on the object, or on one " +
 		"above it with propagation."},
 

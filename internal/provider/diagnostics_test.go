@@ -35,6 +35,10 @@ func everyError() []error {
 		fmt.Errorf("log in to vc as u: %w", hypervisor.ErrLogin),
 		&hypervisor.UnreachableError{Server: "vc:443", Err: errors.New("connection refused")},
 		&hypervisor.PermissionError{Privilege: "VirtualMachine.State.CreateSnapshot", Object: "/DC0/vm/web01"},
+		&hypervisor.MissingPrivilegesError{Missing: []hypervisor.PermissionError{
+			{Privilege: "VApp.Import, Resource.AssignVMToPool", Object: "/DC0/host/C0/Resources"},
+			{Privilege: "Datastore.AllocateSpace", Object: "datastore ssd"},
+		}},
 		&hypervisor.VMNotFoundError{Ref: "web01", Where: "vc"},
 		&hypervisor.AmbiguousVMError{Ref: "web", Matches: []string{"/DC0/vm/a/web (u1)", "/DC0/vm/b/web (u2)"}},
 		&hypervisor.ObstacleError{VM: "/DC0/vm/web01", Obstacles: []hypervisor.Obstacle{{

@@ -289,7 +289,9 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 	case err == nil && inUse(state, vm.PowerState):
 		err = fmt.Errorf("delete %s: %w", vm.Path, errInUse)
 	case err == nil:
-		err = hv.DestroyVM(ctx, vm.ID)
+		if err = hv.CheckPrivileges(ctx, []hypervisor.VMID{vm.ID}, hypervisor.ToDestroy); err == nil {
+			err = hv.DestroyVM(ctx, vm.ID)
+		}
 	}
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)

@@ -92,7 +92,7 @@ func (m *Manager) newInPlace(ctx context.Context, j *job) (*inPlace, error) {
 	p.spec = hypervisor.InPlaceSpec{
 		VM: p.vm.ID, Config: j.spec.Config, Disks: j.spec.Disks, Hardware: !j.InPlace.KeepHardware,
 		RemoveSnapshots: j.InPlace.RemoveSnapshots, PowerOff: j.InPlace.PowerOff,
-		ShutdownTimeout: j.InPlace.ShutdownTimeout,
+		ShutdownTimeout: j.InPlace.ShutdownTimeout, Then: j.then(p.ran),
 	}
 	return p, nil
 }

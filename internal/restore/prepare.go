@@ -222,6 +222,21 @@ func (j *job) dataBytes() int64 {
 	return n
 }
 
+// then is what is done with the VM once its disks are restored. ran is whether it ran before.
+func (j *job) then(ran bool) []hypervisor.Operation {
+	var operations []hypervisor.Operation
+	if j.powerOn(ran) {
+		operations = append(operations, hypervisor.ToPowerOn)
+	}
+	if j.Verify {
+		operations = append(operations, hypervisor.ToBackUp)
+	}
+	if j.spec.Isolated { // which is removed again, while it runs
+		operations = append(operations, hypervisor.ToPowerOff)
+	}
+	return operations
+}
+
 // powerOn reports whether the VM is to be started. ran is whether it ran before.
 func (j *job) powerOn(ran bool) bool {
 	power := j.Power

@@ -50,6 +50,7 @@ type Hypervisor interface {
 	hypervisor.InPlaceRestorer
 	hypervisor.GuestWatcher
 	hypervisor.Screenshooter
+	hypervisor.PrivilegeChecker
 }
 
 // Power says whether a restored VM is started.

@@ -109,7 +109,7 @@ func (m *Manager) start(ctx context.Context) run.Run {
 func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 	this := m.start(ctx)
 	defer this.End()
-	j.spec.RunID = this.Token()
+	j.spec.RunID, j.spec.Then = this.Token(), j.then(false)
 	if j.Verify {
 		j.spec.Verify = func(ctx context.Context, vm hypervisor.VMID) error { return m.verify(ctx, j, this, vm, nil) }
 	}

@@ -32,6 +32,9 @@ func (m *Manager) prepare(ctx context.Context, r Request) (*hypervisor.VM, []str
 	if err != nil {
 		return vm, nil, err
 	}
+	if err := m.may(ctx, vm, r); err != nil {
+		return vm, nil, err
+	}
 	var warnings []string
 	if half := m.halfSets(vm, all); len(half) > 0 {
 		if warnings, err = m.removeHalf(ctx, half); err != nil {

@@ -187,6 +187,9 @@ func (m *Manager) Revert(ctx context.Context, r RevertRequest) (*Reverted, error
 		return nil, err
 	}
 	what := fmt.Sprintf("revert %s to snapshot %q (%s)", at.VM.Path, at.Snapshot.Name, at.Snapshot.ID)
+	if err := m.mayRevert(ctx, r.Power, false, at); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
 	want := r.Power.of(at.Snapshot)
 	m.log.InfoContext(ctx, "reverting", "vm", at.VM.Path, "snapshot", string(at.Snapshot.ID), "power", string(want))
 	reverting, phase := progress.Enter(ctx, "reverting", "vm", at.VM.Path, "snapshot", at.Snapshot.Name)

@@ -74,6 +74,9 @@ func (m *Manager) RevertSet(ctx context.Context, r SetRevertRequest) ([]Reverted
 		g.all[i] = &found[i]
 		g.all[i].Warnings, g.all[i].Undone = nil, nil
 	}
+	if err := m.mayRevert(ctx, r.Power, true, g.all...); err != nil {
+		return nil, fmt.Errorf("revert the set: %w", err)
+	}
 	for _, step := range []func(ctx context.Context) error{g.stop, g.revert, g.start} {
 		if err = step(ctx); err != nil {
 			err = fmt.Errorf("revert the set: %w; %s", g.restart(ctx, err), g.report(ctx))

@@ -134,6 +134,9 @@ func (m *Manager) prepareSet(ctx context.Context, r SetRequest) ([]setMember, []
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := m.mayTakeSet(ctx, r, members); err != nil {
+		return nil, nil, err
+	}
 	var warnings []string
 	if half := m.halfOf(members); len(half) > 0 {
 		if warnings, err = m.removeHalf(ctx, half); err != nil {

@@ -27,6 +27,7 @@ type Hypervisor interface {
 	hypervisor.Reverter
 	hypervisor.Consolidator
 	hypervisor.PowerController
+	hypervisor.PrivilegeChecker
 }
 
 // A Manager takes and manages snapshots. Its methods may be called concurrently.

@@ -81,6 +81,10 @@ func newHarness(t *testing.T, transport string) hypervisortest.Harness {
 			return leftovers(t, l)
 		},
 		Sabotage: saboteur(l, client),
+		Deny: func(t *testing.T, operation hypervisor.Operation) hypervisor.Hypervisor {
+			t.Helper()
+			return deny(t, l, operation)
+		},
 		Interrupt: func(_ *testing.T, method hypervisortest.Method, fn func()) bool {
 			call, ok := interruptible[method]
 			before := int64(0)

@@ -127,7 +127,7 @@ func (c *Client) requestRange(ctx context.Context, url string, e disk.Extent) (*
 		}
 		again = true
 	}
-	return nil, &rangeError{statusError(res), again}
+	return nil, &rangeError{fileError(res), again}
 }
 
 // brokenRange is the error of a connection that broke, or stood still.

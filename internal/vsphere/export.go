@@ -206,6 +206,16 @@ func (e *answerError) Error() string { return "the server answered " + e.status 
 
 func (e *answerError) Unwrap() error { return hypervisor.ErrLost }
 
+// fileError is what an answer other than success to a request for a datastore's file means.
+func fileError(res *http.Response) error {
+	if res.StatusCode == http.StatusForbidden && res.Request != nil {
+		return &hypervisor.PermissionError{
+			Privilege: browse + " or " + manageFiles, Object: "datastore " + res.Request.URL.Query().Get("dsName"),
+		}
+	}
+	return statusError(res)
+}
+
 // A measuredReader hashes and counts what is read through it, and remembers how it ended.
 type measuredReader struct {
 	*checksummer

@@ -108,6 +108,11 @@ func (r *inPlace) begin(ctx context.Context, from string, policies map[int32]str
 	if err != nil {
 		return err
 	}
+	if from == "" {
+		if err := r.client.mayRestoreInPlace(ctx, p, place); err != nil {
+			return err
+		}
+	}
 	r.upload = &restore{
 		client: r.client, spec: hypervisor.RestoreSpec{RunID: p.spec.RunID}, captured: captured,
 		place: place, rebuild: rebuild,

@@ -91,6 +91,8 @@ func (c *Client) fetchFile(ctx context.Context, datacenter, file string, limit i
 		return nil, fmt.Errorf("read %s: %w", file, errNoFile)
 	case res.StatusCode >= http.StatusInternalServerError:
 		return nil, fmt.Errorf("read %s: %w", file, statusError(res))
+	case res.StatusCode == http.StatusForbidden:
+		return nil, fmt.Errorf("read %s: %w", file, fileError(res))
 	default:
 		return nil, fmt.Errorf("read %s: the server answered %s", file, res.Status)
 	}
@@ -148,6 +150,8 @@ func (c *Client) putNVRAM(ctx context.Context, datacenter, file string, data []b
 		return nil
 	case http.StatusBadGateway, http.StatusGatewayTimeout: // a proxy's word, not the server's
 		return statusError(res)
+	case http.StatusForbidden:
+		return fileError(res)
 	}
 	return fmt.Errorf("the server answered %s", res.Status)
 }

@@ -100,6 +100,11 @@ func (c *Client) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) 
 		if err != nil {
 			return nil, fmt.Errorf("start restore: %w", err)
 		}
+		if attempt == 1 {
+			if err := r.mayRestore(ctx); err != nil {
+				return nil, fmt.Errorf("start restore of %q: %w", r.place.name, err)
+			}
+		}
 		if dead := r.place.inTheWay; len(dead) > 0 && attempt < placeAttempts {
 			for _, ref := range dead {
 				if err := c.destroyMade(ctx, ref, c.destroyHeld); err != nil {

@@ -35,7 +35,8 @@ type session struct {
 
 	// Owned by who holds turn; generation counts log-ins.
 	generation uint64
-	refused    error // a refused log-in is final: more attempts would lock the account
+	key        string // of the session on the server
+	refused    error  // a refused log-in is final: more attempts would lock the account
 }
 
 func newSession(vim *vim25.Client, user string, password secret.String, log *slog.Logger) *session {
@@ -67,6 +68,15 @@ func (s *session) current(ctx context.Context) (uint64, error) {
 	return s.generation, nil
 }
 
+// currentKey is the server's ID of the session. It is as secret as a password.
+func (s *session) currentKey(ctx context.Context) (string, error) {
+	if err := s.take(ctx); err != nil {
+		return "", err
+	}
+	defer s.release()
+	return s.key, nil
+}
+
 // login logs in. Error: hypervisor.ErrLogin.
 func (s *session) login(ctx context.Context) error {
 	if err := s.take(ctx); err != nil {
@@ -80,12 +90,13 @@ func (s *session) loginLocked(ctx context.Context) error {
 	if s.refused != nil {
 		return s.refused
 	}
-	_, err := methods.Login(ctx, s.direct, &types.Login{
+	res, err := methods.Login(ctx, s.direct, &types.Login{
 		This: *s.direct.ServiceContent.SessionManager, UserName: s.user, Password: s.password.Reveal(), Locale: "en_US",
 	})
 	switch {
 	case err == nil:
 		s.generation++
+		s.key = res.Returnval.Key
 		return nil
 	case fault.Is(err, &types.InvalidLogin{}), fault.Is(err, &types.NoPermission{}):
 		s.refused = fmt.Errorf("log in as %s: %w", s.user, hypervisor.ErrLogin)

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 
+	"github.com/vmware/govmomi/vapi/rest"
 	"github.com/vmware/govmomi/vapi/tags"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -108,7 +110,11 @@ func (c *Client) attachTags(ctx context.Context, vm types.ManagedObjectReference
 	}
 	manager := tags.NewManager(client)
 	for _, id := range ids {
-		if err := manager.AttachTag(ctx, id, vm); err != nil {
+		err := manager.AttachTag(ctx, id, vm)
+		if rest.IsStatusError(err, http.StatusForbidden) {
+			err = &hypervisor.PermissionError{Privilege: attachTag, Object: vm.Value}
+		}
+		if err != nil {
 			return fmt.Errorf("attach tag %s: %w", id, withoutURL(err))
 		}
 	}

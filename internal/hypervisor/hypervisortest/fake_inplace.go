@@ -138,6 +138,9 @@ func (f *Fake) StartInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (h
 	if err == nil && v.journal != nil {
 		err = v.interrupted()
 	}
+	if err == nil {
+		err = f.missing([]string{v.Path}, spec.Then)
+	}
 	if err != nil {
 		f.mu.Unlock()
 		return nil, err

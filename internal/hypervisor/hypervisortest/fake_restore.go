@@ -180,6 +180,10 @@ func (f *Fake) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) (h
 		f.mu.Unlock()
 		return nil, err
 	}
+	if err := f.missing([]string{v.Path}, spec.Then); err != nil {
+		f.mu.Unlock()
+		return nil, err
+	}
 	for _, r := range f.inTheWay(v, spec) {
 		delete(f.making, r.vm.ID)
 	}

@@ -66,6 +66,10 @@ func TestFake_conformance(t *testing.T) {
 					fake.Fail(hypervisortest.Fault{At: hypervisortest.BeforeChangedAreas, Err: errors.New("no such file")})
 				},
 			},
+			Deny: func(_ *testing.T, operation hypervisor.Operation) hypervisor.Hypervisor {
+				fake.Deny(operation)
+				return fake
+			},
 			Leftovers: func(*testing.T) []string { return fake.Leftovers(hypervisortest.TemporaryPrefix) },
 			Interrupt: func(_ *testing.T, method hypervisortest.Method, fn func()) bool {
 				at, ok := during[method]

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
 
 // A Point is a moment in the work of a Fake at which something can be made to happen: the name of a
@@ -54,6 +56,7 @@ const (
 	BeforeAbort            Point = "Abort:before" // the VM in the making stays, or the journal
 	BeforeCleanUpRestores  Point = "CleanUpRestores:before"
 	BeforeDestroyVM        Point = "DestroyVM:before"
+	BeforeCheckPrivileges  Point = "CheckPrivileges:before"
 
 	BeforeCheckInPlace       Point = "CheckInPlace:before"
 	BeforeStartInPlace       Point = "StartInPlace:before"
@@ -83,10 +86,12 @@ type faults struct {
 	all  []*Fault
 	hits map[*Fault]int
 	seen map[Point]int
+
+	denied map[hypervisor.Operation]bool // what the user may not do
 }
 
 func newFaults(t testing.TB) *faults {
-	f := &faults{hits: map[*Fault]int{}, seen: map[Point]int{}}
+	f := &faults{hits: map[*Fault]int{}, seen: map[Point]int{}, denied: map[hypervisor.Operation]bool{}}
 	t.Cleanup(func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -127,7 +132,12 @@ func (f *faults) at(ctx context.Context, p Point) error {
 			hit = fault
 		}
 	}
+	operation := privileged[p]
+	denied := f.denied[operation]
 	f.mu.Unlock()
+	if denied {
+		return fmt.Errorf("%s: %w", p, &hypervisor.PermissionError{Privilege: string(operation), Object: FakeServer})
+	}
 	if hit != nil {
 		if hit.Do != nil {
 			hit.Do(ctx)

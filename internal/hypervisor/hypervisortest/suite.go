@@ -44,6 +44,10 @@ type Harness struct {
 	// server has begun to carry it out. It reports whether it can do that for this method.
 	Interrupt func(t *testing.T, method Method, fn func()) bool
 
+	// Deny makes a connection of a user who may do everything but one operation. Nil: the server has but one
+	// user.
+	Deny func(t *testing.T, operation hypervisor.Operation) hypervisor.Hypervisor
+
 	// Sabotage does what people do to VMs.
 	Sabotage Saboteur
 }
@@ -76,7 +80,7 @@ const (
 // to it, and registers what closes them. Of several ways to do the same, all but one may be checked with
 // those tests only whose names begin with one of some words.
 func Run(t *testing.T, newHarness func(t *testing.T) Harness, words ...string) {
-	for _, test := range slices.Concat(findTests, snapshotTests, revertTests, consolidateTests, pointInTimeTests, restoreTests, inPlaceTests, powerTests, cancelTests, trackingTests) {
+	for _, test := range slices.Concat(findTests, snapshotTests, revertTests, consolidateTests, pointInTimeTests, restoreTests, inPlaceTests, powerTests, cancelTests, trackingTests, privilegeTests) {
 		begins := func(word string) bool { return strings.HasPrefix(test.name, word) }
 		if len(words) > 0 && !slices.ContainsFunc(words, begins) {
 			continue
