@@ -13,6 +13,7 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
 // A listed is one result of a query.
@@ -316,5 +317,78 @@ func TestListHidden(t *testing.T) {
 	want := []string{"Snapshots Not Listed: The snapshots of /DC0/vm/web01 (vm-1) can't be listed: privilege System.Read ", "/DC0/vm/db01: s"}
 	if !slices.EqualFunc(got, want, strings.HasPrefix) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestListCalls counts what a query, and the import of all that it finds, ask of the server: that doesn't grow with the
+// number of snapshots.
+func TestListCalls(t *testing.T) {
+	t.Parallel()
+	const vms, each = 8, 3
+	var more []lab.VMSpec
+	for i := range vms {
+		more = append(more, lab.VMSpec{Name: fmt.Sprint("vm", i)})
+	}
+	w := newWorld(t, more...)
+	c := w.client()
+	for i := range vms * each {
+		_, err := c.CreateSnapshot(t.Context(), hypervisor.VMID(w.vm(fmt.Sprint("vm", i%vms)).ID), hypervisor.SnapshotSpec{Name: "s"})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Close(t.Context()); err != nil { // what it has to tidy up is not counted
+		t.Fatal(err)
+	}
+	before := w.lab.Calls()
+	calls := func(what string, most int) {
+		t.Helper()
+		sum := 0
+		now := w.lab.Calls()
+		for method, n := range now {
+			sum += n - before[method]
+		}
+		before = now
+		t.Logf("%d calls to %s", sum, what)
+		if sum > most {
+			t.Errorf("%d calls to %s, want %d at most", sum, what, most)
+		}
+	}
+	r := w.rpc()
+	all := r.list("vm_snapshot", nil, 0, true)
+	if len(all) != vms*each {
+		t.Fatalf("%d results: %q", len(all), names(all))
+	}
+	calls("log in, and list all snapshots", 2+4) // the view, the list, the end of the view, and all that have snapshots
+	for _, one := range all {
+		r.adopt("vm_snapshot", one)
+	}
+	// Before there are many, some are read one by one.
+	calls("import them", 22)
+}
+
+// TestListTemporary lists what a killed backup left behind.
+func TestListTemporary(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	killed := run.Start(time.Now(), time.Time{})
+	name, description, err := killed.LabelSnapshot(run.BackupSnapshot, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.snapshot("web01", name, description)
+	r := w.rpc()
+	temporary := map[string]any{"temporary": true}
+	if got := names(r.list("vm_snapshot", temporary, 0, false)); len(got) > 0 {
+		t.Errorf("a backup that is under way leaves %q behind", got)
+	}
+	killed.End()
+	got := r.list("vm_snapshot", temporary, 0, true)
+	if want := w.path("web01") + ": " + name; len(got) != 1 || names(got)[0] != want {
+		t.Fatalf("got %q, want %q", names(got), want)
+	}
+	r.adopt("vm_snapshot", got[0])
+	if got := names(r.list("vm_snapshot", nil, 0, false)); len(got) > 0 {
+		t.Errorf("%q is nobody's temporary snapshot", got)
 	}
 }

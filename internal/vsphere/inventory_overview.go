@@ -173,6 +173,43 @@ func (r *reader) take(ctx context.Context, p *picture, asked int) error {
 	return nil
 }
 
+// kept are the answers about single VMs, for those who accept answers of a moment ago: a refresh of many snapshots of
+// a few VMs asks for each of the VMs again and again.
+type kept struct {
+	mu      sync.Mutex
+	answers map[types.ManagedObjectReference]keptAnswer
+}
+
+// A keptAnswer is what a question at some time, after so many changes, gave.
+type keptAnswer struct {
+	objects map[types.ManagedObjectReference]types.ObjectContent
+	asked   time.Time
+	changes int64
+}
+
+// get returns the answer to a question that was asked since a time, and since the last change; nil: there is none.
+func (k *kept) get(
+	ref types.ManagedObjectReference, since time.Time, changes int64,
+) map[types.ManagedObjectReference]types.ObjectContent {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	answer, ok := k.answers[ref]
+	if !ok || answer.asked.Before(since) || answer.changes != changes {
+		delete(k.answers, ref)
+		return nil
+	}
+	return answer.objects
+}
+
+func (k *kept) set(ref types.ManagedObjectReference, answer keptAnswer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.answers == nil {
+		k.answers = make(map[types.ManagedObjectReference]keptAnswer)
+	}
+	k.answers[ref] = answer
+}
+
 // mayChange tells whether a call may change what others read.
 func mayChange(method string) bool {
 	switch method {

@@ -41,6 +41,42 @@ func TestRecent_calls(t *testing.T) {
 	}
 }
 
+// TestRecent_few reads few VMs, again and again: each is asked for once.
+func TestRecent_few(t *testing.T) {
+	t.Parallel()
+	l, c := labWith(t, "web01", "web02")
+	ctx := hypervisor.Recent(t.Context(), time.Hour)
+	vms := []*hypervisor.VM{find(t, c, "web01"), find(t, c, "web02")}
+	before := l.Calls()["RetrievePropertiesEx"]
+	for range 5 {
+		for _, vm := range vms {
+			got, err := c.vmByID(ctx, vm.ID)
+			if err != nil || got.Path != vm.Path {
+				t.Fatalf("got %+v, %v", got, err)
+			}
+		}
+	}
+	if calls := l.Calls()["RetrievePropertiesEx"] - before; calls != len(vms) {
+		t.Errorf("%d calls for %d VMs", calls, len(vms))
+	}
+	// What is gone is nobody's answer, and a small age is heeded.
+	if err := c.DestroyVM(t.Context(), vms[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.vmByID(ctx, vms[0].ID); !vmGone(err) {
+		t.Errorf("got %v for a VM that is gone", err)
+	}
+	before = l.Calls()["RetrievePropertiesEx"]
+	for range 2 {
+		if _, err := c.vmByID(hypervisor.Recent(t.Context(), time.Nanosecond), vms[1].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if calls := l.Calls()["RetrievePropertiesEx"] - before; calls != 2 {
+		t.Errorf("%d calls, want 2", calls)
+	}
+}
+
 // TestRecent_change changes something through the connection: nobody reads what was before.
 func TestRecent_change(t *testing.T) {
 	t.Parallel()

@@ -28,6 +28,7 @@ type reader struct {
 
 	overview *overview
 	picture  *picture
+	kept     kept
 
 	mu      sync.Mutex
 	queue   []*readRequest
@@ -66,11 +67,28 @@ const readTimeout = 2 * time.Minute
 func (r *reader) read(
 	ctx context.Context, ref types.ManagedObjectReference,
 ) (map[types.ManagedObjectReference]types.ObjectContent, error) {
-	if maxAge := hypervisor.MaxAge(ctx); maxAge > 0 {
-		if objects, err := r.recent(ctx, ref, maxAge); objects != nil || err != nil {
-			return objects, err
-		}
+	maxAge := hypervisor.MaxAge(ctx)
+	if maxAge == 0 {
+		return r.ask(ctx, ref)
 	}
+	if objects, err := r.recent(ctx, ref, maxAge); objects != nil || err != nil {
+		return objects, err
+	}
+	asked, changes := time.Now(), r.overview.changes.Load()
+	if objects := r.kept.get(ref, asked.Add(-maxAge), changes); objects != nil {
+		return objects, nil
+	}
+	objects, err := r.ask(ctx, ref)
+	if _, ok := objects[ref]; ok && err == nil {
+		r.kept.set(ref, keptAnswer{objects: objects, asked: asked, changes: changes})
+	}
+	return objects, err
+}
+
+// ask is read for those who accept no older answer than one to their own question.
+func (r *reader) ask(
+	ctx context.Context, ref types.ManagedObjectReference,
+) (map[types.ManagedObjectReference]types.ObjectContent, error) {
 	req := &readRequest{ctx: ctx, ref: ref, done: make(chan struct{})}
 	r.mu.Lock()
 	r.queue = append(r.queue, req)
