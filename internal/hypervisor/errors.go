@@ -24,6 +24,8 @@ var (
 	ErrLost = errors.New("connection lost")
 	// ErrNotSupported: this hypervisor can't do that.
 	ErrNotSupported = errors.New("not supported")
+	// ErrTakenOver: another run has taken the restore over, as it does with one that was killed. The VM is its.
+	ErrTakenOver = errors.New("another process took this restore for dead, and has taken it over")
 	// ErrConfigFormat: the captured configuration is of another hypervisor or a newer version.
 	ErrConfigFormat = errors.New("unknown format of captured configuration")
 	// ErrOutOfReach: the object exists, but the user may not see it, or its configuration can't be read.
@@ -194,14 +196,14 @@ func (e *DiskMismatchError) Error() string {
 	return fmt.Sprintf("%s can't be restored into %s: %s (its disks: %s)", e.Disk, e.VM, e.Reason, strings.Join(e.Disks, ", "))
 }
 
-// An InterruptedError says that an earlier restore in place of the VM was neither finished nor undone.
+// An InterruptedError says that another restore in place of the VM was neither finished nor undone.
 type InterruptedError struct {
 	VM string
 	Interrupted
 }
 
 func (e *InterruptedError) Error() string {
-	return fmt.Sprintf("an earlier restore in place of %s (run %s) was interrupted", e.VM, e.RunID)
+	return fmt.Sprintf("another restore in place of %s (run %s) has not ended", e.VM, e.RunID)
 }
 
 // A SwappedError wraps what went wrong after the disks of a VM were replaced.

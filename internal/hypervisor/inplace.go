@@ -42,10 +42,19 @@ type Replaced struct {
 	Now   string // path of the disk in its place
 }
 
-// An Interrupted restore in place is one whose run was killed before it was finished or undone. The VM
-// itself says so, in a journal that it carries.
+// LeaseRenewal is how often a restore in place renews its lease on the VM.
+const LeaseRenewal = time.Minute
+
+// An Interrupted restore in place is one that was neither finished nor undone: its run was killed, or goes on.
+// The VM itself says so, in a journal that it carries.
 type Interrupted struct {
 	RunID string
+	// Holder is the run that has the VM: the restore's own, or the one that is recovering from it.
+	Holder string
+	// Lease has another value after LeaseRenewal if the holder lives and gets through to the server. While the
+	// VM is busy, that may take as long as the VM is. Empty: the holder renews none.
+	Lease string
+	Busy  bool // the server is carrying out something on the VM
 	// Swapped is set when the VM has the restored disks, and the hardware where that was asked for: the run
 	// only was not finished. Without it, the restore is undone.
 	Swapped bool
@@ -70,22 +79,38 @@ type InPlaceRestorer interface {
 	// InterruptedInPlace reads a VM's journal. Nil: it has none of its own.
 	InterruptedInPlace(ctx context.Context, vm VMID) (*Interrupted, error)
 
-	// RecoverInPlace ends an interrupted restore: one that had swapped the disks is finished, another is
-	// undone, and the VM started again if it was stopped for it. Either way the VM has one set of disks, all
+	// RecoverInPlace takes the VM over for the run by, if it is still as it was found, and ends the interrupted
+	// restore. The run that had the VM doesn't change it any more from then on. A restore that had swapped the disks is finished, another is
+	// undone, and the VM started again if it was stopped for it. One whose VM was started since counts as the first. Either way the VM has one set of disks, all
 	// of them complete; the uploaded disks that are not in use are removed, those of the VM never are; and
 	// there is no journal any more. It returns the VM as it is, the disks that are not its any more and were
 	// kept, and warnings. Restored disks that the VM had are kept as well when it gets its own back: somebody
 	// may have worked with them since. A VM without a journal is left alone, and so is one whose journal is of
-	// another VM, of which it is a copy; the journal of another run is an *InterruptedError.
-	RecoverInPlace(ctx context.Context, vm VMID, runID string) (*VM, []Replaced, []string, error)
+	// another VM, of which it is a copy. Of several runs that recover the same, one does: the others get an
+	// *InterruptedError, as they do when the lease was renewed since it was found.
+	RecoverInPlace(ctx context.Context, vm VMID, found Interrupted, by string) (*VM, []Replaced, []string, error)
+
+	// KeptDisks reads what the VM says of disks that restores in place took out of it, or had given it, and of
+	// which nobody has said yet that he knows of them: those that Finish and RecoverInPlace left, and are there.
+	KeptDisks(ctx context.Context, vm VMID) ([]Replaced, error)
+
+	// ForgetKept makes the VM say nothing of disks any more, whether it did or not.
+	ForgetKept(ctx context.Context, vm VMID, disks []Replaced) error
 
 	// DeleteReplaced deletes disks that a restore in place took out of a VM. One that a VM uses, or of
-	// which that can't be told, or that is gone is left alone; the first two are errors.
+	// which that can't be told, or that is gone is left alone; the first two are errors. The VM says nothing of
+	// those that were deleted or are gone any more.
 	DeleteReplaced(ctx context.Context, vm VMID, disks []Replaced) error
 }
 
-// An InPlaceRestore is a VM whose disks are being replaced. Every one must be ended by Finish or Abort.
+// An InPlaceRestore is a VM whose disks are being replaced. Every one must be ended by Finish, Abort or Leave. Until
+// then it renews its lease on the VM. If another run has taken the VM over nevertheless, because this one was
+// paused or could not get through, every method that would change the VM is an error that wraps ErrTakenOver.
 type InPlaceRestore interface {
+	// Holds tells, by an error, that the VM isn't this run's any more, or that it can't be told: ErrTakenOver.
+	// Whoever changes the VM by other means than these methods asks before.
+	Holds(ctx context.Context) error
+
 	// WriteDisk fills a disk that will replace one of the VM's, by its key in the captured configuration.
 	// The VM runs on meanwhile. Disks may be written concurrently. It returns only when the server has
 	// the whole disk and its checksum of what arrived is ours.
@@ -101,8 +126,13 @@ type InPlaceRestore interface {
 	// be powered off.
 	Back(ctx context.Context) error
 
-	// Finish removes the journal. Replaced disks stay where they are.
-	Finish(ctx context.Context) error
+	// Finish removes the journal. Replaced disks stay where they are; the VM says of those that are kept, see
+	// KeptDisks.
+	Finish(ctx context.Context, kept []Replaced) error
+
+	// Leave ends the restore as it is, with its journal: the next one recovers from it. After Finish and Abort
+	// it does nothing.
+	Leave()
 
 	// Abort removes what was written, if the VM doesn't use it, and the journal, and starts the VM again if
 	// Swap had stopped it. It runs on a deadline of its own, also when ctx is cancelled. After Finish, and

@@ -94,6 +94,7 @@ func (l *Lab) changePower(
 		}
 	}
 	l.setPower(ctx, vm, to)
+	l.postEvent(ctx, vm, powerEvent(to))
 	stem := directory(vm.Config.Files.VmPathName) + "/" + vm.Config.Name
 	if to == suspended {
 		l.writeEmpty(stem+".vmss", int64(vm.Config.Hardware.MemoryMB)<<20)
@@ -102,6 +103,17 @@ func (l *Lab) changePower(
 	}
 	l.refreshLayout(ctx, vm)
 	return nil
+}
+
+// powerEvent is what a server logs when a VM has come to a power state.
+func powerEvent(state types.VirtualMachinePowerState) types.BaseEvent {
+	switch state {
+	case poweredOn:
+		return new(types.VmPoweredOnEvent)
+	case suspended:
+		return new(types.VmSuspendedEvent)
+	}
+	return new(types.VmPoweredOffEvent)
 }
 
 // guestCall is the fault for a call that asks the guest, nil when the guest can be asked.

@@ -132,10 +132,12 @@ var advices = []advice{
 		"in_place.remove_snapshots = true to have them removed when the restored disks are complete."},
 	{is: is(hypervisor.ErrShutdown), about: argShutdown, todo: "Allow more time with in_place.shutdown_timeout, shut the guest " +
 		"down by hand, or set in_place.power_off = true to have the virtual machine stopped hard."},
-	{is: as[*hypervisor.InterruptedError](), about: argVM, todo: "Wait until the other restore has ended, and apply again. What a " +
-		"restore leaves behind that was killed is taken up by the next one: at once where the killed process ran, elsewhere " +
-		"when the time is over for which it is taken for alive. If it was killed for certain and the virtual machine is off, " +
-		"start it by hand if it is needed before: it has one complete set of disks."},
+	{is: as[*hypervisor.InterruptedError](), about: argVM, todo: "Wait until the other restore has ended, and apply again. One that " +
+		"was killed is taken up by the next: at once where its process ran, elsewhere when it has given no sign of life for " +
+		"some minutes."},
+	{is: is(hypervisor.ErrTakenOver), about: argVM, todo: "This process was paused, or had lost the server, for so long that " +
+		"another apply went on in its place. Wait until that has ended; what it did is in its state. Apply again only if you " +
+		"want to restore once more."},
 	{is: as[*hypervisor.DiskMismatchError](), about: argDisks, todo: "Name the disks to restore with only_disks, or restore " +
 		"into a new virtual machine."},
 	{is: as[*restore.VerifyError](), todo: "The storage didn't give back what was written to it. Check the " +

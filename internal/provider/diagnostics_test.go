@@ -51,6 +51,7 @@ func everyError() []error {
 		fmt.Errorf("restore into web01: %w", hypervisor.ErrSnapshotsInTheWay),
 		fmt.Errorf("shut down web01: %w", hypervisor.ErrShutdown),
 		&hypervisor.InterruptedError{VM: "/DC0/vm/web01", Interrupted: hypervisor.Interrupted{RunID: "r1"}},
+		fmt.Errorf("replace the disks of web01: %w", hypervisor.ErrTakenOver),
 		&hypervisor.DiskMismatchError{VM: "/DC0/vm/web01", Disk: "Hard disk 2 (scsi0:1)", Reason: "there is none", Disks: []string{"Hard disk 1 (scsi0:0)"}},
 		&restore.VerifyError{Disk: "Hard disk 1 (scsi0:0)", Want: "blake3-1m:aa", Got: "blake3-1m:bb"},
 		&snapshot.WrongVMError{Snapshot: "snapshot-7", VM: "/DC0/vm/web01", Of: "/DC0/vm/db01"},

@@ -153,16 +153,24 @@ func TestReplacementRefused(t *testing.T) {
 	labtest.AssertClean(t, w.lab)
 }
 
+// inside looks at a VM of the lab as no client can, or changes it.
+func (w *world) inside(name string, do func(sim *simulator.Context, vm *simulator.VirtualMachine)) {
+	w.t.Helper()
+	sim := *w.lab.Model().Service.Context
+	vm, ok := sim.Map.Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: w.vm(name).ID}).(*simulator.VirtualMachine)
+	if !ok {
+		w.t.Fatal("the lab doesn't know the VM")
+	}
+	sim.WithLock(vm, func() { do(&sim, vm) })
+}
+
 // TestRestoreDoesNotFit has a target that is too small, or too old.
 func TestRestoreDoesNotFit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, lab.VMSpec{Name: "new"})
-	sim := *w.lab.Model().Service.Context
-	vm, ok := sim.Map.Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: w.vm("new").ID}).(*simulator.VirtualMachine)
-	if !ok {
-		t.Fatal("the lab doesn't know the VM")
-	}
-	sim.WithLock(vm, func() { sim.Update(vm, []types.PropertyChange{{Name: "config.version", Val: "vmx-99"}}) })
+	w.inside("new", func(sim *simulator.Context, vm *simulator.VirtualMachine) {
+		sim.Update(vm, []types.PropertyChange{{Name: "config.version", Val: "vmx-99"}})
+	})
 	w.run(
 		resource.TestStep{
 			PreConfig: func() { w.lab.Fault(lab.Fault{Method: "ImportVApp", Fault: "NoDiskSpace"}) },

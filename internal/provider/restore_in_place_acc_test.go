@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-testing/plancheck"
 	"github.com/hashicorp/terraform-plugin-testing/statecheck"
 	"github.com/hashicorp/terraform-plugin-testing/terraform"
+	"github.com/vmware/govmomi/simulator"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
@@ -182,6 +183,57 @@ func TestReplacedDisksDue(t *testing.T) {
 	}
 	if vm := w.vm("web01"); vm.PowerState != "poweredOn" {
 		t.Errorf("the VM is %s", vm.PowerState)
+	}
+}
+
+// TestReplacedDisksLost loses the state of a restore that keeps disks, as when the provider is killed before Terraform
+// has written it: the next restore has them in its own, and once that was read back nobody else gets them.
+func TestReplacedDisksLost(t *testing.T) {
+	t.Parallel()
+	w, r, id := backedUp(t)
+	restore := func(keep string) made {
+		t.Helper()
+		m := r.apply(t.Context(), "vm_restore", map[string]any{"backup_id": id, "in_place": map[string]any{"keep_replaced_disks": keep, "power_off": true}})
+		noErrors(t, m.diagnostics)
+		return m
+	}
+	remembers := func() (options string) {
+		w.inside("web01", func(_ *simulator.Context, vm *simulator.VirtualMachine) {
+			for _, o := range vm.Config.ExtraConfig {
+				if v := o.GetOptionValue(); strings.HasPrefix(v.Key, "terraform.") {
+					options += fmt.Sprintln(v.Key, v.Value)
+				}
+			}
+		})
+		return options
+	}
+	first := w.vm("web01").Disks[0].File
+	restore("72h") // nobody hears of
+	second := w.vm("web01").Disks[0].File
+	m := restore("72h")
+	expect(t, m.diagnostics, tfprotov6.DiagnosticSeverityWarning, first)
+	if state := m.state.String(); !strings.Contains(state, first) || !strings.Contains(state, second) {
+		t.Errorf("the state has not all disks that were kept: %s", state)
+	}
+	if got := remembers(); !strings.Contains(got, first) || !strings.Contains(got, second) {
+		t.Errorf("the VM remembers %q", got)
+	}
+	w.lab.Fault(lab.Fault{Method: "ReconfigVM_Task", Fault: "NoPermission"}) // that it may not forget is no error
+	for range 2 {
+		read, err := r.server.ReadResource(t.Context(), &tfprotov6.ReadResourceRequest{TypeName: "vm_restore", CurrentState: r.dynamic(m.state)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		noErrors(t, read.Diagnostics)
+		if !r.undynamic(m.state.Type(), read.NewState).Equal(m.state) {
+			t.Error("reading it changed the state")
+		}
+	}
+	if got := remembers(); got != "" {
+		t.Errorf("the VM still remembers %q", got)
+	}
+	if !w.has(first) || !w.has(second) {
+		t.Errorf("%s is there: %v, %s: %v", first, w.has(first), second, w.has(second))
 	}
 }
 

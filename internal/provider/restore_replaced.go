@@ -130,6 +130,17 @@ func (r *restoreResource) deleteReplaced(
 	return restore.New(hv, nil, r.session.log, r.session.now).DeleteReplaced(ctx, vm.InstanceUUID, disks)
 }
 
+// remembered makes the VM forget the replaced disks that it remembers until a state does: Terraform has written the
+// one that it gives. That this can't be done makes the next restore keep them.
+func (r *restoreResource) remembered(ctx context.Context, hv hypervisor.Hypervisor, vm *hypervisor.VM, disks []hypervisor.Replaced) {
+	if len(disks) == 0 {
+		return
+	}
+	if err := hv.ForgetKept(ctx, vm.ID, disks); err != nil {
+		r.session.log.WarnContext(ctx, "the VM still remembers replaced disks", "vm", vm.Path, "error", err)
+	}
+}
+
 // leaveReplaced says which replaced disks stay although nothing remembers them any more.
 func leaveReplaced(state restoreModel, why string, diags *diag.Diagnostics) {
 	if disks := state.replaced(); len(disks) > 0 {

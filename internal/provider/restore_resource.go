@@ -60,7 +60,7 @@ func (r *restoreResource) restore(ctx context.Context, plan, config restoreModel
 		return
 	}
 	op := plan.operation("Restore", "Virtual Machine", "create").
-		leaving("There is no new virtual machine, and nothing was left behind unless the error names it.")
+		leaving("There is no new virtual machine, and nothing was left behind, unless the error says otherwise.")
 	if request.InPlace != nil {
 		op = op.leaving("The virtual machine is as it was, and nothing was left behind, unless the error says otherwise.")
 	}
@@ -175,7 +175,7 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 
 	op := state.operation("Read", "Virtual Machine", "read")
 	deletes := state.OnDestroy.ValueString() == actionDelete
-	_, vm, err := r.find(ctx, state)
+	hv, vm, err := r.find(ctx, state)
 	var notFound *hypervisor.VMNotFoundError
 	switch {
 	case errors.As(err, &notFound):
@@ -197,6 +197,7 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 		leaveReplaced(state, "The virtual machine was registered anew.", &resp.Diagnostics)
 		state.setReplaced(nil, time.Time{})
 	}
+	r.remembered(ctx, hv, vm, state.replaced())
 	state.fillVM(vm)
 	if deletes && state.StartFailed.ValueBool() {
 		r.session.own(state)

@@ -306,12 +306,9 @@ func TestRevertUndoes(t *testing.T) {
 	r := w.rpc()
 	s := r.apply(t.Context(), "vm_snapshot", map[string]any{"vm": "web01", "name": "x"})
 	noErrors(t, s.diagnostics)
-	sim := *w.lab.Model().Service.Context
-	vm, ok := sim.Map.Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: w.vm("web01").ID}).(*simulator.VirtualMachine)
-	if !ok {
-		t.Fatal("the lab doesn't know the VM")
-	}
-	sim.WithLock(vm, func() { sim.Update(vm, []types.PropertyChange{{Name: "config.annotation", Val: "grown since"}}) })
+	w.inside("web01", func(sim *simulator.Context, vm *simulator.VirtualMachine) {
+		sim.Update(vm, []types.PropertyChange{{Name: "config.annotation", Val: "grown since"}})
+	})
 	m := r.apply(t.Context(), "vm_restore", map[string]any{"snapshot_id": s.attributes(t).text(t, "id")})
 	noErrors(t, m.diagnostics)
 	for _, want := range []string{"Revert Loses What Was Done Since", "Revert Changed Configuration", "The annotation goes back"} {

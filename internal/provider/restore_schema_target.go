@@ -28,7 +28,8 @@ func newVMAttributes() map[string]schema.Attribute {
 		"identity": schema.StringAttribute{
 			MarkdownDescription: "`original`: BIOS and instance UUID, MAC addresses and UUIDs of disks come back, so that " +
 				"other resources which manage the virtual machine find it unchanged; refused while a virtual machine with " +
-				"one of them exists. `copy`: all of them are new. Default: `original`.",
+				"the BIOS or instance UUID exists, and warned of one with a MAC address. `copy`: all of them are new. " +
+				"Default: `original`.",
 			Optional: true, Computed: true,
 			Default: stringdefault.StaticString(string(hypervisor.IdentityOriginal)),
 			Validators: []validator.String{

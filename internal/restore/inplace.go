@@ -59,10 +59,11 @@ type inPlace struct {
 	vm   *hypervisor.VM // as it was before
 	ran  bool           // the VM was running before
 
-	// finished is set when a restore that was killed had replaced disks, and recovered are those that it
-	// replaced: nobody else knows of them.
+	// finished is set when a restore that was killed had replaced disks. recovered are those that earlier
+	// restores replaced, if nobody but the VM knows of them.
 	finished  bool
 	recovered []hypervisor.Replaced
+	observed  bool // whether it was killed was not told by its process, but by its lease
 
 	replaced []hypervisor.Replaced // by this restore
 	this     run.Run
@@ -137,6 +138,8 @@ func (m *Manager) restoreInPlace(ctx context.Context, j *job) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.this = m.start(ctx)
+	defer p.this.End()
 	if err := p.recover(ctx); err != nil {
 		return nil, err
 	}
@@ -152,7 +155,9 @@ func (m *Manager) restoreInPlace(ctx context.Context, j *job) (*Result, error) {
 func (p *inPlace) leave(ctx context.Context, err error) error {
 	var in *InPlaceError
 	noWayBack := errors.As(err, &in) && in.Swapped
-	if p.ran && !noWayBack {
+	var others *hypervisor.InterruptedError
+	taken := errors.As(err, &others) || errors.Is(err, hypervisor.ErrTakenOver)
+	if p.ran && !noWayBack && !taken {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 		defer cancel()
 		startErr := p.m.hv.PowerOn(ctx, p.vm.ID)
@@ -180,13 +185,12 @@ func (p *inPlace) replace(ctx context.Context) (*Result, error) {
 	if err := p.refuseReaders(ctx); err != nil {
 		return nil, err
 	}
-	p.this = p.m.start(ctx)
-	defer p.this.End()
 	p.spec.RunID = p.this.Token()
 	p.m.log.InfoContext(ctx, "restoring in place", "vm", p.vm.Path, "backup", string(p.BackupID))
 	if p.restore, err = p.m.hv.StartInPlace(ctx, p.spec); err != nil {
 		return nil, fmt.Errorf("make room for the disks: %w", err)
 	}
+	defer p.restore.Leave()
 	result, err := p.swap(ctx)
 	if err != nil {
 		return nil, err
@@ -212,6 +216,9 @@ func (p *inPlace) swap(ctx context.Context) (*Result, error) {
 	}
 	result := p.m.newResult(p.job, vm, disks, warnings)
 	result.Replaced = append(slices.Clone(p.recovered), replaced...)
+	if err := p.restore.Holds(ctx); err != nil {
+		return nil, p.undo(ctx, true, err)
+	}
 	if p.Verify {
 		if err := p.m.verify(ctx, p.job, p.this, vm.ID, p.others(result)); err != nil {
 			return nil, p.undo(ctx, true, err)
@@ -222,6 +229,9 @@ func (p *inPlace) swap(ctx context.Context) (*Result, error) {
 	}
 	if !p.powerOn(p.ran) {
 		return result, nil
+	}
+	if err := p.restore.Holds(ctx); err != nil { // that took long
+		return nil, p.undo(ctx, true, err)
 	}
 	if err := p.m.powerOn(ctx, result); err != nil {
 		return nil, p.undo(ctx, true, fmt.Errorf("%w: %w", ErrNotStarted, err))
@@ -246,6 +256,12 @@ func (p *inPlace) others(result *Result) []hypervisor.DiskKey {
 func (p *inPlace) undo(ctx context.Context, swapped bool, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
+	if p.lost(ctx, err) {
+		if abortErr := p.restore.Abort(ctx); abortErr != nil {
+			err = fmt.Errorf("%w; not all that was written could be removed: %w", err, abortErr)
+		}
+		return fmt.Errorf("%w: this one has stopped, and left %s alone", err, p.vm.Path)
+	}
 	p.m.log.WarnContext(ctx, "undoing the restore", "vm", p.vm.Path, "disks_replaced", swapped, "error", err)
 	if swapped {
 		if backErr := p.back(ctx); backErr != nil {
@@ -309,7 +325,12 @@ func (p *inPlace) finish(ctx context.Context, result *Result) error {
 	}
 	finishCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	if err := p.restore.Finish(finishCtx); err != nil {
+	err := p.restore.Finish(finishCtx, result.Replaced)
+	switch {
+	case errors.Is(err, hypervisor.ErrTakenOver): // it also has the disks that were replaced
+		result.Replaced = nil
+		result.Warnings = append(result.Warnings, fmt.Sprintf("%s was restored, but: %v.", p.vm.Path, err))
+	case err != nil:
 		result.Warnings = append(result.Warnings, fmt.Sprintf(
 			"%s is restored, but its journal of that could not be removed, which the next restore into it does: %v.",
 			p.vm.Path, err))
@@ -338,7 +359,11 @@ func (p *inPlace) keep() time.Duration {
 
 // deleteReplaced deletes the disks that this restore replaced.
 func (p *inPlace) deleteReplaced(ctx context.Context, result *Result) {
-	if err := p.m.hv.DeleteReplaced(ctx, p.vm.ID, p.replaced); err != nil {
+	err := p.restore.Holds(ctx)
+	if err == nil {
+		err = p.m.hv.DeleteReplaced(ctx, p.vm.ID, p.replaced)
+	}
+	if err != nil {
 		result.Warnings = append(result.Warnings, fmt.Sprintf(
 			"%s is restored, but disks that were replaced could not be deleted (%s): %v.",
 			p.vm.Path, paths(p.replaced), err))

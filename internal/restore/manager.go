@@ -25,12 +25,14 @@ type Manager struct {
 	repo Repository
 	log  *slog.Logger
 	now  func() time.Time
+
+	pause func(ctx context.Context, d time.Duration) error // waits, but in tests
 }
 
 // New makes a Manager. now is the clock, usually time.Now. Without a repository, a Manager only can delete
 // what was replaced.
 func New(hv Hypervisor, repo Repository, log *slog.Logger, now func() time.Time) *Manager {
-	return &Manager{hv: hv, repo: repo, log: log, now: now}
+	return &Manager{hv: hv, repo: repo, log: log, now: now, pause: pause}
 }
 
 // Check does at plan time what can be checked without creating or changing anything. It returns the warnings

@@ -17,20 +17,30 @@ func (m *Manager) checkInPlace(ctx context.Context, j *job) (warnings []string, 
 	if err != nil {
 		return nil, err
 	}
-	interrupted, err := p.interrupted(ctx)
+	found, err := p.find(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if interrupted != nil {
-		warnings = append(warnings, p.recovery(interrupted, "is"))
+	if found != nil {
+		switch p.standing(found) {
+		case alive:
+			return nil, p.underWay(found)
+		case dead:
+			warnings = append(warnings, p.recovery(found, "is"))
+		case unknown:
+			warnings = append(warnings, fmt.Sprintf("another restore into %s was not ended (%s). Whether it goes on can't be told "+
+				"from here at once: before anything else the apply watches for %s whether it does, and is refused then.",
+				p.vm.Path, holder(found), observation))
+		}
 	}
+	left := runsOf(found)
 	snapshots, err := m.hv.Snapshots(ctx, p.vm.ID)
 	if err != nil {
 		return warnings, err
 	}
 	ours := 0
 	for _, s := range snapshots {
-		if r, _, ok := run.ParseSnapshot(s.Name, s.Description); ok && r.Dead(m.now()) {
+		if r, _, ok := run.ParseSnapshot(s.Name, s.Description); ok && (left[r.ID] || r.Dead(m.now())) {
 			ours++
 		}
 	}
@@ -39,23 +49,6 @@ func (m *Manager) checkInPlace(ctx context.Context, j *job) (warnings []string, 
 	}
 	checked, err := p.m.hv.CheckInPlace(ctx, p.spec)
 	return append(warnings, checked...), err
-}
-
-// interrupted reads the journal of a restore that was killed. One that goes on is an error.
-func (p *inPlace) interrupted(ctx context.Context) (*hypervisor.Interrupted, error) {
-	interrupted, err := p.m.hv.InterruptedInPlace(ctx, p.vm.ID)
-	if err != nil {
-		return nil, fmt.Errorf("look for an earlier restore: %w", err)
-	}
-	if interrupted != nil && !p.m.abandoned(interrupted.RunID) {
-		by := "a process that can't be told"
-		if r, err := run.ParseToken(interrupted.RunID); err == nil {
-			by = r.Holder()
-		}
-		return nil, fmt.Errorf("another restore into it is under way (%s): %w",
-			by, &hypervisor.InterruptedError{VM: p.vm.Path, Interrupted: *interrupted})
-	}
-	return interrupted, nil
 }
 
 // recovery says what becomes of a restore that was killed.
@@ -68,30 +61,48 @@ func (p *inPlace) recovery(interrupted *hypervisor.Interrupted, is string) strin
 	if interrupted.Swapped {
 		what = "had replaced disks; it " + is + " finished first."
 	}
+	if p.observed {
+		return fmt.Sprintf("an earlier restore in place of %s (%s) has given no sign of life for %s and counts as one that was killed. It %s",
+			p.vm.Path, holder(interrupted), observation, what)
+	}
 	return fmt.Sprintf("an earlier restore in place of %s was killed, and %s", p.vm.Path, what)
 }
 
 // recover ends what killed runs left of this VM, so that it has one set of disks, and finds out whether the
 // VM was running before any of that.
 func (p *inPlace) recover(ctx context.Context) error {
-	interrupted, err := p.interrupted(ctx)
+	interrupted, err := p.abandoned(ctx)
 	if err != nil {
 		return err
 	}
-	dead := func(r run.Run) bool { return r.Dead(p.m.now()) }
-	if err := p.m.removeTemporary(ctx, p.vm, dead); err != nil {
+	left := runsOf(interrupted)
+	gone := func(r run.Run) bool { return left[r.ID] || r.Dead(p.m.now()) }
+	if err := p.m.removeTemporary(ctx, p.vm, gone); err != nil {
 		return err
 	}
-	if interrupted == nil {
-		return nil
+	if interrupted != nil {
+		if err := p.takeOver(ctx, interrupted); err != nil {
+			return err
+		}
 	}
+	if p.recovered, err = p.m.hv.KeptDisks(ctx, p.vm.ID); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		p.warnings = append(p.warnings, fmt.Sprintf("whether disks that earlier restores replaced are still there can't be told: %v.", err))
+	}
+	return nil
+}
+
+// takeOver ends a restore that nobody is behind any more.
+func (p *inPlace) takeOver(ctx context.Context, interrupted *hypervisor.Interrupted) error {
 	p.m.log.WarnContext(ctx, "recovering from a restore that was killed",
 		"vm", p.vm.Path, "run", interrupted.RunID, "disks_replaced", interrupted.Swapped)
-	vm, replaced, warnings, err := p.m.hv.RecoverInPlace(ctx, p.vm.ID, interrupted.RunID)
+	vm, replaced, warnings, err := p.m.hv.RecoverInPlace(ctx, p.vm.ID, *interrupted, p.this.Token())
 	if err != nil {
 		return fmt.Errorf("recover from an earlier restore that was killed: %w", err)
 	}
-	p.vm, p.recovered, p.finished = vm, replaced, interrupted.Swapped || len(replaced) > 0
+	p.vm, p.finished = vm, interrupted.Swapped || len(replaced) > 0
 	p.ran = interrupted.Stopped || vm.PowerState == hypervisor.PoweredOn
 	p.warnings = append(p.warnings, p.recovery(interrupted, "was"))
 	p.warnings = append(p.warnings, warnings...)

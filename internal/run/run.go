@@ -73,35 +73,41 @@ func (r Run) End() { active.Delete(r.ID) }
 // Dead reports whether nobody is behind the run any more. Where its process can be looked for, that
 // decides; otherwise, on another host, its expiry does.
 func (r Run) Dead(now time.Time) bool {
+	if alive, known := r.Alive(); known {
+		return !alive
+	}
+	return now.After(r.Expires)
+}
+
+// Alive looks for the process behind the run. known is false where that tells nothing, as on another host.
+func (r Run) Alive() (alive, known bool) {
 	if _, going := active.Load(r.ID); going {
-		return false
+		return true, true
 	}
 	me := self()
 	if r.Space != me.space || !r.Space.known() {
-		return now.After(r.Expires)
+		return false, false
 	}
 	if r.PID == me.pid && r.Ticks == me.ticks {
-		return true
+		return false, true
 	}
-	ticks, alive := process(r.PID)
+	ticks, there := process(r.PID)
 	switch {
-	case !alive:
-		return true
+	case !there:
+		return false, true
 	case ticks == 0 || r.Ticks == 0: // can't tell whether the PID was given to another process
-		return now.After(r.Expires)
+		return false, false
 	default:
-		return ticks != r.Ticks
+		return ticks == r.Ticks, true
 	}
 }
 
-// Holder says, for people, by whom a run that isn't dead is carried out, and until when it is taken for alive
-// where its process can't be looked for.
+// Holder says, for people, by whom a run is carried out.
 func (r Run) Holder() string {
 	if me := self(); r.Space == me.space && r.Space.known() {
 		return fmt.Sprintf("process %d of this machine", r.PID)
 	}
-	return fmt.Sprintf("process %d of another machine, boot or container, where it can't be looked for from here: it is taken for "+
-		"alive until %s", r.PID, r.Expires.Format(time.RFC3339))
+	return fmt.Sprintf("process %d of another machine, boot or container", r.PID)
 }
 
 func (s Space) known() bool { return s != Space{} }

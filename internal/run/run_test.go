@@ -101,11 +101,15 @@ func TestDead(t *testing.T) {
 			if got := c.run.Dead(c.now); got != c.dead {
 				t.Errorf("dead: %v, want %v", got, c.dead)
 			}
+			elsewhere := c.run.Space != self().space || !c.run.Space.known()
+			if alive, known := c.run.Alive(); known && alive == c.dead || known && elsewhere && c.run.ID != living.ID {
+				t.Errorf("alive: %v, known: %v", alive, known)
+			}
 		})
 	}
 }
 
-// Who waits for a run must know for what, and until when.
+// Who waits for a run must know for what.
 func TestHolder(t *testing.T) {
 	t.Parallel()
 	here := Start(now, now.Add(time.Hour))
@@ -113,17 +117,16 @@ func TestHolder(t *testing.T) {
 	here.Space, here.PID = self().space, 4711
 	elsewhere, unknown := here, here
 	elsewhere.Space, unknown.Space = Space{1, 2, 3}, Space{}
-	const until = "process 4711 of another machine, boot or container, where it can't be looked for from here: " +
-		"it is taken for alive until 2026-03-04T07:06:07Z"
-	for want, r := range map[string]Run{"process 4711 of this machine": here, until: elsewhere} {
+	const other = "process 4711 of another machine, boot or container"
+	for want, r := range map[string]Run{"process 4711 of this machine": here, other: elsewhere} {
 		if !here.Space.known() {
-			want = until
+			want = other
 		}
 		if got := r.Holder(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if got := unknown.Holder(); got != until {
+	if got := unknown.Holder(); got != other {
 		t.Errorf("got %q", got)
 	}
 }

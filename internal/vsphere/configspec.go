@@ -230,7 +230,7 @@ var (
 		"vmotion.checkpointfbsize": true, "vmotion.checkpointsvgaprimarysize": true, "viv.moid": true,
 		"monitor.phys_bits_used": true, "vmware.tools.internalversion": true, "vmware.tools.requiredversion": true,
 		"migrate.hostlogstate": true, "migrate.migrationid": true, "migrate.hostlog": true,
-		strings.ToLower(markerKey): true, strings.ToLower(journalKey): true, strings.ToLower(targetKey): true,
+		markerKey: true, journalKey: true, tenureKey: true, keptKey: true, targetKey: true,
 	}
 	transientPrefixes = []string{"migrate.", "uuid.", "guestinfo.vmtools.", "guestinfo.appinfo", "vmware.tools.",
 		"snapshot.", "replay."}

@@ -37,6 +37,8 @@ type Client struct {
 
 	restSession *restSession
 
+	ticks func(d time.Duration) (ticks <-chan time.Time, end func()) // everySoOften, but for tests
+
 	serverMu sync.Mutex
 	serverID string // of an ESXi host, once known
 
@@ -84,7 +86,7 @@ func Connect(ctx context.Context, config Config, log *slog.Logger) (*Client, err
 		locks:  newLimits(1, 1, 1),
 		done:   make(chan struct{}),
 
-		restSession: newRESTSession(),
+		restSession: newRESTSession(), ticks: everySoOften,
 	}
 	c.session = newSession(vim, config.User, config.Password, log)
 	if err := c.session.login(ctx); err != nil {

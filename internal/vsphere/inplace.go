@@ -26,6 +26,7 @@ type inPlace struct {
 	client *Client
 	plan   *inPlacePlan
 	upload *restore // the VM in the making
+	tenure *tenure
 
 	mu       sync.Mutex
 	journal  *journal // as it was last written
@@ -62,7 +63,7 @@ func (c *Client) StartInPlace(
 	if err != nil {
 		return nil, fmt.Errorf("start restore in place of %s: %w", spec.VM, err)
 	}
-	r := &inPlace{client: c, plan: p}
+	r := &inPlace{client: c, plan: p, tenure: &tenure{client: c, vm: spec.VM, holder: spec.RunID}}
 	if err := r.start(ctx); err != nil {
 		err = errors.Join(err, r.Abort(ctx))
 		return nil, fmt.Errorf("start restore in place of %s: %w", p.line.path(), err)
@@ -119,8 +120,7 @@ func (r *inPlace) begin(ctx context.Context, from string, policies map[int32]str
 		disks: map[hypervisor.DiskKey]*importedDisk{},
 	}
 	first := &journal{
-		Version: journalVersion, Run: p.spec.RunID, Phase: phaseUpload,
-		VM: p.spec.VM, Instance: p.vm.Config.InstanceUuid,
+		Version: journalVersion, Run: p.spec.RunID, Holder: p.spec.RunID, bearer: bearerOf(p.vm), Phase: phaseUpload,
 	}
 	if from != "" {
 		first.Step = r.journal.Step + 1
@@ -131,13 +131,31 @@ func (r *inPlace) begin(ctx context.Context, from string, policies map[int32]str
 			Restored: d.path, Policy: policies[d.own.Key],
 		})
 	}
-	if err := r.write(ctx, from, first, nil); err != nil {
+	if err := r.announce(ctx, from, first); err != nil {
 		return err
 	}
 	if err := r.upload.start(ctx, creation); err != nil {
 		return err
 	}
 	return r.locate(ctx)
+}
+
+// announce writes the first journal, and from then on renews the lease.
+func (r *inPlace) announce(ctx context.Context, from string, first *journal) error {
+	if from != "" {
+		return r.write(ctx, from, first, nil)
+	}
+	lease, err := r.tenure.begin(ctx)
+	if err != nil {
+		return err
+	}
+	err = r.write(ctx, "", first, func(*mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
+		return types.VirtualMachineConfigSpec{ExtraConfig: []types.BaseOptionValue{lease}}, nil
+	})
+	if r.journal == first {
+		r.tenure.keep(ctx)
+	}
+	return err
 }
 
 // refusesPlace tells whether a VM could not be created because of where its disks were to be.
@@ -277,6 +295,9 @@ func (r *inPlace) back(ctx context.Context) error {
 	if !r.swapped {
 		return errors.New("they were not replaced")
 	}
+	if err := r.tenure.check(ctx); err != nil {
+		return err
+	}
 	vm, err := r.client.readTarget(ctx, r.plan.spec.VM)
 	if err != nil {
 		return err
@@ -300,8 +321,16 @@ func (r *inPlace) back(ctx context.Context) error {
 	return err
 }
 
+// Holds implements hypervisor.InPlaceRestore. A journal that somebody has removed gives the VM to nobody.
+func (r *inPlace) Holds(ctx context.Context) error {
+	if err := r.tenure.check(ctx); err != nil && !errors.Is(err, errNoJournal) {
+		return fmt.Errorf("restore in place of %s: %w", r.plan.line.path(), err)
+	}
+	return nil
+}
+
 // Finish implements hypervisor.InPlaceRestore.
-func (r *inPlace) Finish(ctx context.Context) error {
+func (r *inPlace) Finish(ctx context.Context, kept []hypervisor.Replaced) error {
 	r.mu.Lock()
 	ended := r.ended
 	r.mu.Unlock()
@@ -310,19 +339,24 @@ func (r *inPlace) Finish(ctx context.Context) error {
 	}
 	err := errors.New("the disks were not replaced")
 	if r.swapped {
-		err = r.client.finishInPlace(ctx, r.plan.spec.VM, r.plan.datacenter, r.journal)
+		if err := r.Holds(ctx); err != nil {
+			return err
+		}
+		err = r.client.finishInPlace(ctx, r.plan.spec.VM, r.plan.datacenter, r.journal, kept)
 	}
 	if err != nil {
 		return fmt.Errorf("finish the restore in place of %s: %w", r.plan.line.path(), err)
 	}
-	r.end()
+	r.Leave()
 	return nil
 }
 
-func (r *inPlace) end() {
+// Leave implements hypervisor.InPlaceRestore.
+func (r *inPlace) Leave() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.ended = true
+	r.mu.Unlock()
+	r.tenure.release()
 }
 
 // Abort implements hypervisor.InPlaceRestore.
@@ -334,6 +368,7 @@ func (r *inPlace) Abort(ctx context.Context) error {
 	if ended {
 		return nil
 	}
+	defer r.tenure.release()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreCleanup)
 	defer cancel()
 	if err := r.abort(ctx); err != nil {
@@ -356,7 +391,7 @@ func (r *inPlace) abort(ctx context.Context) error {
 		r.client.awaitStop(ctx, id, wait) // and can be started again then
 	}
 	vm, err := r.client.readTarget(ctx, id)
-	undo := &recovery{client: r.client, id: id, line: r.plan.line}
+	undo := &recovery{client: r.client, id: id, line: r.plan.line, tenure: r.tenure}
 	if vmGone(err) && r.journal != nil { // and its disks with it; those that it never got are left
 		return undo.ended(undo.deleteRestored(ctx, r.journal))
 	}
@@ -367,12 +402,12 @@ func (r *inPlace) abort(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case j == nil && r.journal == nil, j != nil && j.Run != r.plan.spec.RunID:
-		return nil // it was never written, or somebody else has cleaned up
+	case j == nil && r.journal == nil, j != nil && j.Holder != r.plan.spec.RunID:
+		return nil // it was never written, or somebody else cleans up
 	case j == nil: // as when the VM was reverted to a snapshot
 		return undo.ended(undo.undoLost(ctx, r.journal))
 	case r.swapped:
-		return errors.Join(r.client.restart(ctx, id, j), r.client.finishInPlace(ctx, id, r.plan.datacenter, j))
+		return errors.Join(undo.restart(ctx, j), r.client.finishInPlace(ctx, id, r.plan.datacenter, j, j.replaced()))
 	}
 	if j.Phase == phaseSwapped || j.Phase == phaseDone { // though nobody was told so: the answer was lost for good
 		if j, err = undo.swapBack(ctx, j); err != nil {

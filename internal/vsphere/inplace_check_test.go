@@ -186,7 +186,8 @@ func TestInPlace_disturbed(t *testing.T) {
 			return other.DestroyVM(ctx, b.vm.ID)
 		}, nil},
 		"settings changed": {"ShutdownGuest", 0, func(ctx context.Context, b *inPlaceBench, other *Client) error {
-			return other.reconfigureOnce(ctx, b.vm.ID, types.VirtualMachineConfigSpec{Annotation: "by others"})
+			_, err := other.reconfigure(ctx, vmRef(b.vm.ID), types.VirtualMachineConfigSpec{Annotation: "by others"})
+			return err
 		}, errors.ErrUnsupported}, // which stands for success
 		"disk replaced": {"ShutdownGuest", 0, func(ctx context.Context, b *inPlaceBench, other *Client) error {
 			return other.detachDisks(ctx, vmRef(b.vm.ID), []string{b.vm.Disks[1].Path})
@@ -221,7 +222,7 @@ func TestInPlace_disturbed(t *testing.T) {
 				b.sameContent("swapped", b.before)
 			case "disk replaced":
 				must(t, b.client.PowerOff(ctx, b.vm.ID))
-				must(t, b.client.reconfigureOnce(ctx, b.vm.ID, reattach(b.vm.Disks[1].Path)))
+				b.reconfigure(vmRef(b.vm.ID), reattach(b.vm.Disks[1].Path))
 				b.sameContent("undone", b.after)
 			default:
 				b.sameContent("undone", b.after)
@@ -303,7 +304,7 @@ func TestReleaseTarget(t *testing.T) {
 	must(t, p.upload.lease.complete(t.Context()))
 	must(t, b.client.PowerOff(t.Context(), b.vm.ID))
 	must(t, b.client.detachDisks(t.Context(), vmRef(b.vm.ID), []string{b.vm.Disks[1].Path}))
-	must(t, b.client.reconfigureOnce(t.Context(), b.vm.ID, reattach(p.plan.disks[1].path)))
+	b.reconfigure(vmRef(b.vm.ID), reattach(p.plan.disks[1].path))
 	removed, err := b.client.CleanUpRestores(t.Context(), func(string) bool { return true })
 	if err != nil || len(removed) != 1 {
 		t.Errorf("removed %q, %v", removed, err)

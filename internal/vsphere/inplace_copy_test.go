@@ -69,14 +69,14 @@ func TestInPlace_copied(t *testing.T) {
 				!strings.Contains(strings.Join(warnings, "\n"), "is a copy of") {
 				t.Errorf("check: %q, %v", warnings, err)
 			}
-			_, kept, warnings, err := b.client.RecoverInPlace(t.Context(), id, "run-1")
+			_, kept, warnings, err := b.recover(t.Context(), id)
 			if err != nil || len(kept) > 0 || len(warnings) != 1 || !strings.Contains(warnings[0], "is a copy of") {
 				t.Errorf("kept %+v, warnings %q, %v", kept, warnings, err)
 			}
 			if got := b.lab.Status().Files; len(got) != len(files) || b.journalOf(id) != "" {
 				t.Errorf("files %+v, were %+v, journal %q", got, files, b.journalOf(id))
 			}
-			_, _, _, err = b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+			_, _, _, err = b.recover(t.Context(), b.vm.ID)
 			must(t, err)
 			want := b.after
 			if d.swapped {
@@ -106,7 +106,7 @@ func TestInPlace_intoCopy(t *testing.T) {
 	if b.journalOf(id) != "" || b.journalOf(b.vm.ID) != was {
 		t.Errorf("journals %q and %q", b.journalOf(id), b.journalOf(b.vm.ID))
 	}
-	_, _, _, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+	_, _, _, err := b.recover(t.Context(), b.vm.ID)
 	must(t, err)
 	b.sameContent("recovered", b.after)
 }
@@ -134,7 +134,7 @@ func TestOwnJournal(t *testing.T) {
 		"copied, the original gone":   {"vm-4711", other.Config.InstanceUuid, false},
 		"same reference, another one": {b.vm.ID, other.Config.InstanceUuid, false},
 	} {
-		j := &journal{Version: journalVersion, Run: "run-1", Phase: phaseStop, VM: tt.vm, Instance: tt.instance,
+		j := &journal{Version: journalVersion, Run: "run-1", Phase: phaseStop, bearer: bearer{tt.vm, tt.instance},
 			Disks: []journalDisk{{Slot: "s", Own: "a", Restored: "b"}}}
 		text, err := j.encode()
 		must(t, err)
@@ -145,7 +145,7 @@ func TestOwnJournal(t *testing.T) {
 		}
 	}
 	// The files of a VM were copied, identity and all: the copy is the one with another reference.
-	j := &journal{Version: journalVersion, Run: "run-1", Phase: phaseStop, VM: b.vm.ID, Instance: vm.Config.InstanceUuid,
+	j := &journal{Version: journalVersion, Run: "run-1", Phase: phaseStop, bearer: bearer{b.vm.ID, vm.Config.InstanceUuid},
 		Disks: []journalDisk{{Slot: "s", Own: "a", Restored: "b"}}}
 	text, err := j.encode()
 	must(t, err)
@@ -166,7 +166,7 @@ func (b *inPlaceBench) give(id hypervisor.VMID, file string) {
 		files = append(files, describeBacking(d.Backing).fileName)
 	}
 	must(b.T, b.client.detachDisks(b.Context(), vmRef(id), files[1:]))
-	must(b.T, b.client.reconfigureOnce(b.Context(), id, reattach(file)))
+	b.reconfigure(vmRef(id), reattach(file))
 }
 
 // A file that another VM has is neither deleted nor given to a second VM, whatever a journal says.

@@ -198,37 +198,46 @@ func (c *Client) deleteDisks(ctx context.Context, line lineage, paths []string) 
 		if !isDisk(name) {
 			continue
 		}
-		if err := c.deleteDisk(ctx, line, name); err != nil {
-			errs = append(errs, fmt.Errorf("%s was left behind: %w", name, err))
-		}
+		errs = append(errs, c.deleteLeft(ctx, line, name, c.tryDeleteDisk))
 	}
 	return errors.Join(errs...)
 }
 
-func (c *Client) deleteDisk(ctx context.Context, line lineage, name string) error {
+// deleteFile removes a file that is no disk. One that isn't there is no error.
+func (c *Client) deleteFile(ctx context.Context, line lineage, name string) error {
+	return c.deleteLeft(ctx, line, name, c.tryDeleteFile)
+}
+
+// deleteLeft deletes something that may still be held for a while.
+func (c *Client) deleteLeft(
+	ctx context.Context, line lineage, name string,
+	try func(ctx context.Context, datacenter types.ManagedObjectReference, name string) error,
+) error {
 	dc := line.datacenter()
 	if dc == nil {
-		return errors.New("the datacenter can't be read")
+		return fmt.Errorf("%s was left behind: the datacenter can't be read", name)
 	}
-	busy, cancel := context.WithTimeout(ctx, appearTimeout)
-	defer cancel()
-	for attempt := 1; ; attempt++ {
-		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
-			res, err := methods.DeleteVirtualDisk_Task(ctx, c.vim, &types.DeleteVirtualDisk_Task{
-				This: *c.vim.ServiceContent.VirtualDiskManager, Name: name, Datacenter: &dc.Self,
-			})
-			if err != nil {
-				return nil, err
-			}
-			return object.NewTask(c.vim, res.Returnval), nil
+	if err := untilDeleted(ctx, func() error { return try(ctx, dc.Self, name) }); err != nil {
+		return fmt.Errorf("%s was left behind: %w", name, err)
+	}
+	return nil
+}
+
+// tryDeleteDisk deletes a disk. One that isn't there is no error.
+func (c *Client) tryDeleteDisk(ctx context.Context, datacenter types.ManagedObjectReference, name string) error {
+	_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+		res, err := methods.DeleteVirtualDisk_Task(ctx, c.vim, &types.DeleteVirtualDisk_Task{
+			This: *c.vim.ServiceContent.VirtualDiskManager, Name: name, Datacenter: &datacenter,
 		})
-		if err == nil || fault.Is(err, &types.FileNotFound{}) {
-			return nil
+		if err != nil {
+			return nil, err
 		}
-		if !mayDeleteLater(err) || pause(busy, backoff(attempt)) != nil {
-			return withoutURL(err)
-		}
+		return object.NewTask(c.vim, res.Returnval), nil
+	})
+	if fault.Is(err, &types.FileNotFound{}) {
+		return nil
 	}
+	return withoutURL(err)
 }
 
 // DeleteReplaced implements hypervisor.InPlaceRestorer.
@@ -256,12 +265,20 @@ func (c *Client) deleteReplaced(ctx context.Context, id hypervisor.VMID, disks [
 		return err
 	}
 	var errs []error
+	var gone []hypervisor.Replaced
 	for _, d := range disks {
 		if reason := users.inUse(d.Path); reason != "" {
 			errs = append(errs, fmt.Errorf("%s (%s) is left alone: %s", d.Path, d.Label, reason))
 			continue
 		}
-		errs = append(errs, c.deleteDisks(ctx, line, []string{d.Path}))
+		if err := c.deleteDisks(ctx, line, []string{d.Path}); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		gone = append(gone, d)
+	}
+	if err := c.ForgetKept(ctx, id, gone); err != nil { // whoever reads of them finds out that they are gone
+		c.log.WarnContext(ctx, "the VM remembers disks that were deleted", "vm", id, "error", err)
 	}
 	return errors.Join(errs...)
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"github.com/vmware/govmomi/fault"
-	"github.com/vmware/govmomi/object"
-	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -97,7 +95,7 @@ func (r *inPlace) reshapeByParts(ctx context.Context, want hardware) ([]string, 
 	}
 	var warnings []string
 	for _, part := range parts(whole) {
-		err := r.client.reconfigureOnce(ctx, r.plan.spec.VM, part.spec)
+		err := r.reshape(ctx, phaseDone, func(*mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) { return part.spec, nil })
 		if isRefusal(ctx, err) {
 			warnings = append(warnings, fmt.Sprintf("%s could not be brought back: %v.", part.name, err))
 			continue
@@ -113,7 +111,7 @@ func (r *inPlace) reshapeByParts(ctx context.Context, want hardware) ([]string, 
 func isRefusal(ctx context.Context, err error) bool {
 	var gone *hypervisor.VMNotFoundError
 	return err != nil && ctx.Err() == nil && !isAmbiguous(err) && !errors.As(err, &gone) &&
-		!errors.Is(err, errNoJournal) && !fault.Is(err, &types.ConcurrentAccess{}) &&
+		!errors.Is(err, errNoJournal) && !errors.Is(err, hypervisor.ErrTakenOver) && !fault.Is(err, &types.ConcurrentAccess{}) &&
 		!fault.Is(err, &types.NotAuthenticated{}) &&
 		faultOrPermission(err)
 }
@@ -121,25 +119,6 @@ func isRefusal(ctx context.Context, err error) bool {
 func faultOrPermission(err error) bool {
 	var denied *hypervisor.PermissionError
 	return errors.As(err, &denied) || faultName(err) != ""
-}
-
-// reconfigureOnce changes a VM without its journal.
-func (c *Client) reconfigureOnce(
-	ctx context.Context, id hypervisor.VMID, spec types.VirtualMachineConfigSpec,
-) error {
-	unlock, err := c.lockVM(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
-		res, err := methods.ReconfigVM_Task(ctx, c.vim, &types.ReconfigVM_Task{This: vmRef(id), Spec: spec})
-		if err != nil {
-			return nil, err
-		}
-		return object.NewTask(c.vim, res.Returnval), nil
-	})
-	return withoutURL(err)
 }
 
 // A part is one setting of a specification.

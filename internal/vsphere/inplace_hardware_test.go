@@ -162,7 +162,7 @@ func TestInPlace_hardwareRefused(t *testing.T) {
 
 func TestJournal_refused(t *testing.T) {
 	t.Parallel()
-	whole := &journal{Version: journalVersion, Run: "run", VM: "vm-1", Phase: phaseStop, Disks: []journalDisk{{Slot: "s", Own: "a", Restored: "b"}}}
+	whole := &journal{Version: journalVersion, Run: "run", bearer: bearer{VM: "vm-1"}, Phase: phaseStop, Disks: []journalDisk{{Slot: "s", Own: "a", Restored: "b"}}}
 	text, err := whole.encode()
 	must(t, err)
 	if got, err := decodeJournal(text); err != nil || got.Run != "run" || got.Phase != phaseStop {
@@ -186,6 +186,9 @@ func TestJournal_refused(t *testing.T) {
 	}
 	if _, err := large.encode(); err == nil {
 		t.Error("a journal without a limit was written")
+	}
+	if _, err := decodeJournal(strings.Repeat(" ", maxJournal+1)); err == nil {
+		t.Error("a journal without a limit was read")
 	}
 }
 

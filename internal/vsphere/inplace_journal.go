@@ -3,15 +3,10 @@ package vsphere
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/vmware/govmomi/fault"
-	"github.com/vmware/govmomi/object"
-	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -45,12 +40,13 @@ type journal struct {
 	Version int    `json:"version"`
 	Step    int    `json:"step"` // of the run: no two journals are the same
 	Run     string `json:"run"`
-	// VM and Instance, its instance UUID, are whose journal it is: a copy of the VM has it, too.
-	VM       hypervisor.VMID `json:"vm"`
-	Instance string          `json:"instance"`
-	Phase    phase           `json:"phase"`
-	Restart  bool            `json:"restart,omitempty"` // the VM ran when it was stopped
-	Boot     []string        `json:"boot,omitempty"`    // the VM's own boot order, as bootNames writes it
+	Holder  string `json:"holder"` // the run that may change the VM: Run itself, or one that recovers from it
+	bearer
+	Phase   phase    `json:"phase"`
+	Restart bool     `json:"restart,omitempty"` // the VM ran when it was stopped
+	Boot    []string `json:"boot,omitempty"`    // the VM's own boot order, as bootNames writes it
+	// Swapped is where the VM's log was shortly before the disks were exchanged; nil: that could not be read.
+	Swapped *logPosition `json:"swapped,omitempty"`
 	// Had is set when the VM had the restored disks until its own were put back by a process that can't know
 	// whether it was started meanwhile.
 	Had bool `json:"had,omitempty"`
@@ -59,6 +55,16 @@ type journal struct {
 
 	NVRAM      string `json:"nvram,omitempty"`       // file for a copy of the VM's own firmware variables
 	NVRAMSaved bool   `json:"nvram_saved,omitempty"` // the copy is complete
+}
+
+// A bearer is the VM that something was written into: a copy of the VM has it, too.
+type bearer struct {
+	VM       hypervisor.VMID `json:"vm"`
+	Instance string          `json:"instance"` // UUID
+}
+
+func bearerOf(vm *mo.VirtualMachine) bearer {
+	return bearer{VM: hypervisor.VMID(vm.Self.Value), Instance: vm.Config.InstanceUuid}
 }
 
 type journalDisk struct {
@@ -150,6 +156,9 @@ func decodeJournal(text string) (*journal, error) {
 	default:
 		return nil, fmt.Errorf("the journal in %s has the unknown phase %q", journalKey, j.Phase)
 	}
+	if j.Holder == "" {
+		j.Holder = j.Run
+	}
 	for _, d := range j.Disks {
 		if d.Slot == "" || d.Own == "" || d.Restored == "" || d.Own == d.Restored {
 			return nil, fmt.Errorf("the journal in %s is incomplete", journalKey)
@@ -162,159 +171,84 @@ func decodeJournal(text string) (*journal, error) {
 // copy, is foreign: what it speaks of are the files of that other VM.
 func (c *Client) ownJournal(ctx context.Context, vm *mo.VirtualMachine) (own, foreign *journal, err error) {
 	j, err := readJournal(vm.Config)
-	switch {
-	case err != nil || j == nil:
+	if err != nil || j == nil {
 		return nil, nil, err
-	case !strings.EqualFold(j.Instance, vm.Config.InstanceUuid):
-		return nil, j, nil
-	case j.VM == hypervisor.VMID(vm.Self.Value):
+	}
+	mine, err := c.bears(ctx, vm, j.bearer)
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("whether the journal is that of %s can't be told: %w", vm.Self.Value, err)
+	case mine:
 		return j, nil, nil
+	}
+	return nil, j, nil
+}
+
+// bears tells whether something that a VM carries was written into this VM, and not into one of which it is a
+// copy.
+func (c *Client) bears(ctx context.Context, vm *mo.VirtualMachine, b bearer) (bool, error) {
+	switch {
+	case !strings.EqualFold(b.Instance, vm.Config.InstanceUuid):
+		return false, nil
+	case b.VM == hypervisor.VMID(vm.Self.Value):
+		return true, nil
 	}
 	// Either the VM was registered anew, or its files were copied, identity and all.
 	var first mo.VirtualMachine
-	err = c.properties(ctx, vmRef(j.VM), []string{"config.instanceUuid"}, &first)
+	err := c.properties(ctx, vmRef(b.VM), []string{"config.instanceUuid"}, &first)
 	switch {
 	case vmGone(err):
-		return j, nil, nil
+		return true, nil
 	case err != nil:
-		return nil, nil, err
-	case first.Config == nil:
-		return nil, nil, fmt.Errorf("whether the journal is that of %s can't be told: the configuration of %s "+
-			"can't be read: %w", vm.Self.Value, j.VM, hypervisor.ErrOutOfReach)
-	case strings.EqualFold(first.Config.InstanceUuid, j.Instance):
-		return nil, j, nil
-	}
-	return j, nil, nil
-}
-
-// interrupted says what a journal means for who finds it. A VM that was started with the restored disks, or
-// has a snapshot of them, keeps them, whatever was still to be done: somebody works with them.
-func (j *journal) interrupted(vm *mo.VirtualMachine) hypervisor.Interrupted {
-	off := vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff && len(snapshotNames(vm)) == 0
-	return hypervisor.Interrupted{
-		RunID: j.Run, Swapped: j.Phase == phaseDone || j.Phase == phaseSwapped && !off, Stopped: j.Restart,
-	}
-}
-
-const (
-	// journalAttempts is how often a change is tried that others got in the way of.
-	journalAttempts = 5
-	// settleTimeout bounds finding out what became of a change.
-	settleTimeout = 3 * time.Minute
-)
-
-// errNoJournal: the VM has no journal, or that of another run or VM.
-var errNoJournal = errors.New("the VM's journal is gone")
-
-// change reconfigures a VM and writes a journal with the same stroke, so that the journal is right at any
-// moment. from is the run whose journal the VM must have, empty for none; nil for j removes it. What to
-// change is made from the VM as it is; should others change it meanwhile, it is made again.
-//
-// done says whether the VM has the change. It may be so with an error: then ctx ended too late.
-func (c *Client) change(
-	ctx context.Context, id hypervisor.VMID, from string, j *journal,
-	build func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error),
-) (done bool, err error) {
-	unlock, err := c.lockVM(ctx, id)
-	if err != nil {
 		return false, err
+	case first.Config == nil:
+		return false, fmt.Errorf("the configuration of %s can't be read: %w", b.VM, hypervisor.ErrOutOfReach)
 	}
-	defer unlock()
-	for attempt := 1; ; attempt++ {
-		vm, err := c.readTarget(ctx, id)
-		if err != nil {
-			return false, err
-		}
-		if attempt > 1 && hasJournal(vm, j) {
-			return true, nil
-		}
-		spec, err := c.prepareChange(ctx, vm, from, j, build)
-		if err != nil {
-			return false, err
-		}
-		info, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
-			res, err := methods.ReconfigVM_Task(ctx, c.vim, &types.ReconfigVM_Task{This: vmRef(id), Spec: spec})
-			if err != nil {
-				return nil, err
-			}
-			return object.NewTask(c.vim, res.Returnval), nil
-		})
-		if err == nil || info != nil && info.State == types.TaskInfoStateSuccess {
-			return true, err
-		}
-		unknown := info == nil && (ctx.Err() != nil || isAmbiguous(err))
-		if unknown {
-			settled, settleErr := c.settle(ctx, id)
-			switch {
-			case settleErr != nil:
-				return false, errors.Join(err, settleErr)
-			case hasJournal(settled, j):
-				return true, ctx.Err()
-			}
-		}
-		again := unknown || fault.Is(err, &types.ConcurrentAccess{})
-		if !again || attempt == journalAttempts || pause(ctx, backoff(attempt)) != nil {
-			return false, fmt.Errorf("reconfigure %s: %w", id, withoutURL(err))
-		}
+	return !strings.EqualFold(first.Config.InstanceUuid, b.Instance), nil
+}
+
+// interruption says what a journal means for who finds it. A VM that was started with the restored disks, or
+// has a snapshot of them, keeps them, whatever was still to be done: somebody works with them.
+func (c *Client) interruption(ctx context.Context, vm *mo.VirtualMachine, j *journal) hypervisor.Interrupted {
+	swapped := j.Phase == phaseDone
+	if j.Phase == phaseSwapped {
+		off := vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff && len(snapshotNames(vm)) == 0
+		swapped = !off || c.startedSince(ctx, vm.Self, j.Swapped)
+	}
+	return hypervisor.Interrupted{
+		RunID: j.Run, Holder: j.Holder, Lease: optionValue(vm.Config.ExtraConfig, tenureKey), Busy: c.busy(ctx, vm),
+		Swapped: swapped, Stopped: j.Restart,
 	}
 }
 
-func (c *Client) prepareChange(
-	ctx context.Context, vm *mo.VirtualMachine, from string, j *journal,
-	build func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error),
-) (types.VirtualMachineConfigSpec, error) {
-	var spec types.VirtualMachineConfigSpec
-	now, _, err := c.ownJournal(ctx, vm) // a foreign one is written over
-	switch {
-	case err != nil:
-		return spec, err
-	case from == "" && now != nil:
-		return spec, &hypervisor.InterruptedError{VM: unescapeName(vm.Name), Interrupted: now.interrupted(vm)}
-	case from != "" && (now == nil || now.Run != from):
-		return spec, errNoJournal
+// startedSince tells whether a VM was certainly started since its log was at a position. What the log doesn't
+// say, or doesn't any more, is no.
+func (c *Client) startedSince(ctx context.Context, vm types.ManagedObjectReference, since *logPosition) bool {
+	if since == nil {
+		return false
 	}
-	if build != nil {
-		if spec, err = build(vm); err != nil {
-			return spec, err
+	started := false
+	_, err := c.eventsSince(ctx, vm, *since, func(event types.BaseEvent) {
+		switch event.(type) {
+		case *types.VmPoweredOnEvent, *types.DrsVmPoweredOnEvent, *types.VmResumingEvent, *types.VmRestartedOnAlternateHostEvent:
+			started = true
 		}
-	}
-	text, err := j.encode()
+	})
 	if err != nil {
-		return spec, err
+		c.log.WarnContext(ctx, "whether the VM was started since its disks were replaced can't be told", "vm", vm.Value, "error", err)
 	}
-	spec.ChangeVersion = vm.Config.ChangeVersion
-	spec.ExtraConfig = append(spec.ExtraConfig, &types.OptionValue{Key: journalKey, Value: text})
-	return spec, nil
+	return started
 }
 
-// hasJournal reports whether a VM has this very journal, or none if that is nil.
-func hasJournal(vm *mo.VirtualMachine, j *journal) bool {
-	text, err := j.encode()
-	return err == nil && optionValue(vm.Config.ExtraConfig, journalKey) == text
-}
-
-// settle waits until the server does nothing with a VM any more, on a deadline of its own, and reads it.
-func (c *Client) settle(ctx context.Context, id hypervisor.VMID) (*mo.VirtualMachine, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-	defer cancel()
-	// A call whose connection broke may still be on its way to becoming a task.
-	if err := pause(ctx, backoff(1)); err != nil {
-		return nil, err
-	}
-	var vm mo.VirtualMachine
-	if err := c.properties(ctx, vmRef(id), []string{"recentTask"}, &vm); err != nil {
-		return nil, err
-	}
-	for _, ref := range vm.RecentTask {
+// busy tells whether the server is carrying out something on a VM, as far as that can be told.
+func (c *Client) busy(ctx context.Context, vm *mo.VirtualMachine) bool {
+	return slices.ContainsFunc(vm.RecentTask, func(ref types.ManagedObjectReference) bool {
 		var t mo.Task
-		if err := c.properties(ctx, ref, []string{"info"}, &t); err != nil {
-			continue // it has been forgotten already
-		}
-		if t.Info.State == types.TaskInfoStateQueued || t.Info.State == types.TaskInfoStateRunning {
-			if _, err := c.watchTask(ctx, ref); err != nil {
-				return nil, fmt.Errorf("wait for %s: %w", ref.Value, err)
-			}
-		}
-	}
-	return c.readTarget(ctx, id)
+		return c.properties(ctx, ref, []string{"info.state"}, &t) == nil && goesOn(t.Info.State)
+	})
+}
+
+// goesOn tells whether a task has not ended.
+func goesOn(s types.TaskInfoState) bool {
+	return s == types.TaskInfoStateQueued || s == types.TaskInfoStateRunning
 }

@@ -185,7 +185,7 @@ func (b *inPlaceBench) die(d death, spec hypervisor.InPlaceSpec) {
 		if _, _, _, err := r.Swap(ctx); err != nil {
 			return err
 		}
-		return r.Finish(ctx)
+		return r.Finish(ctx, nil)
 	}()
 	b.lab.OnCall(d.method, nil)
 	if !killed.Load() || err == nil {
@@ -220,7 +220,7 @@ func TestInPlace_killed(t *testing.T) {
 				_, err := b.client.CleanUpRestores(t.Context(), func(run string) bool { return run == "run-1" })
 				must(t, err)
 			}
-			vm, replaced, warnings, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+			vm, replaced, warnings, err := b.recover(t.Context(), b.vm.ID)
 			must(t, err)
 			if d.nvram {
 				want := b.backup.config.NVRAM
@@ -299,30 +299,59 @@ func (b *inPlaceBench) replacedFiles() (all []hypervisor.Replaced) {
 	return all
 }
 
-// Who started the VM with the restored disks and shut it down again, before anybody recovered it, finds what
-// was written to them, also when the recovery itself is interrupted.
+// Who started the VM with the restored disks and shut it down again, before anybody recovered it, goes on with
+// what was written to them.
+func TestInPlace_startedSince(t *testing.T) {
+	t.Parallel()
+	d := named(t, "swap")
+	b, spec := newMortalBench(t, d)
+	b.die(d, spec)
+	work := b.work()
+	found, err := b.client.InterruptedInPlace(t.Context(), b.vm.ID)
+	if err != nil || found == nil || !found.Swapped {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	vm, kept, warnings, err := b.recover(t.Context(), b.vm.ID)
+	must(t, err)
+	if len(kept) != len(b.raw) || len(warnings) > 0 || vm.PowerState != hypervisor.PoweredOff {
+		t.Errorf("kept %+v, warnings %q, the VM is %s", kept, warnings, vm.PowerState)
+	}
+	b.sameContent("recovered", work)
+	b.deleteReplaced(kept)
+	b.untouched()
+}
+
+// work plays somebody who uses the VM for a while and leaves it off. It returns what its disks hold then.
+func (b *inPlaceBench) work() [][]byte {
+	b.Helper()
+	must(b.T, b.client.PowerOn(b.Context(), b.vm.ID))
+	must(b.T, b.lab.WriteDisk(benchVM, 0, 512, []byte("worked for a month")))
+	must(b.T, b.client.PowerOff(b.Context(), b.vm.ID))
+	return b.content()
+}
+
+// Where the server doesn't know any more that it was started, the work is kept, also when the recovery itself is
+// interrupted.
 func TestInPlace_workedWithSince(t *testing.T) {
 	t.Parallel()
 	d := named(t, "swap")
 	b, spec := newMortalBench(t, d)
 	b.die(d, spec)
-	must(t, b.client.PowerOn(t.Context(), b.vm.ID))
-	must(t, b.lab.WriteDisk(benchVM, 0, 512, []byte("worked for a month")))
-	must(t, b.client.PowerOff(t.Context(), b.vm.ID))
-	work := b.content()
+	work := b.work()
+	b.lab.ForgetEvents()
 	var calls atomic.Int32
 	ctx, cancel := context.WithCancel(t.Context())
 	b.lab.OnCall("ReconfigVM_Task", func(context.Context) {
-		if calls.Add(1) == 2 {
+		if calls.Add(1) == 3 { // after the journal was taken over, and the disks put back
 			cancel()
 		}
 	})
-	_, _, _, err := b.client.RecoverInPlace(ctx, b.vm.ID, "run-1")
+	_, _, _, err := b.recover(ctx, b.vm.ID)
 	b.lab.OnCall("ReconfigVM_Task", nil)
 	if err == nil {
 		t.Fatal("the recovery was not interrupted")
 	}
-	_, kept, warnings, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+	_, kept, warnings, err := b.recover(t.Context(), b.vm.ID)
 	must(t, err)
 	b.sameContent("recovered", b.after)
 	b.keptRestored(kept, warnings)
@@ -364,7 +393,7 @@ func TestInPlace_withoutNVRAMCopy(t *testing.T) {
 	line, err := b.client.ancestors(t.Context(), vmRef(b.vm.ID))
 	must(t, err)
 	must(t, b.client.deleteFile(t.Context(), line, j.NVRAM))
-	_, kept, warnings, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, "run-1")
+	_, kept, warnings, err := b.recover(t.Context(), b.vm.ID)
 	must(t, err)
 	b.sameContent("undone", b.after)
 	if len(warnings) != 2 || !strings.Contains(warnings[0], j.NVRAM) {

@@ -6,11 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vmware/govmomi/fault"
-	"github.com/vmware/govmomi/object"
-	"github.com/vmware/govmomi/vim25/methods"
-	"github.com/vmware/govmomi/vim25/types"
-
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
 
@@ -53,6 +48,9 @@ func (r *inPlace) writeOverNVRAM(ctx context.Context, data []byte) (kept bool, e
 		return true, err
 	}
 	if err := c.rewriteNVRAM(ctx, dc, file, data); err != nil {
+		if heldErr := r.tenure.check(ctx); heldErr != nil {
+			return false, errors.Join(err, heldErr)
+		}
 		return c.rewriteNVRAM(ctx, dc, file, own) == nil, err
 	}
 	return false, nil
@@ -84,31 +82,4 @@ func (c *Client) putBackNVRAM(ctx context.Context, id hypervisor.VMID, line line
 		return err
 	}
 	return c.rewriteNVRAM(ctx, line.datacenterPath(), nvramFile(vm, vm.Config), own)
-}
-
-// deleteFile removes a file that is no disk. One that isn't there is no error.
-func (c *Client) deleteFile(ctx context.Context, line lineage, name string) error {
-	dc := line.datacenter()
-	if dc == nil {
-		return errors.New("the datacenter can't be read")
-	}
-	busy, cancel := context.WithTimeout(ctx, appearTimeout)
-	defer cancel()
-	for attempt := 1; ; attempt++ {
-		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
-			res, err := methods.DeleteDatastoreFile_Task(ctx, c.vim, &types.DeleteDatastoreFile_Task{
-				This: *c.vim.ServiceContent.FileManager, Name: name, Datacenter: &dc.Self,
-			})
-			if err != nil {
-				return nil, err
-			}
-			return object.NewTask(c.vim, res.Returnval), nil
-		})
-		if err == nil || fault.Is(err, &types.FileNotFound{}) {
-			return nil
-		}
-		if !mayDeleteLater(err) || pause(busy, backoff(attempt)) != nil {
-			return fmt.Errorf("%s was left behind: %w", name, withoutURL(err))
-		}
-	}
 }

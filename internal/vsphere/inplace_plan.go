@@ -20,7 +20,7 @@ import (
 // targetProperties are what a restore in place reads of the VM.
 var targetProperties = []string{
 	"name", "parent", "parentVApp", "resourcePool", "datastore", "config", "runtime", "snapshot", "layoutEx",
-	"guest.toolsRunningStatus",
+	"guest.toolsRunningStatus", "recentTask",
 }
 
 // readTarget reads the VM of a restore in place.

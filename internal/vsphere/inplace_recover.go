@@ -28,17 +28,18 @@ func (c *Client) InterruptedInPlace(ctx context.Context, id hypervisor.VMID) (*h
 	if j == nil {
 		return nil, nil
 	}
-	found := j.interrupted(vm)
+	found := c.interruption(ctx, vm, j)
 	return &found, nil
 }
 
 // RecoverInPlace implements hypervisor.InPlaceRestorer. It goes by nothing but the VM's journal and what the
 // server holds, and may itself be interrupted at any moment.
 func (c *Client) RecoverInPlace(
-	ctx context.Context, id hypervisor.VMID, runID string,
+	ctx context.Context, id hypervisor.VMID, found hypervisor.Interrupted, by string,
 ) (*hypervisor.VM, []hypervisor.Replaced, []string, error) {
-	r := &recovery{client: c, id: id}
-	err := r.recover(ctx, runID)
+	r := &recovery{client: c, id: id, tenure: &tenure{client: c, vm: id, holder: by}}
+	err := r.recover(ctx, found)
+	r.tenure.release()
 	var vm *hypervisor.VM
 	if err == nil {
 		vm, err = c.vmByID(ctx, id)
@@ -49,17 +50,18 @@ func (c *Client) RecoverInPlace(
 	return vm, r.kept, r.warnings, nil
 }
 
-// A recovery ends a restore in place by the VM's journal.
+// A recovery ends a restore in place by the VM's journal, which is its own when it does.
 type recovery struct {
 	client *Client
 	id     hypervisor.VMID
 	line   lineage
+	tenure *tenure
 
 	kept     []hypervisor.Replaced // disks that the VM doesn't have any more
 	warnings []string
 }
 
-func (r *recovery) recover(ctx context.Context, runID string) error {
+func (r *recovery) recover(ctx context.Context, found hypervisor.Interrupted) error {
 	c := r.client
 	vm, err := c.readTarget(ctx, r.id)
 	if err != nil {
@@ -78,15 +80,19 @@ func (r *recovery) recover(ctx context.Context, runID string) error {
 		return err
 	case j == nil:
 		return nil
-	case j.Run != runID:
-		return &hypervisor.InterruptedError{VM: unescapeName(vm.Name), Interrupted: j.interrupted(vm)}
 	}
-	if err := c.removeUpload(ctx, vm, r.line, runID); err != nil {
+	if j, err = r.claim(ctx, j, found); err != nil {
 		return err
 	}
-	if j.interrupted(vm).Swapped {
+	if vm, err = c.readTarget(ctx, r.id); err != nil {
+		return err
+	}
+	if err := c.removeUpload(ctx, vm, r.line, j.Run); err != nil {
+		return err
+	}
+	if c.interruption(ctx, vm, j).Swapped {
 		r.kept = j.replaced()
-		return c.finishInPlace(ctx, r.id, r.line, j)
+		return c.finishInPlace(ctx, r.id, r.line, j, r.kept)
 	}
 	switch j.Phase {
 	case phaseSwapped:
@@ -99,6 +105,39 @@ func (r *recovery) recover(ctx context.Context, runID string) error {
 		c.awaitStop(ctx, r.id, afterKilled)
 	}
 	return r.undo(ctx, j)
+}
+
+// claim takes a journal over if it still is as it was found. Of several who try, the server lets one: each
+// changes the VM as it has read it.
+func (r *recovery) claim(ctx context.Context, j *journal, found hypervisor.Interrupted) (*journal, error) {
+	lease, err := r.tenure.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next := j.as(j.Phase)
+	next.Holder = r.tenure.holder
+	done, err := r.client.change(ctx, r.id, found.Holder, next,
+		func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
+			var spec types.VirtualMachineConfigSpec
+			now, err := r.client.heldBy(ctx, vm, found.Holder)
+			if err != nil {
+				return spec, err
+			}
+			if now.Run != found.RunID || optionValue(vm.Config.ExtraConfig, tenureKey) != found.Lease {
+				return spec, r.client.underWay(ctx, vm, now)
+			}
+			*next = *now.as(now.Phase)
+			next.Holder = r.tenure.holder
+			spec.ExtraConfig = []types.BaseOptionValue{lease}
+			return spec, nil
+		})
+	if done {
+		r.tenure.keep(ctx)
+	}
+	if errors.Is(err, hypervisor.ErrTakenOver) || errors.Is(err, errNoJournal) {
+		err = &hypervisor.InterruptedError{VM: r.line.path(), Interrupted: found}
+	}
+	return next, err
 }
 
 // ended is err and what else stayed behind.
@@ -182,6 +221,9 @@ func (r *recovery) swapBack(ctx context.Context, j *journal) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.tenure.check(ctx); err != nil {
+		return nil, err
+	}
 	err = r.client.putBackNVRAM(ctx, r.id, r.line, j)
 	switch {
 	case errors.Is(err, errNoFile):
@@ -198,7 +240,7 @@ func (r *recovery) swapBack(ctx context.Context, j *journal) (*journal, error) {
 		}
 		return swapSpec(vm, j.Disks, ownPath, nil, users)
 	}
-	_, err = r.client.change(ctx, r.id, j.Run, next, build)
+	_, err = r.client.change(ctx, r.id, j.Holder, next, build)
 	return next, err
 }
 
@@ -206,6 +248,9 @@ func (r *recovery) swapBack(ctx context.Context, j *journal) (*journal, error) {
 // for it. The journal goes last.
 func (r *recovery) undo(ctx context.Context, j *journal) error {
 	c := r.client
+	if err := r.tenure.check(ctx); err != nil {
+		return err
+	}
 	if err := r.deleteRestored(ctx, j); err != nil {
 		return err
 	}
@@ -215,19 +260,31 @@ func (r *recovery) undo(ctx context.Context, j *journal) error {
 	}
 	if !slices.Equal(bootNames(vm.Config), j.Boot) && len(j.Boot) > 0 {
 		next := j.as(j.Phase)
-		if _, err := c.change(ctx, r.id, j.Run, next, bootSpecOf(j.Boot)); err != nil {
+		if _, err := c.change(ctx, r.id, j.Holder, next, bootSpecOf(j.Boot)); err != nil {
 			return err
 		}
 	}
-	return errors.Join(c.restart(ctx, r.id, j), c.finishInPlace(ctx, r.id, r.line, j))
+	return errors.Join(r.restart(ctx, j), c.finishInPlace(ctx, r.id, r.line, j, r.kept))
 }
 
-// undoLost is undo by a journal that the VM doesn't have any more. Which disks it has is left as it is.
+// undoLost is undo by a journal that the VM doesn't have any more. Which disks it has is left as it is. Where
+// somebody may have taken the restore over and ended it, nothing is touched.
 func (r *recovery) undoLost(ctx context.Context, j *journal) error {
+	taken, err := r.tenure.mayBeTaken(ctx)
+	if err != nil {
+		return err
+	}
+	if taken {
+		return fmt.Errorf("%w, or the VM's journal was removed; these disks are left alone: %s",
+			hypervisor.ErrTakenOver, strings.Join(j.paths(restoredPath), ", "))
+	}
 	if err := r.deleteRestored(ctx, j); err != nil {
 		return err
 	}
-	return errors.Join(r.client.restart(ctx, r.id, j), r.client.finishInPlace(ctx, r.id, r.line, j))
+	if j.Restart {
+		err = r.client.PowerOn(ctx, r.id)
+	}
+	return errors.Join(err, r.client.finishInPlace(ctx, r.id, r.line, j, nil), r.tenure.end(ctx))
 }
 
 // deleteRestored deletes the restored disks, but for those that the VM has, which are its own then. One that
@@ -263,21 +320,33 @@ func (r *recovery) deleteRestored(ctx context.Context, j *journal) error {
 }
 
 // restart starts a VM that ran before the restore stopped it.
-func (c *Client) restart(ctx context.Context, id hypervisor.VMID, j *journal) error {
+func (r *recovery) restart(ctx context.Context, j *journal) error {
 	if !j.Restart {
 		return nil
 	}
-	return c.PowerOn(ctx, id)
+	if err := r.tenure.check(ctx); err != nil {
+		return err
+	}
+	return r.client.PowerOn(ctx, r.id)
 }
 
-// finishInPlace removes the journal, and what only it knows of.
-func (c *Client) finishInPlace(ctx context.Context, id hypervisor.VMID, line lineage, j *journal) error {
+// finishInPlace removes the journal, and what only it knows of. Disks that are kept, the VM remembers.
+func (c *Client) finishInPlace(
+	ctx context.Context, id hypervisor.VMID, line lineage, j *journal, kept []hypervisor.Replaced,
+) error {
 	if j.NVRAM != "" {
 		if err := c.deleteFile(ctx, line, j.NVRAM); err != nil {
 			return err
 		}
 	}
-	_, err := c.change(ctx, id, j.Run, nil, nil)
+	_, err := c.change(ctx, id, j.Holder, nil, func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {
+		var spec types.VirtualMachineConfigSpec
+		option, err := c.remember(ctx, vm, kept)
+		if option != nil {
+			spec.ExtraConfig = []types.BaseOptionValue{option}
+		}
+		return spec, err
+	})
 	if errors.Is(err, errNoJournal) {
 		return nil
 	}

@@ -52,13 +52,7 @@ func (c *Client) detachDisks(ctx context.Context, ref types.ManagedObjectReferen
 		if attempt > detachAttempts {
 			return fmt.Errorf("detach the disks of %s: they are still there", ref.Value)
 		}
-		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
-			res, err := methods.ReconfigVM_Task(ctx, c.vim, &types.ReconfigVM_Task{This: ref, Spec: spec})
-			if err != nil {
-				return nil, err
-			}
-			return object.NewTask(c.vim, res.Returnval), nil
-		})
+		_, err := c.reconfigure(ctx, ref, spec)
 		again := isAmbiguous(err) || fault.Is(err, &types.ConcurrentAccess{})
 		if err != nil && (!again || pause(ctx, backoff(attempt)) != nil) {
 			return fmt.Errorf("detach the disks of %s: %w", ref.Value, withoutURL(err))
@@ -93,6 +87,9 @@ func (r *inPlace) bringDown(ctx context.Context) error {
 	}
 	if next.Restart && toolsRun(vm) {
 		if err := r.shutDown(ctx); err == nil || ctx.Err() != nil || !r.plan.spec.PowerOff {
+			return err
+		}
+		if err := r.tenure.check(ctx); err != nil { // that took long
 			return err
 		}
 	}
@@ -146,6 +143,9 @@ func (r *inPlace) dropSnapshots(ctx context.Context) error {
 		if err := c.refuseLinked(ctx, now, r.plan.line); err != nil {
 			return err
 		}
+		if err := r.tenure.check(ctx); err != nil {
+			return err
+		}
 		switch {
 		case len(names) == 0:
 			return c.consolidate(ctx, id, &vm)
@@ -178,6 +178,14 @@ func (r *inPlace) findUsers(ctx context.Context) (err error) {
 // as a whole or not at all, of the VM as it was when it was last looked at.
 func (r *inPlace) exchange(ctx context.Context) error {
 	next := r.journal.as(phaseDone)
+	switch at, err := r.client.logPosition(ctx, vmRef(r.plan.spec.VM)); {
+	case err == nil:
+		next.Swapped = &at
+	case ctx.Err() != nil:
+		return err
+	default: // then nobody can tell later whether it was started since
+		r.client.log.InfoContext(ctx, "read the log of the VM", "vm", r.plan.spec.VM, "error", err)
+	}
 	err := r.tryExchange(ctx, next)
 	if isRefusal(ctx, err) && r.journal != next && dropPolicies(next.Disks) {
 		r.warnings = append(r.warnings, fmt.Sprintf(

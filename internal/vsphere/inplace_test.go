@@ -102,7 +102,7 @@ func (b *inPlaceBench) inPlace(ctx context.Context, spec hypervisor.InPlaceSpec)
 	if err != nil {
 		return out, err
 	}
-	return out, r.Finish(ctx)
+	return out, r.Finish(ctx, nil)
 }
 
 func (b *inPlaceBench) mustInPlace(spec hypervisor.InPlaceSpec) outcome {
@@ -157,6 +157,17 @@ func (b *inPlaceBench) noTraces() {
 			b.Errorf("left behind: %s", f.Name)
 		}
 	}
+}
+
+// recover ends the restore in place of a VM for a process that knows nothing of it.
+func (b *inPlaceBench) recover(ctx context.Context, id hypervisor.VMID) (*hypervisor.VM, []hypervisor.Replaced, []string, error) {
+	b.Helper()
+	found, err := b.client.InterruptedInPlace(b.Context(), id)
+	must(b.T, err)
+	if found == nil {
+		found = &hypervisor.Interrupted{}
+	}
+	return b.client.RecoverInPlace(ctx, id, *found, "run-recovery-"+found.Holder)
 }
 
 func (b *inPlaceBench) deleteReplaced(replaced []hypervisor.Replaced) {

@@ -436,7 +436,7 @@ func TestPrivileges_inPlace(t *testing.T) {
 		left, err := b.client.InterruptedInPlace(ctx, id)
 		must(t, err)
 		if left != nil {
-			_, out.replaced, _, err = b.client.RecoverInPlace(ctx, id, left.RunID)
+			_, out.replaced, _, err = b.recover(ctx, id)
 			must(t, err)
 		}
 		_, err = b.client.CleanUpRestores(ctx, func(string) bool { return true })

@@ -139,10 +139,15 @@ func (c *Client) deleteDirectory(
 	if dc == nil || store.Browser.Value == "" {
 		return nil
 	}
+	return untilDeleted(ctx, func() error { return c.tryDeleteDirectory(ctx, dc.Self, store, directory) })
+}
+
+// untilDeleted tries to delete what may still be held for a while.
+func untilDeleted(ctx context.Context, try func() error) error {
 	busy, cancel := context.WithTimeout(ctx, appearTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		err := c.tryDeleteDirectory(ctx, dc.Self, store, directory)
+		err := try()
 		if err == nil || !mayDeleteLater(err) || pause(busy, backoff(attempt)) != nil {
 			return err
 		}

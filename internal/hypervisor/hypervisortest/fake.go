@@ -71,6 +71,7 @@ type fakeVM struct {
 	clock     time.Duration // that its host is ahead
 	deltas    bool          // that belong to no snapshot
 	journal   *fakeJournal  // of a restore in place that has not ended
+	kept      []hypervisor.Replaced
 }
 
 type fakeSnapshot struct {

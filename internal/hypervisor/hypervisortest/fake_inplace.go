@@ -17,6 +17,9 @@ import (
 // A fakeJournal is what a VM of a Fake carries while its disks are replaced.
 type fakeJournal struct {
 	runID   string
+	holder  string
+	renewed int  // how often the holder has renewed its lease
+	busy    bool // the server is carrying out something on the VM
 	stopped bool // by the restore
 	swapped bool
 	disks   []fakeSwap
@@ -145,7 +148,7 @@ func (f *Fake) StartInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (h
 		f.mu.Unlock()
 		return nil, err
 	}
-	v.journal = &fakeJournal{runID: spec.RunID, disks: swaps}
+	v.journal = &fakeJournal{runID: spec.RunID, holder: spec.RunID, disks: swaps}
 	for _, s := range swaps {
 		f.loose[s.path] = newImage(s.own.Capacity)
 	}
@@ -161,7 +164,35 @@ func (f *Fake) StartInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (h
 func (v *fakeVM) interrupted() *hypervisor.InterruptedError {
 	j := v.journal
 	return &hypervisor.InterruptedError{
-		VM: v.Path, Interrupted: hypervisor.Interrupted{RunID: j.runID, Swapped: j.swapped, Stopped: j.stopped},
+		VM: v.Path, Interrupted: hypervisor.Interrupted{
+			RunID: j.runID, Holder: j.holder, Lease: fmt.Sprint(j.holder, " ", j.renewed), Busy: j.busy,
+			Swapped: j.swapped, Stopped: j.stopped,
+		},
+	}
+}
+
+// RenewInPlace plays the holder of a VM's journal, which shows that it lives. Nothing else does: time stands still
+// in a Fake.
+func (f *Fake) RenewInPlace(id hypervisor.VMID) {
+	f.journal(id, func(j *fakeJournal) { j.renewed++ })
+}
+
+// TakeInPlace plays another run, by, that takes the restore in place of a VM over.
+func (f *Fake) TakeInPlace(id hypervisor.VMID, by string) {
+	f.journal(id, func(j *fakeJournal) { j.holder, j.renewed = by, 0 })
+}
+
+// SetBusy says whether the server is carrying out something on a VM whose disks are being replaced.
+func (f *Fake) SetBusy(id hypervisor.VMID, busy bool) {
+	f.journal(id, func(j *fakeJournal) { j.busy = busy })
+}
+
+// journal changes the journal of a VM if it has one.
+func (f *Fake) journal(id hypervisor.VMID, edit func(*fakeJournal)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if v, err := f.vm(id); err == nil && v.journal != nil {
+		edit(v.journal)
 	}
 }
 
@@ -181,29 +212,84 @@ func (f *Fake) InterruptedInPlace(ctx context.Context, id hypervisor.VMID) (*hyp
 
 // RecoverInPlace implements hypervisor.InPlaceRestorer.
 func (f *Fake) RecoverInPlace(
-	ctx context.Context, id hypervisor.VMID, runID string,
+	ctx context.Context, id hypervisor.VMID, found hypervisor.Interrupted, by string,
 ) (*hypervisor.VM, []hypervisor.Replaced, []string, error) {
 	if err := f.at(ctx, BeforeRecoverInPlace); err != nil {
 		return nil, nil, nil, err
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	v, err := f.vm(id)
+	if err == nil && v.journal != nil {
+		if now := v.interrupted(); now.RunID != found.RunID || now.Lease != found.Lease {
+			err = now
+		} else {
+			v.journal.holder, v.journal.renewed = by, 0
+		}
+	}
+	f.mu.Unlock()
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	if err := f.at(ctx, DuringRecoverInPlace); err != nil {
+		return nil, nil, nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	var replaced []hypervisor.Replaced
 	switch {
 	case v.journal == nil:
-	case v.journal.runID != runID:
-		return nil, nil, nil, v.interrupted()
 	case v.journal.swapped:
 		replaced = v.journal.replaced()
 		v.journal = nil
 	default:
 		f.drop(v)
 	}
+	v.remember(replaced)
 	return v.copy(), replaced, nil, nil
+}
+
+// remember makes a VM remember disks that are kept.
+func (v *fakeVM) remember(disks []hypervisor.Replaced) {
+	for _, d := range disks {
+		if !slices.Contains(v.kept, d) {
+			v.kept = append(v.kept, d)
+		}
+	}
+}
+
+// forget is the reverse of remember.
+func (v *fakeVM) forget(disks []hypervisor.Replaced) {
+	v.kept = slices.DeleteFunc(v.kept, func(d hypervisor.Replaced) bool {
+		return slices.ContainsFunc(disks, func(o hypervisor.Replaced) bool { return o.Path == d.Path })
+	})
+}
+
+// KeptDisks implements hypervisor.InPlaceRestorer.
+func (f *Fake) KeptDisks(ctx context.Context, id hypervisor.VMID) ([]hypervisor.Replaced, error) {
+	if err := f.at(ctx, BeforeKeptDisks); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, err := f.vm(id)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(v.kept), func(d hypervisor.Replaced) bool { return f.loose[d.Path] == nil }), nil
+}
+
+// ForgetKept implements hypervisor.InPlaceRestorer.
+func (f *Fake) ForgetKept(ctx context.Context, id hypervisor.VMID, disks []hypervisor.Replaced) error {
+	if err := f.at(ctx, BeforeForgetKept); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, err := f.vm(id)
+	if err == nil {
+		v.forget(disks)
+	}
+	return err
 }
 
 func (j *fakeJournal) replaced() (all []hypervisor.Replaced) {
@@ -225,13 +311,16 @@ func (f *Fake) drop(v *fakeVM) {
 }
 
 // DeleteReplaced implements hypervisor.InPlaceRestorer.
-func (f *Fake) DeleteReplaced(ctx context.Context, _ hypervisor.VMID, disks []hypervisor.Replaced) error {
+func (f *Fake) DeleteReplaced(ctx context.Context, id hypervisor.VMID, disks []hypervisor.Replaced) error {
 	if err := f.at(ctx, BeforeDeleteReplaced); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var errs []error
+	if v, err := f.vm(id); err == nil {
+		v.forget(disks)
+	}
 	for _, d := range disks {
 		delete(f.loose, d.Path)
 		for _, v := range f.vms {
@@ -299,6 +388,10 @@ func (r *fakeInPlace) Swap(ctx context.Context) (*hypervisor.VM, []hypervisor.Re
 	}
 	r.f.mu.Lock()
 	v := r.vm
+	if err := r.holds(); err != nil {
+		r.f.mu.Unlock()
+		return nil, nil, nil, fmt.Errorf("swap disks of %s: %w", v.Path, err)
+	}
 	if len(v.snapshots) > 0 && !r.spec.RemoveSnapshots {
 		r.f.mu.Unlock()
 		return nil, nil, nil, fmt.Errorf("swap disks of %s: %w", v.Path, hypervisor.ErrSnapshotsInTheWay)
@@ -327,8 +420,11 @@ func (r *fakeInPlace) stop() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	v := r.vm
+	if err := r.holds(); err != nil {
+		return fmt.Errorf("swap disks: %w", err)
+	}
 	switch {
-	case v.journal == nil || r.ended:
+	case r.ended:
 		return errors.New("swap disks: the restore has ended")
 	case len(r.written) < len(v.journal.disks):
 		return errors.New("swap disks: not all disks were written")
@@ -370,8 +466,11 @@ func (r *fakeInPlace) Back(ctx context.Context) error {
 	r.f.mu.Lock()
 	defer r.f.mu.Unlock()
 	v := r.vm
+	if err := r.holds(); err != nil {
+		return fmt.Errorf("put disks back: %w", err)
+	}
 	switch {
-	case v.journal == nil || !v.journal.swapped:
+	case !v.journal.swapped:
 		return errors.New("put disks back: they were not replaced")
 	case v.PowerState != hypervisor.PoweredOff:
 		return fmt.Errorf("put disks back: the VM is %s", v.PowerState)
@@ -382,16 +481,42 @@ func (r *fakeInPlace) Back(ctx context.Context) error {
 	return nil
 }
 
-func (r *fakeInPlace) Finish(ctx context.Context) error {
+// holds tells whether the VM is the run's. The caller holds the lock.
+func (r *fakeInPlace) holds() error {
+	switch j := r.vm.journal; {
+	case j == nil:
+		return errors.New("the restore has ended")
+	case j.holder != r.spec.RunID:
+		return fmt.Errorf("%s: %w", r.vm.Path, hypervisor.ErrTakenOver)
+	}
+	return nil
+}
+
+func (r *fakeInPlace) Holds(ctx context.Context) error {
+	if err := r.f.at(ctx, BeforeHolds); err != nil {
+		return err
+	}
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	return r.holds()
+}
+
+func (r *fakeInPlace) Leave() { r.end() }
+
+func (r *fakeInPlace) Finish(ctx context.Context, kept []hypervisor.Replaced) error {
 	if err := r.f.at(ctx, BeforeFinish); err != nil {
 		return err
 	}
 	r.f.mu.Lock()
 	defer r.f.mu.Unlock()
-	if r.vm.journal == nil || !r.vm.journal.swapped {
+	if err := r.holds(); err != nil {
+		return fmt.Errorf("finish: %w", err)
+	}
+	if !r.vm.journal.swapped {
 		return errors.New("finish: the disks were not replaced")
 	}
 	r.vm.journal = nil
+	r.vm.remember(kept)
 	r.end()
 	return nil
 }
@@ -416,7 +541,7 @@ func (r *fakeInPlace) undo() {
 	defer r.f.mu.Unlock()
 	r.end()
 	switch v := r.vm; {
-	case v.journal == nil:
+	case r.holds() != nil: // another run undoes it
 	case v.journal.swapped:
 		if v.journal.stopped {
 			v.PowerState, v.GuestAgent = hypervisor.PoweredOn, true

@@ -68,6 +68,10 @@ const (
 	BeforeFinish             Point = "Finish:before"
 	BeforeInterruptedInPlace Point = "InterruptedInPlace:before"
 	BeforeRecoverInPlace     Point = "RecoverInPlace:before"
+	DuringRecoverInPlace     Point = "RecoverInPlace:during" // the journal is the caller's
+	BeforeHolds              Point = "Holds:before"
+	BeforeKeptDisks          Point = "KeptDisks:before"
+	BeforeForgetKept         Point = "ForgetKept:before"
 	BeforeDeleteReplaced     Point = "DeleteReplaced:before"
 )
 

@@ -119,7 +119,7 @@ var inPlaceTests = []suiteTest{
 			}
 			r, replaced := s.swapped(t, s.Hypervisor, c, spec)
 			wantBytes(t, "swapped", s.disks(t, "vm1"), c.then)
-			if err := r.Finish(t.Context()); err != nil {
+			if err := r.Finish(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
 			if err := r.Abort(t.Context()); err != nil {
@@ -175,7 +175,7 @@ var inPlaceTests = []suiteTest{
 				if _, _, _, err := r.Swap(t.Context()); err == nil {
 					t.Error("swapped without all disks")
 				}
-				if err := r.Finish(t.Context()); err == nil {
+				if err := r.Finish(t.Context(), nil); err == nil {
 					t.Error("finished without a swap")
 				}
 			}
@@ -192,7 +192,7 @@ var inPlaceTests = []suiteTest{
 		spec := c.spec("run1")
 		spec.Disks = []hypervisor.DiskKey{c.config.Summary.Disks[1].Key}
 		r, replaced := s.swapped(t, s.Hypervisor, c, spec)
-		if err := r.Finish(t.Context()); err != nil {
+		if err := r.Finish(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		wantBytes(t, "subset", s.disks(t, "vm1"), [][]byte{c.now[0], c.then[1]})
@@ -216,7 +216,7 @@ var inPlaceTests = []suiteTest{
 			t.Errorf("check: warnings %q, %v", warnings, err)
 		}
 		r, replaced := s.swapped(t, s.Hypervisor, c, spec)
-		if err := r.Finish(t.Context()); err != nil {
+		if err := r.Finish(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		wantBytes(t, "restored", s.disks(t, "vm1"), c.then)
@@ -230,14 +230,16 @@ var inPlaceTests = []suiteTest{
 		c := s.changed(t)
 		killed := s.Connect(t)
 		_, want := s.swapped(t, killed, c, c.spec("run1"))
-		s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Swapped: true, Stopped: true})
-		vm, replaced, warnings, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
+		found := s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Swapped: true, Stopped: true})
+		vm, replaced, warnings, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, found, "run2")
 		if err != nil || len(warnings) > 0 || vm.ID != c.ID || !slices.Equal(replaced, want) {
 			t.Errorf("recovered %+v, replaced %+v, want %+v, %v", vm, replaced, want, err)
 		}
 		wantBytes(t, "recovered", s.disks(t, "vm1"), c.then)
-		s.recovered(t, c)
+		s.wantKept(t, c, want)
+		s.recovered(t, c, found)
 		s.ended(t, c, replaced)
+		s.wantKept(t, c, nil)
 	}},
 	{"in place/killed when undoing", func(t *testing.T, s *suite) {
 		c := s.changed(t)
@@ -245,38 +247,133 @@ var inPlaceTests = []suiteTest{
 		if err := r.Back(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Stopped: true})
-		vm, replaced, warnings, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
+		found := s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Stopped: true})
+		vm, replaced, warnings, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, found, "run2")
 		if err != nil || len(warnings) > 0 || vm.PowerState != hypervisor.PoweredOn || len(replaced) > 0 {
 			t.Errorf("recovered %+v, replaced %+v, %v", vm, replaced, err)
 		}
 		wantBytes(t, "recovered", s.disks(t, "vm1"), c.now)
-		s.recovered(t, c)
+		s.recovered(t, c, found)
 		s.ended(t, c, nil)
+	}},
+	{"in place/taken over", func(t *testing.T, s *suite) {
+		c := s.changed(t)
+		r, want := s.swapped(t, s.Connect(t), c, c.spec("run1"))
+		if err := r.Holds(t.Context()); err != nil {
+			t.Errorf("before: %v", err)
+		}
+		found := s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Swapped: true, Stopped: true})
+		// Two runs recover at a time: one does.
+		errs := make([]error, 2)
+		var group sync.WaitGroup
+		for n, by := range []string{"run2", "run3"} {
+			h := s.Connect(t)
+			group.Go(func() { _, _, _, errs[n] = h.RecoverInPlace(t.Context(), c.ID, found, by) })
+		}
+		group.Wait()
+		for n, err := range errs {
+			var interrupted *hypervisor.InterruptedError
+			if err != nil && !errors.As(err, &interrupted) || err != nil && errs[1-n] != nil {
+				t.Errorf("recover: %v", err) // neither is an error if one has ended when the other begins
+			}
+		}
+		s.wantKept(t, c, want)
+		next := s.startInPlace(t, s.Hypervisor, c.spec("run4"))
+		// The first one goes on.
+		for what, err := range map[string]error{
+			"holds": r.Holds(t.Context()), "back": r.Back(t.Context()), "finish": r.Finish(t.Context(), nil),
+		} {
+			wantError(t, what, err, hypervisor.ErrTakenOver)
+		}
+		if err := r.Abort(t.Context()); err != nil {
+			t.Errorf("abort: %v", err)
+		}
+		if err := next.Holds(t.Context()); err != nil {
+			t.Errorf("the next restore: %v", err)
+		}
+		if err := next.Abort(t.Context()); err != nil {
+			t.Error(err)
+		}
+		s.wantPower(t, c, hypervisor.PoweredOff)
+		wantBytes(t, "taken over", s.disks(t, "vm1"), c.then)
+		s.ended(t, c, want)
+	}},
+	{"in place/kept", func(t *testing.T, s *suite) {
+		c := s.changed(t)
+		r, kept := s.swapped(t, s.Hypervisor, c, c.spec("run1"))
+		s.wantKept(t, c, nil)
+		if err := r.Finish(t.Context(), kept); err != nil {
+			t.Fatal(err)
+		}
+		s.wantKept(t, c, kept)
+		for range 2 {
+			if err := s.Hypervisor.ForgetKept(t.Context(), c.ID, kept[:1]); err != nil {
+				t.Fatal(err)
+			}
+			s.wantKept(t, c, kept[1:])
+		}
+		s.ended(t, c, kept)
+		s.wantKept(t, c, nil)
+	}},
+	{"in place/left", func(t *testing.T, s *suite) {
+		c := s.changed(t)
+		r, _ := s.swapped(t, s.Hypervisor, c, c.spec("run1"))
+		r.Leave()
+		if err := r.Abort(t.Context()); err != nil {
+			t.Errorf("abort: %v", err)
+		}
+		found := s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Swapped: true, Stopped: true})
+		_, replaced, _, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, found, "run2")
+		if err != nil {
+			t.Error(err)
+		}
+		s.ended(t, c, replaced)
 	}},
 }
 
-// wantInterrupted checks what others see of a restore that was interrupted.
-func (s *suite) wantInterrupted(t *testing.T, c changedVM, want hypervisor.Interrupted) {
+// wantKept checks which disks a VM remembers.
+func (s *suite) wantKept(t *testing.T, c changedVM, want []hypervisor.Replaced) {
 	t.Helper()
-	if got, err := s.Hypervisor.InterruptedInPlace(t.Context(), c.ID); err != nil || got == nil || *got != want {
-		t.Errorf("interrupted: %+v, %v, want %+v", got, err, want)
+	if got, err := s.Hypervisor.KeptDisks(t.Context(), c.ID); err != nil || !slices.Equal(got, want) {
+		t.Errorf("the VM remembers %+v, %v, want %+v", got, err, want)
+	}
+}
+
+// wantInterrupted checks what others see of a restore that was interrupted.
+func (s *suite) wantInterrupted(t *testing.T, c changedVM, want hypervisor.Interrupted) hypervisor.Interrupted {
+	t.Helper()
+	found, err := s.Hypervisor.InterruptedInPlace(t.Context(), c.ID)
+	if err != nil || found == nil {
+		t.Fatalf("interrupted: %+v, %v, want %+v", found, err, want)
+	}
+	want.Holder, want.Lease = want.RunID, found.Lease
+	if found.Lease == "" || *found != want {
+		t.Errorf("interrupted: %+v, want %+v", found, want)
 	}
 	spec := c.spec("run2")
 	var interrupted *hypervisor.InterruptedError
 	if _, err := s.Hypervisor.StartInPlace(t.Context(), spec); !errors.As(err, &interrupted) || interrupted.Interrupted != want {
 		t.Errorf("start beside it: %v", err)
 	}
-	if _, _, _, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run2"); !errors.As(err, &interrupted) {
-		t.Errorf("recover another run: %v", err)
+	for what, edit := range map[string]func(*hypervisor.Interrupted){
+		"another run":    func(i *hypervisor.Interrupted) { i.RunID = "run2" },
+		"another holder": func(i *hypervisor.Interrupted) { i.Holder, i.Lease = "run2", "run2" },
+		"renewed since":  func(i *hypervisor.Interrupted) { i.Lease += "0" },
+	} {
+		other := *found
+		edit(&other)
+		if _, _, _, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, other, "run3"); !errors.As(err, &interrupted) {
+			t.Errorf("recover %s: %v", what, err)
+		}
 	}
+	return *found
 }
 
 // recovered checks that a recovered VM is left alone when it is recovered again.
-func (s *suite) recovered(t *testing.T, c changedVM) {
+func (s *suite) recovered(t *testing.T, c changedVM, found hypervisor.Interrupted) {
 	t.Helper()
 	before := s.find(t, c.InstanceUUID)
-	vm, replaced, warnings, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, "run1")
+	vm, replaced, warnings, err := s.Hypervisor.RecoverInPlace(t.Context(), c.ID, found, "run3")
 	if err != nil || len(warnings) > 0 || len(replaced) > 0 || vm.PowerState != before.PowerState || vm.Disks[0].Path != before.Disks[0].Path {
 		t.Errorf("again: %+v, replaced %+v, %v", vm, replaced, err)
 	}
@@ -318,7 +415,7 @@ func refusedInPlace(t *testing.T, s *suite) {
 	spec := m.spec("run1")
 	spec.PowerOff = true
 	r, replaced := s.swapped(t, s.Hypervisor, m, spec)
-	if err := r.Finish(t.Context()); err != nil {
+	if err := r.Finish(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	wantBytes(t, "mute", s.disks(t, "mute"), c.then)
@@ -348,7 +445,7 @@ var inPlaceActions = []action{
 		return func(ctx context.Context) error {
 			_, _, _, err := r.Swap(ctx)
 			if err == nil {
-				return r.Finish(context.WithoutCancel(ctx))
+				return r.Finish(context.WithoutCancel(ctx), nil)
 			}
 			if abortErr := r.Abort(ctx); abortErr != nil {
 				t.Errorf("abort: %v", abortErr)

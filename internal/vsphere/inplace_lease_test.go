@@ -1,0 +1,307 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+)
+
+// tick makes the client's time go by hand. What tick sends is received when what came of the one before has been
+// done.
+func (b *inPlaceBench) tick() chan<- time.Time {
+	ticks := make(chan time.Time)
+	b.client.ticks = func(time.Duration) (<-chan time.Time, func()) { return ticks, func() {} }
+	return ticks
+}
+
+// ticked lets the client renew its lease once.
+func ticked(t *testing.T, ticks chan<- time.Time) {
+	t.Helper()
+	for range 2 {
+		select {
+		case ticks <- time.Time{}:
+		case <-t.Context().Done():
+			t.Fatal("nobody renews")
+		}
+	}
+}
+
+func (b *inPlaceBench) lease() string {
+	b.Helper()
+	found, err := b.client.InterruptedInPlace(b.Context(), b.vm.ID)
+	must(b.T, err)
+	if found == nil {
+		return ""
+	}
+	return found.Lease
+}
+
+// started starts a restore in place, with its disks written.
+func (b *inPlaceBench) started(spec hypervisor.InPlaceSpec) *inPlace {
+	b.Helper()
+	r, err := b.client.StartInPlace(b.Context(), spec)
+	must(b.T, err)
+	must(b.T, b.write(b.Context(), r, spec))
+	p, ok := r.(*inPlace)
+	if !ok {
+		b.Fatalf("got %T", r)
+	}
+	return p
+}
+
+// A restore shows that it lives, from its start to its end, whatever came of its context.
+func TestInPlace_lease(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20)
+	ticks := b.tick()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := b.client.StartInPlace(ctx, b.spec("run-1"))
+	must(t, err)
+	first := b.lease()
+	cancel()
+	ticked(t, ticks)
+	second := b.lease()
+	if first == "" || second == "" || first == second {
+		t.Errorf("the lease was %q and is %q", first, second)
+	}
+	b.lab.Fault(lab.Fault{Method: "ReconfigVM_Task", Fault: "InvalidState"})
+	ticked(t, ticks) // the first of the two fails
+	if got := b.lease(); got == second {
+		t.Errorf("after a failure the lease still is %q", got)
+	}
+	must(t, r.Abort(t.Context()))
+	if got := b.lease(); got != "" {
+		t.Errorf("after the end there is the lease %q", got)
+	}
+	select {
+	case ticks <- time.Time{}:
+		t.Error("somebody goes on renewing")
+	default:
+	}
+	b.untouched()
+	b.sameContent("undone", b.after)
+}
+
+// However often the lease is renewed, it gets in the way of no step.
+func TestInPlace_leaseInBetween(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20, 1<<20)
+	ticks := b.tick()
+	over, ended := make(chan struct{}), make(chan struct{})
+	var renewed atomic.Int32
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case ticks <- time.Time{}:
+				renewed.Add(1)
+			case <-over:
+				return
+			}
+		}
+	}()
+	spec := b.spec("run-1")
+	spec.Hardware = true
+	out := b.mustInPlace(spec)
+	close(over)
+	<-ended
+	b.sameContent("restored", b.before)
+	b.deleteReplaced(out.replaced)
+	b.untouched()
+	if renewed.Load() < 2 {
+		t.Errorf("renewed %d times", renewed.Load())
+	}
+}
+
+// take takes the restore in place of the VM over, as another process does that saw no sign of life. at is where:
+// at once after it has taken the journal, or when it has ended the restore.
+func (b *inPlaceBench) take(other *Client, ended bool) {
+	ctx := b.Context()
+	found, err := other.InterruptedInPlace(ctx, b.vm.ID)
+	if err != nil || found == nil {
+		b.Errorf("found %+v, %v", found, err)
+		return
+	}
+	if ended {
+		_, _, _, err = other.RecoverInPlace(ctx, b.vm.ID, *found, "run-2")
+	} else {
+		r := &recovery{client: other, id: b.vm.ID, tenure: &tenure{client: other, vm: b.vm.ID, holder: "run-2"}}
+		vm, readErr := other.readTarget(ctx, b.vm.ID)
+		must(b.T, readErr)
+		j, journalErr := readJournal(vm.Config)
+		must(b.T, journalErr)
+		_, err = r.claim(ctx, j, *found)
+		r.tenure.release()
+	}
+	if err != nil {
+		b.Errorf("take over: %v", err)
+	}
+}
+
+// A run that was paused for so long that another one has taken the VM over stops, wherever it was, and leaves the
+// VM and all disks as the other has them.
+func TestInPlace_takenOver(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, at string
+		nth      int32
+		nvram    bool
+		powerOff bool
+		snaps    bool
+		swapped  bool
+	}{
+		{name: "about to stop", at: "ReconfigVM_Task", nth: stopChange},
+		{name: "the guest shuts down", at: "ShutdownGuest"},
+		{name: "about to power off", at: "ShutdownGuest", powerOff: true},
+		{name: "about to remove snapshots", at: "ShutdownGuest", snaps: true},
+		{name: "about to swap", at: "ReconfigVM_Task", nth: swapChange},
+		{name: "about to write NVRAM", at: "ReconfigVM_Task", nth: swapChange + 1, nvram: true, swapped: true},
+		{name: "about to change hardware", at: "ReconfigVM_Task", nth: hardwareChange, swapped: true},
+	} {
+		for _, ended := range []bool{false, true} {
+			t.Run(tt.name+map[bool]string{false: ", at work", true: ", ended"}[ended], func(t *testing.T) {
+				t.Parallel()
+				b := newInPlaceBench(t, 1<<20, 1<<20)
+				b.reconfigure(vmRef(b.vm.ID), types.VirtualMachineConfigSpec{Annotation: "changed since"})
+				other := dial(t, labConfig(b.lab))
+				spec := b.spec("run-1")
+				spec.Hardware, spec.PowerOff, spec.RemoveSnapshots = true, tt.powerOff, tt.snaps
+				if tt.nvram {
+					spec.Config.NVRAM = []byte("variables that were captured")
+				}
+				if tt.snaps {
+					_, err := b.client.CreateSnapshot(t.Context(), b.vm.ID, hypervisor.SnapshotSpec{Name: "somebody's"})
+					must(t, err)
+				}
+				if tt.powerOff {
+					b.lab.Fault(lab.Fault{Method: "ShutdownGuest", Fault: "ToolsUnavailable"})
+				}
+				r := b.started(spec)
+				calls := int32(journalChange + 1)
+				if tt.at != "ReconfigVM_Task" {
+					calls = 0
+				}
+				var once atomic.Bool
+				b.lab.OnCall(tt.at, func(context.Context) {
+					if calls++; calls != tt.nth+1 || !once.CompareAndSwap(false, true) {
+						return
+					}
+					b.lab.OnCall(tt.at, nil)
+					b.take(other, ended)
+					r.tenure.mu.Lock()
+					r.tenure.held = r.tenure.held.Add(-vacancy) // it was paused
+					r.tenure.mu.Unlock()
+				})
+				_, _, _, err := r.Swap(t.Context())
+				if !once.Load() || err == nil {
+					t.Fatalf("swap: %v", err)
+				}
+				was, files := b.status(benchVM), b.lab.Status().Files
+				if err := r.Holds(t.Context()); !errors.Is(err, hypervisor.ErrTakenOver) {
+					t.Errorf("holds: %v", err)
+				}
+				if err := r.Back(t.Context()); tt.swapped && !errors.Is(err, hypervisor.ErrTakenOver) {
+					t.Errorf("back: %v", err)
+				}
+				if err := r.Finish(t.Context(), nil); tt.swapped && !errors.Is(err, hypervisor.ErrTakenOver) {
+					t.Errorf("finish: %v", err)
+				}
+				if err := r.Abort(t.Context()); err != nil && !errors.Is(err, hypervisor.ErrTakenOver) {
+					t.Errorf("abort: %v", err)
+				}
+				is := b.status(benchVM)
+				if is.PowerState != was.PowerState || len(is.Snapshots) != len(was.Snapshots) || is.Disks[0].File != was.Disks[0].File {
+					t.Errorf("the VM is %+v, was %+v", is, was)
+				}
+				if now := b.lab.Status().Files; len(now) != len(files) {
+					t.Errorf("files %+v, were %+v", now, files)
+				}
+				if tt.snaps && len(is.Snapshots) != 1 {
+					t.Errorf("snapshots %+v", is.Snapshots)
+				}
+				if !ended {
+					_, kept, _, err := b.recover(t.Context(), b.vm.ID)
+					must(t, err)
+					b.deleteReplaced(kept)
+				} else {
+					kept, err := b.client.KeptDisks(t.Context(), b.vm.ID)
+					must(t, err)
+					b.deleteReplaced(kept)
+				}
+				b.sameContent("recovered", b.after)
+				if !tt.snaps {
+					b.untouched()
+				}
+			})
+		}
+	}
+}
+
+// A journal that is gone after a long pause may have been ended by another run: then nothing is touched.
+func TestInPlace_journalGoneAfterPause(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20)
+	r := b.started(b.spec("run-1"))
+	b.lab.OnCall("ShutdownGuest", func(context.Context) {
+		b.lab.OnCall("ShutdownGuest", nil)
+		b.reconfigure(vmRef(b.vm.ID), types.VirtualMachineConfigSpec{
+			ExtraConfig: []types.BaseOptionValue{&types.OptionValue{Key: journalKey, Value: ""}}})
+	})
+	if _, _, _, err := r.Swap(t.Context()); !errors.Is(err, errNoJournal) {
+		t.Errorf("swap: %v", err)
+	}
+	if err := r.Holds(t.Context()); err != nil {
+		t.Errorf("nobody can have it yet: %v", err)
+	}
+	r.tenure.held = r.tenure.held.Add(-vacancy)
+	err := r.Abort(t.Context())
+	if !errors.Is(err, hypervisor.ErrTakenOver) || !strings.Contains(err.Error(), r.plan.disks[0].path) {
+		t.Errorf("abort: %v", err)
+	}
+	there := func(f lab.FileStatus) bool { return f.Name == r.plan.disks[0].path }
+	if !slices.ContainsFunc(b.lab.Status().Files, there) || b.power() != "poweredOff" {
+		t.Errorf("the VM is %s, files %+v", b.power(), b.lab.Status().Files)
+	}
+}
+
+// While the server works on a VM, its lease can't be renewed, and whoever looks at it is told.
+func TestInPlace_busy(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20)
+	r := b.started(b.spec("run-1"))
+	busy := func() bool {
+		found, err := b.client.InterruptedInPlace(t.Context(), b.vm.ID)
+		must(t, err)
+		return found.Busy
+	}
+	if busy() {
+		t.Error("it is busy")
+	}
+	b.lab.Fault(lab.Fault{Method: "CreateSnapshot_Task", Delay: time.Hour})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = dial(t, labConfig(b.lab)).CreateSnapshot(ctx, b.vm.ID, hypervisor.SnapshotSpec{Name: "takes long"})
+	}()
+	for !busy() {
+		if t.Context().Err() != nil {
+			break
+		}
+	}
+	cancel()
+	<-ended
+	if busy() {
+		t.Error("it is busy for ever")
+	}
+	must(t, r.Abort(t.Context()))
+}
