@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -148,14 +147,7 @@ func TestDiagnostics(t *testing.T) {
 	write(stopped, snapshotOperation("Take", "create"), fmt.Errorf("task-7: %w", stopped.Err()))
 	write(t.Context(), snapshotOperation("Take", "create"), errors.New("something else.\nIn two lines"))
 
-	const golden = "testdata/diagnostics.txt"
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := b.String(); got != string(want) {
-		t.Errorf("diagnostics are not as in %s but:\n%s", golden, got)
-	}
+	compareGolden(t, "testdata/diagnostics.txt", b.String())
 }
 
 func TestSentence(t *testing.T) {

@@ -2,14 +2,11 @@ package provider
 
 import (
 	"go/ast"
-	"go/parser"
-	"go/token"
 	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -44,63 +41,14 @@ var operations = map[string]func(literals []string) []operation{
 func summaries(t *testing.T) (errors, warnings map[string]bool) {
 	t.Helper()
 	errors, warnings = map[string]bool{}, map[string]bool{}
-	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
+	for _, s := range diagnosticsInSource(t) {
+		if s.warning {
+			warnings[s.summary] = true
+		} else {
+			errors[s.summary] = true
 		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(parsed, func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.CallExpr:
-				addCall(t, n, errors, warnings)
-			case *ast.CompositeLit:
-				if name, ok := n.Type.(*ast.Ident); ok && name.Name == "operation" {
-					if literals := literalsOf(n.Elts); len(literals) == 2 {
-						errors["Unable to "+literals[0]+" "+literals[1]] = true
-					}
-				}
-			}
-			return true
-		})
 	}
 	return errors, warnings
-}
-
-// addCall adds what a call says.
-func addCall(t *testing.T, call *ast.CallExpr, errors, warnings map[string]bool) {
-	t.Helper()
-	var name string
-	switch fun := call.Fun.(type) {
-	case *ast.Ident:
-		name = fun.Name
-	case *ast.SelectorExpr:
-		name = fun.Sel.Name
-	}
-	literals := literalsOf(call.Args)
-	if len(literals) == 0 {
-		return
-	}
-	switch name {
-	case "AddError", "AddAttributeError":
-		errors[literals[0]] = true
-	case "AddWarning", "AddAttributeWarning", "warnings", "warn":
-		warnings[literals[0]] = true
-	default:
-		if named, ok := operations[name]; ok {
-			for _, o := range named(literals) {
-				errors["Unable to "+o.verb+" "+o.noun] = true
-			}
-		} else if strings.HasSuffix(name, "Operation") {
-			t.Errorf("%s is not in operations", name)
-		}
-	}
 }
 
 // literalsOf are the strings that stand in a list as they are.
@@ -110,10 +58,8 @@ func literalsOf(list []ast.Expr) []string {
 		if pair, ok := e.(*ast.KeyValueExpr); ok {
 			e = pair.Value
 		}
-		if lit, ok := e.(*ast.BasicLit); ok && lit.Kind == token.STRING {
-			if s, err := strconv.Unquote(lit.Value); err == nil {
-				literals = append(literals, s)
-			}
+		if s, ok := literal(e); ok {
+			literals = append(literals, s)
 		}
 	}
 	return literals
