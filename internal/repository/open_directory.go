@@ -33,6 +33,11 @@ func openDirectory(ctx context.Context, path string, c Config) (blob.Storage, er
 
 func prepareDirectory(ctx context.Context, path string, c Config) error {
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) && c.Create {
+		if err := refuseBelow(path); err != nil {
+			return err
+		}
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !c.Create, errors.Is(err, syscall.ENOTDIR):
 		return missing(path)
@@ -55,7 +60,20 @@ func prepareDirectory(ctx context.Context, path string, c Config) error {
 		}
 		return fmt.Errorf("%w: the directory has no file %s", ErrNotMade, formatFile)
 	}
+	if err := refuseBelow(path); err != nil {
+		return err
+	}
 	return initializeDirectory(ctx, path, c)
+}
+
+// refuseBelow refuses a directory below that of another repository, for the reason of refuseWithin.
+func refuseBelow(path string) error {
+	for at := path; filepath.Dir(at) != at; at = filepath.Dir(at) {
+		if found, err := isRepository(filepath.Dir(at)); err == nil && found {
+			return within(filepath.Dir(at))
+		}
+	}
+	return nil
 }
 
 // missing says whether a directory that doesn't exist could be made.

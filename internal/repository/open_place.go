@@ -28,7 +28,7 @@ const (
 )
 
 // openPlace reaches a place and sees to it that there is a repository.
-func openPlace(ctx context.Context, c Config) (_ blob.Storage, err error) {
+func openPlace(ctx context.Context, c Config) (_ *remoteStorage, err error) {
 	s, err := connectPlace(ctx, c)
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func hasRepository(ctx context.Context, s blob.Storage) (bool, error) {
 
 // makeRepository makes a repository where there is none. Only who claims to do so alone does: of two at once, the
 // first would write with a key that the second then overwrites. The other waits for the repository.
-func makeRepository(ctx context.Context, s blob.Storage, c Config) error {
+func makeRepository(ctx context.Context, s *remoteStorage, c Config) error {
 	waiting, cancel := context.WithTimeout(ctx, makePatience)
 	defer cancel()
 	for delay := newBackoff(); ; {
@@ -82,7 +82,7 @@ func makeRepository(ctx context.Context, s blob.Storage, c Config) error {
 }
 
 // makeAlone makes a repository unless somebody else is about to, which gives ErrBusy.
-func makeAlone(ctx context.Context, s blob.Storage, c Config) error {
+func makeAlone(ctx context.Context, s *remoteStorage, c Config) error {
 	// It ends long before others take its claim for dead.
 	ctx, cancel := context.WithTimeoutCause(ctx, makeTimeout, fmt.Errorf("%w: it is too slow", ErrUnreachable))
 	defer cancel()
@@ -95,6 +95,9 @@ func makeAlone(ctx context.Context, s blob.Storage, c Config) error {
 		return err
 	}
 	left, err := leftBlobs(ctx, s)
+	if err == nil {
+		err = refuseWithin(ctx, c.Place)
+	}
 	if err != nil {
 		return err
 	}
@@ -108,8 +111,8 @@ func makeAlone(ctx context.Context, s blob.Storage, c Config) error {
 
 // leftBlobs names what making a repository left behind that was killed, and refuses a place that somebody uses for
 // something else.
-func leftBlobs(ctx context.Context, s blob.Storage) (ids []blob.ID, err error) {
-	err = s.ListBlobs(ctx, "", func(b blob.Metadata) error {
+func leftBlobs(ctx context.Context, s *remoteStorage) (ids []blob.ID, err error) {
+	err = s.listAll(ctx, "", func(b blob.Metadata) error {
 		switch name := string(b.BlobID); {
 		case name == format.KopiaBlobCfgBlobID:
 			ids = append(ids, b.BlobID)
@@ -121,4 +124,33 @@ func leftBlobs(ctx context.Context, s blob.Storage) (ids []blob.ID, err error) {
 		return nil
 	})
 	return ids, err
+}
+
+// refuseWithin refuses a place within that of another repository: to maintenance of the other, run by whatever
+// program, blobs of the inner one can look like some of its own that nothing refers to, and it removes them.
+func refuseWithin(ctx context.Context, place Place) error {
+	for _, p := range place.around() {
+		found, err := isMadeAt(ctx, p)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil && found { // what nobody lets us see is somebody else's
+			return within(p.String())
+		}
+	}
+	return nil
+}
+
+func isMadeAt(ctx context.Context, place Place) (found bool, err error) {
+	s, err := reach(ctx, place)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, s.Close(context.WithoutCancel(ctx))) }()
+	return attempt(ctx, attemptTimeout, func(ctx context.Context) (bool, error) { return hasRepository(ctx, s) })
+}
+
+func within(outer string) error {
+	return fmt.Errorf("%w: it is within another repository, %s, whose maintenance could remove what is in it",
+		ErrNoRepository, outer)
 }

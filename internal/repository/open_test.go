@@ -38,6 +38,7 @@ func TestOpenErrors(t *testing.T) {
 		"empty directory":      {func(c *Config) { c.Path, c.Create = t.TempDir(), false }, ErrNotMade, formatFile},
 		"leftovers":            {func(c *Config) { c.Path, c.Create = directoryWith(t, configFile), false }, ErrNotMade, formatFile},
 		"directory in use":     {func(c *Config) { c.Path = directoryWith(t, "thesis.tex") }, ErrNoRepository, "thesis.tex"},
+		"below another":        {func(c *Config) { c.Path = filepath.Join(c.Path, "prod") }, ErrNoRepository, "within another repository, " + made.Path},
 		"directory of another": {func(c *Config) { c.Path, c.Create = directoryWith(t, "x"), false }, ErrNoRepository, formatFile},
 	} {
 		t.Run(name, func(t *testing.T) {

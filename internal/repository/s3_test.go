@@ -32,4 +32,15 @@ func TestS3(t *testing.T) {
 	if b := readDisk(t, open(t, c), id, firstDisk(t, r, id)); !bytes.Equal(b, testSource(1).bytes()) {
 		t.Error("the disk differs")
 	}
+
+	inner, ok := c.Place.(*S3)
+	if !ok {
+		t.Fatalf("a place of type %T", c.Place)
+	}
+	below := *inner
+	below.Prefix = "vm/qa/"
+	c.Place = &below
+	if _, err := Open(t.Context(), c); !errors.Is(err, ErrNoRepository) || errors.Is(err, ErrNotMade) {
+		t.Errorf("below another repository: %v", err)
+	}
 }

@@ -47,6 +47,15 @@ func (p *Azure) String() string { return "azure://" + p.Account + "/" + p.Contai
 
 func (p *Azure) lock() *ObjectLock { return p.Lock }
 
+func (p *Azure) around() (places []Place) {
+	for _, prefix := range prefixesOf(p.Prefix) {
+		outer := *p
+		outer.Prefix = prefix
+		places = append(places, &outer)
+	}
+	return places
+}
+
 func (p *Azure) connect(ctx context.Context) (blob.Storage, error) {
 	o, err := p.options()
 	if err != nil {
@@ -88,6 +97,15 @@ func (p *B2) String() string { return "b2://" + p.Bucket + "/" + p.Prefix }
 
 func (p *B2) lock() *ObjectLock { return nil } // Kopia can't there
 
+func (p *B2) around() (places []Place) {
+	for _, prefix := range prefixesOf(p.Prefix) {
+		outer := *p
+		outer.Prefix = prefix
+		places = append(places, &outer)
+	}
+	return places
+}
+
 func (p *B2) connect(ctx context.Context) (blob.Storage, error) {
 	if err := checkPrefix(p.Prefix); err != nil {
 		return nil, err
@@ -121,6 +139,15 @@ func (p *SFTP) HasCredentials() bool { return p.Password.IsSet() || p.Key.IsSet(
 func (p *SFTP) String() string { return "sftp://" + p.User + "@" + p.Host + path.Join("/", p.Path) }
 
 func (p *SFTP) lock() *ObjectLock { return nil }
+
+func (p *SFTP) around() (places []Place) {
+	for at := path.Clean(p.Path); path.Dir(at) != at; at = path.Dir(at) {
+		outer := *p
+		outer.Path = path.Dir(at)
+		places = append(places, &outer)
+	}
+	return places
+}
 
 func (p *SFTP) connect(ctx context.Context) (blob.Storage, error) {
 	if !path.IsAbs(p.Path) {
@@ -163,6 +190,20 @@ func (p *WebDAV) String() string {
 }
 
 func (p *WebDAV) lock() *ObjectLock { return nil }
+
+func (p *WebDAV) around() (places []Place) {
+	u, err := url.Parse(p.URL)
+	if err != nil {
+		return nil // it can't be reached either
+	}
+	for at := path.Join("/", u.Path); path.Dir(at) != at; at = path.Dir(at) {
+		outer, above := *p, *u
+		above.Path, above.RawPath = path.Dir(at), ""
+		outer.URL = above.String()
+		places = append(places, &outer)
+	}
+	return places
+}
 
 func (p *WebDAV) connect(ctx context.Context) (blob.Storage, error) {
 	u, err := url.Parse(p.URL)

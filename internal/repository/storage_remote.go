@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,9 @@ type Place interface {
 
 	// lock is for how long what is written can't be deleted; nil: it can.
 	lock() *ObjectLock
+
+	// around are the places that this one is within, where there could be another repository.
+	around() []Place
 }
 
 // defaultMaxOutage is Config.MaxOutage unless it says otherwise: a switch or a gateway that starts anew.
@@ -53,7 +57,7 @@ func connectPlace(ctx context.Context, c Config) (*remoteStorage, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	base, err := c.Place.connect(ctx)
+	base, err := reach(ctx, c.Place)
 	if err != nil {
 		return nil, failed(ctx, "connect", "", err)
 	}
@@ -61,51 +65,144 @@ func connectPlace(ctx context.Context, c Config) (*remoteStorage, error) {
 	return s, nil
 }
 
-func (s *remoteStorage) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
-	return s.do(ctx, "read", id, func() error {
-		out.Reset()
-		return s.Storage.GetBlob(ctx, id, offset, length, out)
+// reach connects to a place. A connection that comes when nobody waits for it any more is closed.
+func reach(ctx context.Context, place Place) (blob.Storage, error) {
+	return attempt(ctx, attemptTimeout, func(ctx context.Context) (blob.Storage, error) {
+		base, err := place.connect(ctx)
+		if err == nil && ctx.Err() != nil {
+			return nil, errors.Join(ctx.Err(), base.Close(context.WithoutCancel(ctx)))
+		}
+		return base, err
 	})
 }
 
+// Close implements blob.Storage.
+func (s *remoteStorage) Close(ctx context.Context) error {
+	return failed(ctx, "close", "", attemptOnly(ctx, attemptTimeout, s.Storage.Close))
+}
+
+// GetBlob implements blob.Storage. What is not exactly what was asked for is read again, unless there is no more: a
+// client that connects again in the middle of a read (Kopia's of SFTP, v0.23.1) gives twice what it had read before.
+func (s *remoteStorage) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
+	size := length
+	if size < 0 {
+		size = largestBlob
+	}
+	return s.do(ctx, "read", id, func() error {
+		read, err := attempt(ctx, timeFor(size), func(ctx context.Context) (*buffer, error) {
+			return s.read(ctx, id, offset, length)
+		})
+		if err != nil {
+			return err
+		}
+		out.Reset()
+		_, err = read.WriteTo(out)
+		return err
+	})
+}
+
+func (s *remoteStorage) read(ctx context.Context, id blob.ID, offset, length int64) (*buffer, error) {
+	read := new(buffer)
+	err := s.Storage.GetBlob(ctx, id, offset, length, read)
+	want := length
+	if errors.Is(err, blob.ErrInvalidRange) || err == nil && length < 0 {
+		m, metaErr := s.Storage.GetMetadata(ctx, id)
+		switch {
+		case metaErr != nil:
+			return nil, metaErr
+		case err != nil && m.Length < offset+max(length, 0): // there is no more
+			return nil, err
+		case length < 0:
+			want = m.Length - offset
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	if err != nil || int64(read.Length()) != want {
+		return nil, fmt.Errorf("%w: it gave something else than was asked for", ErrUnreachable)
+	}
+	return read, nil
+}
+
+// GetMetadata implements blob.Storage.
 func (s *remoteStorage) GetMetadata(ctx context.Context, id blob.ID) (m blob.Metadata, err error) {
 	err = s.do(ctx, "look for", id, func() (err error) {
-		m, err = s.Storage.GetMetadata(ctx, id)
+		m, err = attempt(ctx, attemptTimeout, func(ctx context.Context) (blob.Metadata, error) {
+			return s.Storage.GetMetadata(ctx, id)
+		})
 		return err
 	})
 	return m, err
 }
 
+// PutBlob implements blob.Storage. What an attempt writes that nobody waits for any more is the same as what the next
+// one writes. Kopia's client of S3 (v0.23.1), asked for the time of what it writes, looks at the object also where
+// writing failed, and gives that error: the time is asked for afterwards.
 func (s *remoteStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
-	return s.do(ctx, "write", id, func() error { return s.Storage.PutBlob(ctx, id, data, o) })
-}
-
-func (s *remoteStorage) DeleteBlob(ctx context.Context, id blob.ID) error {
-	return s.do(ctx, "delete", id, func() error { return s.Storage.DeleteBlob(ctx, id) })
-}
-
-func (s *remoteStorage) ExtendBlobRetention(ctx context.Context, id blob.ID, o blob.ExtendOptions) error {
-	return s.do(ctx, "lock", id, func() error { return s.Storage.ExtendBlobRetention(ctx, id, o) })
-}
-
-func (s *remoteStorage) ListBlobs(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
-	began := false
-	var stopped error // by the one who asked, or because it can't begin again: not to be tried again
-	err := s.do(ctx, "list", prefix, func() error {
-		err := s.Storage.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
-			began = true
-			stopped = yield(m)
-			return stopped
+	var mine bytes.Buffer // the caller uses its own again once this returns
+	if _, err := data.WriteTo(&mine); err != nil {
+		return err
+	}
+	at := o.GetModTime
+	o.GetModTime = nil
+	err := s.do(ctx, "write", id, func() error {
+		return attemptOnly(ctx, timeFor(int64(mine.Len())), func(ctx context.Context) error {
+			return s.Storage.PutBlob(ctx, id, blobBytes(mine.Bytes()), o)
 		})
-		if began && stopped == nil {
-			stopped = failed(ctx, "list", prefix, err)
-		}
-		if stopped == nil {
-			return err
-		}
-		return nil
 	})
-	return errors.Join(stopped, err)
+	if err != nil || at == nil {
+		return err
+	}
+	m, err := s.GetMetadata(ctx, id)
+	*at = m.Timestamp
+	return err
+}
+
+// DeleteBlob implements blob.Storage.
+func (s *remoteStorage) DeleteBlob(ctx context.Context, id blob.ID) error {
+	return s.do(ctx, "delete", id, func() error {
+		return attemptOnly(ctx, attemptTimeout, func(ctx context.Context) error { return s.Storage.DeleteBlob(ctx, id) })
+	})
+}
+
+// ExtendBlobRetention implements blob.Storage.
+func (s *remoteStorage) ExtendBlobRetention(ctx context.Context, id blob.ID, o blob.ExtendOptions) error {
+	return s.do(ctx, "lock", id, func() error {
+		return attemptOnly(ctx, attemptTimeout, func(ctx context.Context) error {
+			return s.Storage.ExtendBlobRetention(ctx, id, o)
+		})
+	})
+}
+
+// ListBlobs implements blob.Storage. It leaves out what is below another prefix: no blob of a repository has a slash
+// in its name, and what Kopia's maintenance finds under a letter of its own and doesn't know, it removes.
+func (s *remoteStorage) ListBlobs(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
+	return s.listAll(ctx, prefix, func(m blob.Metadata) error {
+		if strings.Contains(string(m.BlobID), "/") {
+			return nil
+		}
+		return yield(m)
+	})
+}
+
+// listAll lists blobs and whatever else there is. The whole list is had before any of it is told, about 100 bytes
+// each: so it can begin again after an outage.
+func (s *remoteStorage) listAll(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
+	var all []blob.Metadata
+	err := s.do(ctx, "list", prefix, func() (err error) {
+		all, err = attempt(ctx, listTimeout, func(ctx context.Context) (found []blob.Metadata, err error) {
+			err = s.Storage.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
+				found = append(found, m)
+				return ctx.Err()
+			})
+			return found, err
+		})
+		return err
+	})
+	for i := 0; i < len(all) && err == nil; i++ {
+		err = yield(all[i])
+	}
+	return err
 }
 
 // do does something, and does it again while the storage can't be reached.

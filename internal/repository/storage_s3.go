@@ -41,6 +41,15 @@ func (p *S3) String() string { return "s3://" + p.Bucket + "/" + p.Prefix }
 
 func (p *S3) lock() *ObjectLock { return p.Lock }
 
+func (p *S3) around() (places []Place) {
+	for _, prefix := range prefixesOf(p.Prefix) {
+		outer := *p
+		outer.Prefix = prefix
+		places = append(places, &outer)
+	}
+	return places
+}
+
 func (p *S3) connect(ctx context.Context) (blob.Storage, error) {
 	o, err := p.options()
 	if err != nil {
@@ -95,6 +104,16 @@ func checkPrefix(prefix string) error {
 	return nil
 }
 
+// prefixesOf are the prefixes above one: those of "a/b/" are "" and "a/".
+func prefixesOf(prefix string) (above []string) {
+	for i := range prefix {
+		if i == 0 || prefix[i-1] == '/' {
+			above = append(above, prefix[:i])
+		}
+	}
+	return above
+}
+
 // GCS is a repository in a bucket of Google Cloud Storage, by its interface for clients of S3.
 type GCS struct {
 	Bucket string
@@ -108,6 +127,15 @@ type GCS struct {
 func (p *GCS) String() string { return "gs://" + p.Bucket + "/" + p.Prefix }
 
 func (p *GCS) lock() *ObjectLock { return nil } // its interface for S3 clients can't
+
+func (p *GCS) around() (places []Place) {
+	for _, prefix := range prefixesOf(p.Prefix) {
+		outer := *p
+		outer.Prefix = prefix
+		places = append(places, &outer)
+	}
+	return places
+}
 
 func (p *GCS) connect(ctx context.Context) (blob.Storage, error) { return p.s3().connect(ctx) }
 

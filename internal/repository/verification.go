@@ -206,16 +206,24 @@ func readVerification(labels map[string]string) (Verification, bool) {
 }
 
 // Verified is the newest verification of a restore point that is of a level at least and found nothing. There is
-// none of that were anything found damaged since, whatever the level; that its guest didn't come up (VerifyRestore)
-// says nothing of lower levels. all are as Verifications gives them.
+// none where something was found wrong and no verification since, of as high a level, found nothing: what reading
+// everything finds, looking at the index doesn't see. That its guest didn't come up (VerifyRestore) says nothing of
+// lower levels. all are as Verifications gives them.
 func Verified(all []Verification, level VerifyLevel) (Verification, bool) {
-	for _, v := range all {
+	var newest *Verification
+	for i, v := range all {
 		switch {
 		case !v.OK && (v.Level != VerifyRestore || level == VerifyRestore):
-			return Verification{}, false
-		case v.OK && v.Level.Covers(level):
-			return v, true
+			lifted := slices.ContainsFunc(all[:i], func(w Verification) bool { return w.OK && w.Level.Covers(v.Level) })
+			if !lifted {
+				return Verification{}, false
+			}
+		case v.OK && v.Level.Covers(level) && newest == nil:
+			newest = &all[i]
 		}
 	}
-	return Verification{}, false
+	if newest == nil {
+		return Verification{}, false
+	}
+	return *newest, true
 }

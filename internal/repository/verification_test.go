@@ -164,6 +164,13 @@ func TestVerified(t *testing.T) {
 		"the newest that does": {[]Verification{v(VerifyIndex, 3, true), v(VerifyData, 2, true)}, map[VerifyLevel]int{VerifyIndex: 3, VerifyData: 2}},
 		"damaged since":        {[]Verification{v(VerifyIndex, 3, false), v(VerifyRestore, 2, true)}, nil},
 		"mended since":         {[]Verification{v(VerifyData, 3, true), v(VerifyIndex, 2, false)}, map[VerifyLevel]int{VerifyIndex: 3, VerifyData: 3}},
+		"the index can't see it": {
+			[]Verification{v(VerifyIndex, 3, true), v(VerifyData, 2, false), v(VerifyRestore, 1, true)}, nil,
+		},
+		"read again": {
+			[]Verification{v(VerifyRestore, 3, true), v(VerifyData, 2, false)},
+			map[VerifyLevel]int{VerifyIndex: 3, VerifyData: 3, VerifyRestore: 3},
+		},
 		"doesn't boot": {
 			[]Verification{v(VerifyRestore, 3, false), v(VerifyData, 2, true)}, map[VerifyLevel]int{VerifyIndex: 2, VerifyData: 2},
 		},

@@ -1,0 +1,59 @@
+package repository
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	// attemptTimeout is how long a storage service may take to answer at all, and listTimeout to list what there is,
+	// which are hundreds of thousands of blobs in a large repository.
+	attemptTimeout = 2 * time.Minute
+	listTimeout    = 15 * time.Minute
+
+	// slowest is, in bytes per second, below which a transfer counts as stuck.
+	slowest = 64 << 10
+
+	// largestBlob is, in bytes, above what packs and indexes come to: Kopia begins a new one at 20 MiB.
+	largestBlob = 64 << 20
+)
+
+// timeFor is how long an attempt may take that moves so many bytes.
+func timeFor(size int64) time.Duration {
+	return attemptTimeout + time.Duration(size/slowest)*time.Second
+}
+
+// attempt tries something once, and doesn't wait for it longer than limit, nor once ctx has ended. The clients of SFTP,
+// WebDAV and B2 know nothing of contexts and wait for a server that says nothing for as long as the operating system
+// does: they are left alone then. So try may write to nothing that others use.
+func attempt[T any](ctx context.Context, limit time.Duration, try func(ctx context.Context) (T, error)) (T, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, limit,
+		fmt.Errorf("%w: there was no answer within %s", ErrUnreachable, limit))
+	defer cancel()
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		value, err := try(limited)
+		done <- outcome{value, err}
+	}()
+	var none T
+	select {
+	case o := <-done:
+		if o.err != nil && limited.Err() != nil && ctx.Err() == nil {
+			return none, context.Cause(limited)
+		}
+		return o.value, o.err
+	case <-limited.Done():
+		return none, context.Cause(limited)
+	}
+}
+
+// attemptOnly is attempt of what has no result.
+func attemptOnly(ctx context.Context, limit time.Duration, try func(ctx context.Context) error) error {
+	_, err := attempt(ctx, limit, func(ctx context.Context) (struct{}, error) { return struct{}{}, try(ctx) })
+	return err
+}

@@ -1,0 +1,173 @@
+package repository
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/blob/filesystem"
+)
+
+// An oddStorage is a storage in a directory that behaves as clients of storage services do now and then.
+type oddStorage struct {
+	blob.Storage
+	get  func(ctx context.Context, out blob.OutputBuffer, really func() error) error
+	more []blob.Metadata // that it lists besides
+}
+
+func (s *oddStorage) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
+	really := func() error { return s.Storage.GetBlob(ctx, id, offset, length, out) }
+	if s.get == nil {
+		return really()
+	}
+	return s.get(ctx, out, really)
+}
+
+func (s *oddStorage) ListBlobs(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
+	for _, m := range s.more {
+		if err := yield(m); err != nil {
+			return err
+		}
+	}
+	return s.Storage.ListBlobs(ctx, prefix, yield)
+}
+
+// newOddStorage is a storage with one blob, "p1", seen as that of a Place.
+func newOddStorage(t *testing.T, odd *oddStorage) *remoteStorage {
+	t.Helper()
+	base, err := filesystem.New(t.Context(), &filesystem.Options{Path: t.TempDir()}, true)
+	if err == nil {
+		err = base.PutBlob(t.Context(), "p1", blobBytes("0123456789"), blob.PutOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd.Storage = base
+	return &remoteStorage{Storage: odd, maxOutage: 30 * time.Second, log: slog.New(slog.DiscardHandler)}
+}
+
+// TestRemote_readTwice has a client connect again in the middle of a read and give what it had before once more. It
+// is no damage.
+func TestRemote_readTwice(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ offset, length int64 }{
+		"a range": {2, 5}, "all": {0, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var reads atomic.Int32
+			s := newOddStorage(t, &oddStorage{get: func(_ context.Context, out blob.OutputBuffer, really func() error) error {
+				if reads.Add(1) > 1 {
+					return really()
+				}
+				var once buffer
+				if _, err := once.Write([]byte("23")); err != nil {
+					return err
+				}
+				err := really()
+				if _, writeErr := once.WriteTo(out); writeErr != nil {
+					return writeErr
+				}
+				if test.length >= 0 {
+					return blob.ErrInvalidRange
+				}
+				return err
+			}})
+			var got buffer
+			if err := s.GetBlob(t.Context(), "p1", test.offset, test.length, &got); err != nil || reads.Load() != 2 {
+				t.Errorf("after %d reads: %v", reads.Load(), err)
+			}
+			want := []byte("0123456789")
+			if test.length >= 0 {
+				want = want[test.offset : test.offset+test.length]
+			}
+			if !bytes.Equal(got.Bytes(), want) {
+				t.Errorf("it gave %q, want %q", got.Bytes(), want)
+			}
+		})
+	}
+}
+
+// TestRemote_noSuchRange reads what isn't there, which is no outage.
+func TestRemote_noSuchRange(t *testing.T) {
+	t.Parallel()
+	s := newOddStorage(t, &oddStorage{get: func(_ context.Context, _ blob.OutputBuffer, really func() error) error {
+		if err := really(); err == nil || errors.Is(err, blob.ErrBlobNotFound) {
+			return err
+		}
+		return blob.ErrInvalidRange
+	}})
+	var got buffer
+	if err := s.GetBlob(t.Context(), "p1", 8, 5, &got); !errors.Is(err, blob.ErrInvalidRange) {
+		t.Errorf("error %v, want %v", err, blob.ErrInvalidRange)
+	}
+	if err := s.GetBlob(t.Context(), "p2", 0, -1, &got); !errors.Is(err, blob.ErrBlobNotFound) {
+		t.Errorf("error %v, want %v", err, blob.ErrBlobNotFound)
+	}
+}
+
+// TestRemote_deaf ends a read whose server says nothing more, of a client that knows nothing of contexts.
+func TestRemote_deaf(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	deaf := make(chan struct{})
+	defer close(deaf)
+	s := newOddStorage(t, &oddStorage{get: func(context.Context, blob.OutputBuffer, func() error) error {
+		cancel()
+		<-deaf
+		return nil
+	}})
+	var got buffer
+	if err := s.GetBlob(ctx, "p1", 0, -1, &got); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want %v", err, context.Canceled)
+	}
+}
+
+// TestRemote_belowAnotherPrefix lists what another repository has below, whose names could be taken for packs.
+func TestRemote_belowAnotherPrefix(t *testing.T) {
+	t.Parallel()
+	odd := &oddStorage{more: []blob.Metadata{{BlobID: "qa/kopia.repository"}, {BlobID: "site1/"}}}
+	s := newOddStorage(t, odd)
+	var names []blob.ID
+	err := s.ListBlobs(t.Context(), "", func(m blob.Metadata) error {
+		names = append(names, m.BlobID)
+		return nil
+	})
+	if err != nil || !slices.Equal(names, []blob.ID{"p1"}) {
+		t.Errorf("it lists %v (%v), want p1 alone", names, err)
+	}
+	if err := s.Storage.DeleteBlob(t.Context(), "p1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leftBlobs(t.Context(), s); !errors.Is(err, ErrNoRepository) {
+		t.Errorf("a place in use can be had: %v", err)
+	}
+}
+
+func TestAround(t *testing.T) {
+	t.Parallel()
+	for want, place := range map[string]Place{
+		"[s3://b/ s3://b/a/]":          &S3{Bucket: "b", Prefix: "a/b/"},
+		"[gs://b/]":                    &GCS{Bucket: "b", Prefix: "a/"},
+		"[azure://a/c/]":               &Azure{Account: "a", Container: "c", Prefix: "x/"},
+		"[b2://b/]":                    &B2{Bucket: "b", Prefix: "x/"},
+		"[sftp://u@h/srv sftp://u@h/]": &SFTP{Host: "h", User: "u", Path: "/srv/vm/"},
+		"[https://h/dav/a https://h/dav https://h/]": &WebDAV{URL: "https://h/dav/a/b"},
+		"[]": &S3{Bucket: "b"},
+	} {
+		var names []string
+		for _, p := range place.around() {
+			names = append(names, p.String())
+		}
+		if got := "[" + strings.Join(names, " ") + "]"; got != want {
+			t.Errorf("around %s are %s, want %s", place, got, want)
+		}
+	}
+}
