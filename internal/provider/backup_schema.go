@@ -67,7 +67,7 @@ func backupArguments() map[string]schema.Attribute {
 		"description": schema.StringAttribute{
 			MarkdownDescription: "Description of the backup. It is part of the backup: a change takes a new one.",
 			Optional:            true,
-			PlanModifiers:       []planmodifier.String{replaceOtherText()},
+			PlanModifiers:       []planmodifier.String{sameJSON{}, replaceOtherText()},
 		},
 		"quiesce": quiesceAttribute(),
 		"exclude_disks": schema.SetAttribute{

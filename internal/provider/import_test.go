@@ -233,6 +233,8 @@ func TestImportArguments(t *testing.T) {
 		{"vm_backup", map[string]any{"description": "nightly", "tags": map[string]any{"a": "1", "terraform.b": "${c}"}}, nil},
 		{"vm_backup", map[string]any{"description": ""}, []string{"description"}},
 		{"vm_backup", map[string]any{"tags": map[string]any{}}, []string{"tags"}},
+		{"vm_snapshot", map[string]any{"description": `{"b": 1, "a": "<"}`}, nil},
+		{"vm_backup", map[string]any{"description": `{"b": 1, "a": "<"}`}, nil},
 		{"vm_backup", map[string]any{"quiesce": quiesced}, []string{"quiesce"}},
 		{"vm_backup", map[string]any{"vm": "two", "exclude_disks": []any{"Hard disk 2"}}, []string{"exclude_disks"}},
 		{"vm_backup", map[string]any{"on_destroy": "delete", "triggers": map[string]any{"a": "1"}}, []string{"on_destroy", "triggers"}},
@@ -251,6 +253,9 @@ func TestImportArguments(t *testing.T) {
 			maps.Copy(config, c.more)
 			m := r.apply(t.Context(), c.resource, config)
 			noErrors(t, m.diagnostics)
+			if config["description"] == `{"b": 1, "a": "<"}` {
+				config["description"] = `{"a":"\u003c","b":1}` // as jsonencode writes it
+			}
 			r.adopts(t, c.resource, m.attributes(t).text(t, "id"), config, c.change...)
 			if c.resource == "vm_snapshot" {
 				noErrors(t, r.destroy(t.Context(), c.resource, m))

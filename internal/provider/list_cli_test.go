@@ -2,21 +2,27 @@ package provider
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-version"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
-// needs skips a test where the CLI is older than a version of Terraform, or another program that has not got what the
-// version brought.
-func (s *workspace) needs(least, what string, tofu bool) {
+// lacks says why the CLI can't do what Terraform can from some version on; empty: it can. OpenTofu has versions of its own.
+func (s *workspace) lacks(least, what string, tofu bool) string {
 	s.w.t.Helper()
-	isTofu := strings.HasPrefix(filepath.Base(os.Getenv("TF_ACC_TERRAFORM_PATH")), "tofu")
-	if isTofu && !tofu {
-		s.w.t.Skip("OpenTofu has no " + what)
+	if strings.HasPrefix(filepath.Base(os.Getenv("TF_ACC_TERRAFORM_PATH")), "tofu") {
+		if tofu {
+			return ""
+		}
+		return "OpenTofu has no " + what
 	}
 	var is struct {
 		Version string `json:"terraform_version"`
@@ -28,15 +34,23 @@ func (s *workspace) needs(least, what string, tofu bool) {
 	if err != nil {
 		s.w.t.Fatal(err)
 	}
-	if v.Core().LessThan(version.Must(version.NewVersion(least))) && !isTofu {
-		s.w.t.Skipf("Terraform %s has no %s: set TF_ACC_TERRAFORM_PATH to one of %s or later", v, what, least)
+	if v.Core().LessThan(version.Must(version.NewVersion(least))) {
+		return fmt.Sprintf("Terraform %s has no %s: set TF_ACC_TERRAFORM_PATH to one of %s or later", v, what, least)
+	}
+	return ""
+}
+
+// needs skips a test that needs what the CLI lacks.
+func (s *workspace) needs(least, what string, tofu bool) {
+	s.w.t.Helper()
+	if reason := s.lacks(least, what, tofu); reason != "" {
+		s.w.t.Skip(reason)
 	}
 }
 
 // query writes a query, runs it, and returns what was printed, and the configuration that was generated.
 func (s *workspace) query(text string) (out, generated string) {
 	s.w.t.Helper()
-	s.needs("1.14.0", "queries", false)
 	file := filepath.Join(s.dir, "generated.tf")
 	if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
 		s.w.t.Fatal(err)
@@ -98,4 +112,52 @@ func TestQueryExamples(t *testing.T) {
 			t.Errorf("%s finds:\n%s\n%s", file, out, generated)
 		}
 	}
+}
+
+// walkAdopt imports what somebody else left: one, all of a VM, and all that a query finds.
+func walkAdopt(g *guide) {
+	g.begin(tiers()...)
+	g.w.snapshot("web01", "before upgrade", "by hand")
+	for _, name := range []string{"a", "b"} {
+		g.w.snapshot("db01", name, "")
+	}
+	g.backUp("web01")
+	adopted := func(out string, n int) {
+		g.t.Helper()
+		if !strings.Contains(out, fmt.Sprintf("%d imported, 0 added, 0 changed, 0 destroyed", n)) {
+			g.t.Errorf("want %d imported and nothing else:\n%s", n, out)
+		}
+	}
+	all := g.w.rpc().list("vm_backup", nil, 0, true)
+	if len(all) != 1 {
+		g.t.Fatalf("there are %q", names(all))
+	}
+	g.w.setenv("TF_VAR_backup_id", planned{attributes: all[0].resource}.text(g.t, "id"))
+	adopted(g.apply("one.tf"), 2)
+	g.s = g.w.workspace()
+	adopted(g.apply("all.tf"), 2)
+
+	g.s = g.w.workspace()
+	if reason := g.s.lacks("1.14.0", "queries", false); reason != "" {
+		g.t.Log(reason)
+		return
+	}
+	g.s.write("provider \"vm\" {}\n")
+	killed := run.Start(time.Now(), time.Now().Add(-time.Hour))
+	killed.End()
+	killed.Ticks++ // of a process of which this one has the ID by now
+	name, description, err := killed.LabelSnapshot(run.BackupSnapshot, time.Now())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.w.snapshot("app01", name, description)
+	for _, query := range []struct {
+		file  string
+		finds int
+	}{{"old.tfquery.hcl", 4}, {"left-behind.tfquery.hcl", 1}} {
+		g.s.query(readFile(g.t, filepath.Join(g.dir, query.file)))
+		adopted(g.s.must("apply", "-auto-approve"), query.finds)
+		g.s.must("destroy", "-auto-approve")
+	}
+	labtest.AssertClean(g.t, g.w.lab)
 }

@@ -2,6 +2,8 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
+	"reflect"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
@@ -114,4 +116,27 @@ func replaceOtherMap() planmodifier.Map {
 	) {
 		resp.RequiresReplace = req.PlanValue.IsUnknown() || len(req.PlanValue.Elements()) > 0 || len(req.StateValue.Elements()) > 0
 	}, replaceOtherDescription, replaceOtherDescription)
+}
+
+// sameJSON keeps a text in the state while other JSON of the same meaning is written. In configuration that Terraform
+// generates, a text that is JSON is a call of jsonencode, which sorts keys: descriptions that programs wrote would be
+// changed by their import.
+type sameJSON struct{}
+
+var _ planmodifier.String = sameJSON{}
+
+func (sameJSON) Description(context.Context) string {
+	return "JSON of the same meaning is no change."
+}
+
+func (m sameJSON) MarkdownDescription(ctx context.Context) string { return m.Description(ctx) }
+
+func (sameJSON) PlanModifyString(
+	_ context.Context, req planmodifier.StringRequest, resp *planmodifier.StringResponse,
+) {
+	var was, is any
+	if json.Unmarshal([]byte(req.StateValue.ValueString()), &was) == nil &&
+		json.Unmarshal([]byte(req.PlanValue.ValueString()), &is) == nil && reflect.DeepEqual(was, is) {
+		resp.PlanValue = req.StateValue
+	}
 }

@@ -101,6 +101,7 @@ func snapshotArguments() map[string]schema.Attribute {
 		"description": schema.StringAttribute{
 			MarkdownDescription: "Description of the snapshot. It is changed in place.",
 			Optional:            true,
+			PlanModifiers:       []planmodifier.String{sameJSON{}},
 		},
 		"memory": schema.BoolAttribute{
 			MarkdownDescription: "Whether the memory of the running virtual machine is saved too, so that it runs on " +

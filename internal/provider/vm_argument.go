@@ -109,24 +109,23 @@ func (s *session) planVM(
 	ctx context.Context, planned types.String, record vmRecord, op operation,
 	req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
 ) {
-	if planned.IsUnknown() {
-		resp.RequiresReplace.Append(path.Root("vm"))
-		return
-	}
-	if planned.ValueString() == record.Written {
-		return
-	}
-	same, err := s.sameVM(ctx, planned.ValueString(), record)
 	switch {
-	case err != nil:
-		op.fail(ctx, &resp.Diagnostics, err)
-	case !same:
+	case planned.IsUnknown():
 		resp.RequiresReplace.Append(path.Root("vm"))
-	default:
-		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("vm"), record.Written)...)
-		if sameArguments(resp.Plan, req.State) {
-			resp.Plan.Raw = req.State.Raw
+	case planned.ValueString() != record.Written:
+		same, err := s.sameVM(ctx, planned.ValueString(), record)
+		switch {
+		case err != nil:
+			op.fail(ctx, &resp.Diagnostics, err)
+		case !same:
+			resp.RequiresReplace.Append(path.Root("vm"))
+		default:
+			resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("vm"), record.Written)...)
 		}
+	}
+	// What is written in another way than before is nothing to read anew for.
+	if len(resp.RequiresReplace) == 0 && sameArguments(resp.Plan, req.State) {
+		resp.Plan.Raw = req.State.Raw
 	}
 }
 

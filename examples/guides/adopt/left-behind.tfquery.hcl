@@ -1,0 +1,7 @@
+list "vm_snapshot" "left_behind" {
+  provider = vm
+
+  config {
+    temporary = true
+  }
+}
