@@ -3,7 +3,7 @@
 // this machine in an ext4 file system. The vCenter is the lab, in this process; the provider and govc run in processes of
 // their own, whose time and memory are measured by the system.
 //
-//	cd bench && go run . -bin ../bin [-only storage,transfer,scale,refresh,begin] [-rounds N] [-data BYTES] [-json FILE] [-profile DIR]
+//	cd bench && go run . -bin ../bin [-only storage,transfer,scale,points,refresh,begin] [-rounds N] [-data BYTES] [-json FILE] [-profile DIR]
 //
 // With -profile, everything of ours writes profiles: NAME-TIME.cpu and NAME-TIME.allocs, for go tool pprof. The
 // provider is then one that is built for this, and the times that are printed include what profiling costs.
@@ -64,6 +64,7 @@ var measurements = []struct {
 	{"storage", storage},
 	{"transfer", transfer},
 	{"scale", scale},
+	{"points", points},
 	{"refresh", refresh},
 	{"begin", begin},
 }

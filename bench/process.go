@@ -35,6 +35,9 @@ type usage struct {
 	LabSeconds  float64 `json:"lab_cpu_seconds,omitempty"` // what the lab spent meanwhile, of processor time
 	IdleSeconds float64 `json:"idle_seconds,omitempty"`    // that all processors together had nothing to do
 
+	// TerraformSeconds is what Terraform itself spent, of processor time.
+	TerraformSeconds float64 `json:"terraform_cpu_seconds,omitempty"`
+
 	// SettleSeconds, a part of Seconds, is how long it took afterwards until what was written was on the disk.
 	SettleSeconds float64 `json:"settle_seconds,omitempty"`
 }
@@ -151,6 +154,8 @@ func (t *terraform) run(ctx context.Context, args ...string) (usage, error) {
 	if err != nil {
 		return usage{}, fmt.Errorf("terraform %s: %w", args[0], err)
 	}
+	// The system's books of a process include those whose end it waited for.
+	u.TerraformSeconds = costOf(cmd.ProcessState, 0).CPUSeconds - u.CPUSeconds
 	return u, nil
 }
 

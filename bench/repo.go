@@ -23,9 +23,13 @@ const (
 
 // roles are what this program can be besides the benchmark, by the variable that says so.
 var roles = map[string]func(ctx context.Context, args []string) error{
-	asCreate: func(ctx context.Context, args []string) error { return createRepository(ctx, args[0]) },
-	asStore:  func(ctx context.Context, args []string) error { return storeImage(ctx, args[0], args[1], args[2]) },
-	asFetch:  func(ctx context.Context, args []string) error { return fetchImage(ctx, args[0], args[1]) },
+	asCreate:   func(ctx context.Context, args []string) error { return createRepository(ctx, args[0]) },
+	asStore:    func(ctx context.Context, args []string) error { return storeImage(ctx, args[0], args[1], args[2]) },
+	asMultiply: func(ctx context.Context, args []string) error { return multiply(ctx, args[0]) },
+	asList:     func(ctx context.Context, args []string) error { return listAll(ctx, args[0]) },
+	asNewest:   func(ctx context.Context, args []string) error { return newest(ctx, args[0]) },
+	asDelete:   func(ctx context.Context, args []string) error { return deleteOne(ctx, args[0]) },
+	asFetch:    func(ctx context.Context, args []string) error { return fetchImage(ctx, args[0], args[1]) },
 }
 
 // An imageSource is a raw image of which the parts with data are known.

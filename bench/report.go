@@ -94,7 +94,8 @@ func (r *report) print(out io.Writer) {
 		for _, method := range slices.Sorted(maps.Keys(row.Calls)) {
 			calls = append(calls, fmt.Sprintf("%s %d", method, row.Calls[method]))
 		}
-		fmt.Fprintf(out, "%s: %d calls, %.1f s (%s)\n", row.What, row.Total, row.Usage.Seconds, strings.Join(calls, ", "))
+		fmt.Fprintf(out, "%s: %d calls, %.1f s; CPU seconds: provider %.1f, Terraform %.1f, lab %.1f (%s)\n", row.What, row.Total,
+			row.Usage.Seconds, row.Usage.CPUSeconds, row.Usage.TerraformSeconds, row.Usage.LabSeconds, strings.Join(calls, ", "))
 	}
 	if len(r.Goals) > 0 {
 		fmt.Fprintln(out, "\nGoals")

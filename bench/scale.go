@@ -16,6 +16,10 @@ const scaleData = 2 << 30
 // A file of 16 TiB is just more than ext4 takes.
 const nearly16TiB = 16<<40 - 1<<20
 
+// tableSeconds is what the chunk table of a large disk may cost, in seconds of processor time: that of a disk of
+// 16 TiB has four million entries.
+const tableSeconds = 8
+
 const sectionScale = "2 GiB of data on disks of several sizes"
 
 // scale backs up disks of which most is empty, and restores them.
@@ -31,6 +35,7 @@ func scale(ctx context.Context, b *bench) (err error) {
 		memory   float64
 	}{
 		{"16 GiB", 16 << 30, 300 << 20},
+		{"100 GiB", 100 << 30, 300 << 20},
 		{"1 TiB", 1 << 40, 350 << 20},
 		{"16 TiB", nearly16TiB, 1 << 30},
 	}
@@ -74,6 +79,11 @@ func scale(ctx context.Context, b *bench) (err error) {
 		if _, err := t.apply(ctx, config); err != nil {
 			return err
 		}
+	}
+	for _, s := range sizes[1:] {
+		more := b.report.find(sectionScale, "vm_backup, "+s.name).median(cpuSeconds) -
+			b.report.find(sectionScale, "vm_backup, "+sizes[0].name).median(cpuSeconds)
+		b.report.atMost(sectionScale+": what a chunk table of "+s.name+" costs a backup, CPU seconds", more, tableSeconds, "s")
 	}
 	return nil
 }

@@ -182,6 +182,7 @@ func (s *site) exportKopia(ctx context.Context) (o outcome, err error) {
 		Seconds: first.Seconds + second.Seconds, CPUSeconds: first.CPUSeconds + second.CPUSeconds,
 		SettleSeconds: second.SettleSeconds,
 		PeakBytes:     max(first.PeakBytes, second.PeakBytes), LabSeconds: first.LabSeconds,
+		IdleSeconds: first.IdleSeconds + second.IdleSeconds,
 	}, Stored: used(target)}, err
 }
 

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework/provider"
@@ -17,6 +18,9 @@ const closeTimeout = 1500 * time.Millisecond
 
 // Serve serves the provider to the Terraform that started the process, until Terraform ends it.
 func Serve(ctx context.Context, version string, debug bool) error {
+	if err := muteLibraries(os.LookupEnv, os.Setenv); err != nil {
+		return err
+	}
 	p := New(version)
 	err := providerserver.Serve(ctx, func() provider.Provider { return p }, providerserver.ServeOpts{
 		Address: Address,
