@@ -45,6 +45,7 @@ func serve(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
+	l.SetGuestBoot("*", lab.GuestComesUp) // also that of a VM that is restored
 	if _, err := fmt.Fprintf(out, "ready %s %s %s %s\n", l.URL(), l.User(), l.Password(), l.Fingerprint()); err != nil {
 		return err
 	}

@@ -79,9 +79,9 @@ func (a *restoreTestAction) Schema(ctx context.Context, _ action.SchemaRequest, 
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "Shows that a backup can be restored: it is restored to a copy with an identity of its own, whose network " +
 			"adapters and serial ports are not connected; the copy is started, its guest's heartbeat is waited for, and it is " +
-			"removed. It is removed also if that fails or is interrupted, and if the process is killed, by the next restore or " +
-			"restore test. The virtual machine that was backed up is not touched and may be gone. The outcome is kept in the " +
-			"repository, where the data source `vm_backup_health` finds it.",
+			"removed. It is removed also if that fails. If it is interrupted, Terraform may end the provider before; then, and " +
+			"if the process is killed, the next restore or restore test removes it. The virtual machine that was backed up is " +
+			"not touched and may be gone. The outcome is kept in the repository, where the data source `vm_backup_health` finds it.",
 		Attributes: attributes,
 		Blocks:     actionTimeouts(ctx, "Default: `24h`. When it is over, the copy is removed."),
 	}

@@ -24,6 +24,8 @@ type backupFilter struct {
 	After          types.String `tfsdk:"after"`
 	Tags           types.Map    `tfsdk:"tags"`
 	MinConsistency types.String `tfsdk:"min_consistency"`
+
+	MinVerification types.String `tfsdk:"min_verification"`
 }
 
 func backupFilterAttributes() map[string]schema.Attribute {
@@ -55,6 +57,13 @@ func backupFilterAttributes() map[string]schema.Attribute {
 			Validators: []validator.String{stringvalidator.OneOf(
 				string(quiesce.Crash), string(quiesce.FileSystem), string(quiesce.Application))},
 		},
+		"min_verification": schema.StringAttribute{
+			MarkdownDescription: "Backups that are at least so verified, and in which nothing was found damaged since: `index`, `data` " +
+				"(action `vm_backup_verify`) or `restore` (action `vm_restore_test`).",
+			Optional: true,
+			Validators: []validator.String{stringvalidator.OneOf(string(repository.VerifyIndex), string(repository.VerifyData),
+				string(repository.VerifyRestore))},
+		},
 	}
 }
 
@@ -65,6 +74,8 @@ func (f *backupFilter) filter(ctx context.Context, diags *diag.Diagnostics) repo
 		After:          timeOf(f.After),
 		Tags:           textMap(ctx, f.Tags, diags),
 		MinConsistency: f.MinConsistency.ValueString(),
+
+		MinVerification: repository.VerifyLevel(f.MinVerification.ValueString()),
 	}
 }
 

@@ -1,7 +1,9 @@
 package provider
 
 import (
+	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +11,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-testing/terraform"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
@@ -33,6 +37,10 @@ data "vm_backup_health" "application" {
   max_age         = "1h"
   min_consistency = "application"
 }
+data "vm_backups" "verified" {
+  vm               = "web01"
+  min_verification = "data"
+}
 `
 
 // TestBackupHealth follows a virtual machine's backups, while there is the machine and when it is gone.
@@ -56,6 +64,9 @@ func TestBackupHealth(t *testing.T) {
 	match := func(name, attribute, pattern string) resource.TestCheckFunc {
 		return resource.TestMatchResourceAttr("data.vm_backup_health."+name, attribute, regexp.MustCompile(pattern))
 	}
+	listed := func(n int) resource.TestCheckFunc {
+		return resource.TestCheckResourceAttr("data.vm_backups.verified", "backups.#", fmt.Sprint(n))
+	}
 	step := func(before func(), checks ...resource.TestCheckFunc) resource.TestStep {
 		return resource.TestStep{PreConfig: before, Config: healthConfig, Check: resource.ComposeAggregateTestCheckFunc(checks...)}
 	}
@@ -66,20 +77,20 @@ func TestBackupHealth(t *testing.T) {
 			check("unverified", "ok", "true"), check("unverified", "backup_id", string(older)), check("unverified", "reason", ""),
 			resource.TestCheckNoResourceAttr("data.vm_backup_health.unverified", "verification"),
 			match("application", "reason", `no backup of "web01" that is application-consistent`),
-			resource.TestCheckNoResourceAttr("data.vm_backup_health.application", "newest_id"),
+			resource.TestCheckNoResourceAttr("data.vm_backup_health.application", "newest_id"), listed(0),
 		),
 		step(func() { newest = w.takeBackup("web01"); record(&older, repository.VerifyRestore, 2*time.Hour)() },
 			check("web01", "ok", "true"), check("web01", "backup_id", string(older)), check("web01", "verification", "restore"),
 			match("web01", "verified_at", "^20.*Z$"), match("web01", "created_at", "^20.*Z$"), match("web01", "age_hours", "^0"),
-			check("restored", "ok", "false"), match("restored", "reason", "was verified 2h0m0s ago; allowed are 1h0m0s"),
+			check("restored", "ok", "false"), match("restored", "reason", "was verified 2h0m0s ago; allowed are 1h0m0s"), listed(1),
 		),
 		step(record(&newest, repository.VerifyData, 0),
-			check("web01", "ok", "true"), check("web01", "verification", "data"),
+			check("web01", "ok", "true"), check("web01", "verification", "data"), listed(2),
 			func(s *terraform.State) error { return check("web01", "backup_id", string(newest))(s) },
 		),
 		step(record(&newest, repository.VerifyIndex, -time.Minute, "pack p1 is missing"),
 			check("web01", "ok", "true"), check("web01", "backup_id", string(older)), check("web01", "failed_ids.#", "1"),
-			check("web01", "failed_description", "pack p1 is missing"), check("unverified", "backup_id", string(older)),
+			check("web01", "failed_description", "pack p1 is missing"), listed(1), check("unverified", "backup_id", string(older)),
 			func(s *terraform.State) error { return check("web01", "failed_ids.0", string(newest))(s) },
 		),
 		step(func() {
@@ -88,4 +99,23 @@ func TestBackupHealth(t *testing.T) {
 			}
 		}, check("web01", "ok", "true"), check("web01", "backup_id", string(older))),
 	)
+}
+
+// TestBackupHealthSeveral has backups of two virtual machines of one name.
+func TestBackupHealthSeveral(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.takeBackup("web01")
+	if err := w.client().DestroyVM(t.Context(), hypervisor.VMID(w.vm("web01").ID)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.lab.AddVM(t.Context(), lab.VMSpec{Name: "web01", Disks: []string{labtest.RawDisk(t, 1<<20, 2)}}); err != nil {
+		t.Fatal(err)
+	}
+	w.takeBackup("web01")
+	s := w.workspace()
+	s.write(w.provider() + "data \"vm_backup_health\" \"web01\" {\n  vm = \"web01\"\n  max_age = \"1h\"\n  min_verification = \"none\"\n}\n")
+	if out := s.must("plan"); !strings.Contains(out, "Backups of Several Virtual Machines") || strings.Count(out, "(instance UUID ") != 2 {
+		t.Errorf("the plan says:\n%s", out)
+	}
 }

@@ -173,10 +173,10 @@ func (s *workspace) reached(method string) <-chan struct{} {
 }
 
 // signal applies, and does something to the command when a method of the lab is called.
-func (s *workspace) signal(method string, send func(*exec.Cmd) error) string {
+func (s *workspace) signal(method string, send func(*exec.Cmd) error, options ...string) string {
 	t := s.w.t
 	t.Helper()
-	cmd := s.command("apply", "-auto-approve")
+	cmd := s.command(append([]string{"apply", "-auto-approve"}, options...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	reached := s.reached(method)
@@ -201,6 +201,19 @@ func (s *workspace) signal(method string, send func(*exec.Cmd) error) string {
 		t.Fatal(err)
 	}
 	return out.String()
+}
+
+// killProvider kills the provider's process.
+func (s *workspace) killProvider(*exec.Cmd) error {
+	text, err := os.ReadFile(filepath.Join(s.dir, "pid"))
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
 // TestKill kills the provider's process, which can't clean up then: the next apply does.
@@ -228,17 +241,7 @@ func TestKill(t *testing.T) {
 			s.write(w.providerFor(c.method) + c.config)
 			files := len(w.lab.Status().Files)
 			w.lab.Fault(lab.Fault{Method: c.method, Fault: "hang"})
-			out := s.signal(c.method, func(*exec.Cmd) error {
-				text, err := os.ReadFile(filepath.Join(s.dir, "pid"))
-				if err != nil {
-					return err
-				}
-				pid, err := strconv.Atoi(string(text))
-				if err != nil {
-					return err
-				}
-				return syscall.Kill(pid, syscall.SIGKILL)
-			})
+			out := s.signal(c.method, s.killProvider)
 			if !says(out, "Error:", "plugin") {
 				t.Errorf("the provider wasn't killed:\n%s", out)
 			}

@@ -111,10 +111,21 @@ func (r *Repository) List(ctx context.Context, f Filter) ([]RestorePoint, error)
 	if f.MinConsistency != "" && consistencyRank(f.MinConsistency) == 0 {
 		return nil, fmt.Errorf("list repository %s: unknown consistency %q", r.path, f.MinConsistency)
 	}
+	if f.MinVerification != "" && !f.MinVerification.Covers(VerifyIndex) {
+		return nil, fmt.Errorf("list repository %s: unknown level %q", r.path, f.MinVerification)
+	}
 	if err := r.refresh(ctx); err != nil {
 		return nil, err
 	}
 	points, err := r.list(ctx, f)
+	if err == nil && f.MinVerification != "" {
+		var all map[ID][]Verification
+		all, err = r.verifications(ctx)
+		points = slices.DeleteFunc(points, func(p RestorePoint) bool {
+			_, ok := Verified(all[p.ID], f.MinVerification)
+			return !ok
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list repository %s: %w", r.path, readError(err))
 	}

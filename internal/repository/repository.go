@@ -89,6 +89,9 @@ type Filter struct {
 	Before, After  time.Time
 	Tags           map[string]string // all must match
 	MinConsistency string            // "crash", "filesystem" or "application"
+
+	// MinVerification selects those that are verified at this level at least (Verified).
+	MinVerification VerifyLevel
 }
 
 // A Repository is an open repository. All its methods may be called concurrently.

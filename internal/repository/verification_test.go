@@ -75,8 +75,14 @@ func TestRecordVerification(t *testing.T) {
 	if got := verifications(t, r); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if points, err := r.List(t.Context(), Filter{}); err != nil || len(points) != 2 {
-		t.Errorf("listed %v, %v", points, err)
+	for level, want := range map[VerifyLevel]int{"": 2, VerifyIndex: 1, VerifyRestore: 1} {
+		points, err := r.List(t.Context(), Filter{MinVerification: level})
+		if err != nil || len(points) != want || want == 1 && points[0].ID != other {
+			t.Errorf("verified at %q: %v, %v", level, points, err)
+		}
+	}
+	if points, err := r.List(t.Context(), Filter{MinVerification: "other"}); err == nil {
+		t.Errorf("listed %v", points)
 	}
 	if err := r.Delete(t.Context(), id); err != nil {
 		t.Fatal(err)

@@ -190,12 +190,18 @@ func (h *rehearsal) boot(ctx context.Context, vm hypervisor.VMID) error {
 		h.result.Heartbeat, h.result.BootTime = true, h.m.now().Sub(began)
 	}
 	if h.Screenshot && ctx.Err() == nil { // the more so of a guest that doesn't come up
-		var shotErr error
-		if h.result.Screenshot, shotErr = h.m.hv.Screenshot(ctx, vm); shotErr != nil {
-			h.j.warnings = append(h.j.warnings, fmt.Sprintf("no picture could be taken of the copy's screen: %v.", shotErr))
-		}
+		h.takePicture(ctx, vm)
 	}
 	return errors.Join(err, ctx.Err())
+}
+
+func (h *rehearsal) takePicture(ctx context.Context, vm hypervisor.VMID) {
+	ctx, phase := progress.Enter(ctx, "taking a picture of the guest's screen")
+	defer phase.Leave()
+	var err error
+	if h.result.Screenshot, err = h.m.hv.Screenshot(ctx, vm); err != nil {
+		h.j.warnings = append(h.j.warnings, fmt.Sprintf("no picture could be taken of the copy's screen: %v.", err))
+	}
 }
 
 func (h *rehearsal) powerOn(ctx context.Context, vm hypervisor.VMID) error {
