@@ -58,6 +58,9 @@ func (s *session) takeBackup(
 		return nil, nil
 	}
 	result, err := m.Take(ctx, request)
+	if errors.Is(err, repository.ErrUncertain) {
+		op = op.leaving("No snapshot of this run was left behind, unless the error names one.")
+	}
 	if err != nil {
 		op.fail(ctx, diags, err)
 		return nil, nil

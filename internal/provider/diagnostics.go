@@ -184,6 +184,9 @@ var advices = []advice{
 	{is: is(repository.ErrNotFound), about: argBackup, todo: "Check the ID, and that repository.path names the repository " +
 		"that the backup is in. The data source vm_backups lists what is there."},
 	{is: is(repository.ErrPassword), todo: "Check repository.password (" + envRepositoryPassword + ")."},
+	{is: is(repository.ErrUncertain), todo: "When the repository can be reached again, look with the data source vm_backups whether " +
+		"the backup is there. One that is there is whole; it isn't in the state. Import it, or apply again, which takes another " +
+		"backup and leaves that one."},
 	{is: is(repository.ErrRefused), todo: "Check the credentials of the repository in the provider block or the environment, and that " +
 		"they allow to list, read, write and delete there."},
 	{is: is(repository.ErrUnreachable), todo: "Check where the repository is in the provider block, and that the service can be " +

@@ -78,6 +78,8 @@ func everyError() []error {
 		fmt.Errorf("%w: the directory /x doesn't exist", errScreenshotFile),
 		fmt.Errorf("get 61a9: %w", repository.ErrNotFound),
 		fmt.Errorf("open repository /srv/b: %w", repository.ErrPassword),
+		fmt.Errorf("commit to repository s3://b/: restore point 61a9: %w: write xn0_1: %w: unexpected EOF", repository.ErrUncertain,
+			repository.ErrUnreachable),
 		fmt.Errorf("open repository s3://b/: connect: %w: AccessDenied: Access Denied", repository.ErrRefused),
 		fmt.Errorf("write disk \"disk.raw\" to repository s3://b/: write p12ab: %w: dial tcp 10.0.0.1:443: connect: connection refused",
 			repository.ErrUnreachable),

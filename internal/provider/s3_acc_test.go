@@ -13,17 +13,17 @@ import (
 )
 
 // newS3World is a world whose repository is on a real S3 server.
-func newS3World(t *testing.T, more ...lab.VMSpec) (*world, *storagetest.S3) {
+func newS3World(t *testing.T, more ...lab.VMSpec) (*world, *storagetest.Proxy) {
 	t.Helper()
 	w := newWorld(t, more...)
-	s := storagetest.NewS3(t, false)
+	network := storagetest.NewS3(t, false).Network(t)
 	for name, value := range map[string]string{
 		envRepositoryPath: "", "AWS_ACCESS_KEY_ID": storagetest.S3AccessKey, "AWS_SECRET_ACCESS_KEY": storagetest.S3SecretKey,
-		"AWS_REGION": storagetest.S3Region, "AWS_ENDPOINT_URL_S3": s.Endpoint(),
+		"AWS_REGION": storagetest.S3Region, "AWS_ENDPOINT_URL_S3": network.URL(),
 	} {
 		w.setenv(name, value)
 	}
-	return w, s
+	return w, network
 }
 
 // in is a provider block with a repository in a place, which is written as in a configuration.
@@ -56,7 +56,7 @@ resource "vm_backup" "big" {
 func TestS3(t *testing.T) {
 	t.Parallel()
 	big := labtest.RawDisk(t, 64<<20, 3)
-	w, server := newS3World(t, lab.VMSpec{Name: "big01", Disks: []string{big}})
+	w, network := newS3World(t, lab.VMSpec{Name: "big01", Disks: []string{big}})
 	fill := make([]byte, 48<<20)                   // several packs
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(fill) // never fails
 	if err := w.lab.WriteDisk("big01", 0, 1<<20, fill); err != nil {
@@ -65,7 +65,7 @@ func TestS3(t *testing.T) {
 	s := w.workspace()
 
 	s.write(w.in(inS3+"\n    max_outage = \"1s\"") + bigBackup)
-	server.Proxy.CutAfter(24 << 20)
+	network.CutAfter(24 << 20)
 	out, err := s.run("apply", "-auto-approve")
 	said := strings.Join(strings.Fields(strings.ReplaceAll(out, "│", "")), " ") // without the line breaks of the CLI
 	if err == nil || !strings.Contains(said, "the repository's storage can't be reached") || !strings.Contains(said, "There is no backup") {
@@ -74,15 +74,15 @@ func TestS3(t *testing.T) {
 	if strings.Contains(out, storagetest.S3SecretKey) || strings.Contains(out, repositoryPassword) {
 		t.Error("the output holds a secret")
 	}
-	server.Proxy.Heal()
+	network.Heal()
 
 	s.write(w.in(inS3) + bigBackup)
-	server.Proxy.CutAfter(8 << 20)
+	network.CutAfter(8 << 20)
 	healed := make(chan struct{})
 	go func() {
 		defer close(healed)
-		server.Proxy.AwaitRefusal(t.Context(), 3)
-		server.Proxy.Heal()
+		network.AwaitRefusal(t.Context(), 3)
+		network.Heal()
 	}()
 	out = s.must("apply", "-auto-approve")
 	<-healed

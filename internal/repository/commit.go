@@ -25,8 +25,15 @@ const (
 	// every snapshot.
 	pin = "terraform"
 
-	// commitTimeout bounds what must not stop half-way: the last flush.
+	// commitTimeout bounds what must not stop half-way: the last flush. askTimeout bounds the question of what
+	// became of it.
 	commitTimeout = 10 * time.Minute
+	askTimeout    = 2 * time.Minute
+
+	// guardValidity is for how long what guard found out is relied on. In a Place, maintenance doesn't wait for
+	// writers: what it marks as deleted afterwards can be gone no sooner than five hours later (Kopia's
+	// MarginBetweenSnapshotGC and DropContentFromIndexExtraMargin), and not if there is a restore point by then.
+	guardValidity = time.Hour
 )
 
 // Commit makes the restore point of the written disks, m and files (the captured configuration by
@@ -35,7 +42,7 @@ const (
 //
 // Errors: those of an invalid manifest; ErrIncomplete if data that was in the repository already was
 // removed meanwhile (take the backup again); ErrSharedDamage if such data is damaged; ErrReadOnly, ErrFull.
-// With an error there is no restore point.
+// With an error there is no restore point, except with ErrUncertain.
 func (w *Writer) Commit(ctx context.Context, m *Manifest, files map[string][]byte) (ID, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -97,6 +104,8 @@ func (w *Writer) check(m *Manifest, files map[string][]byte) error {
 func (r *Repository) commit(
 	ctx context.Context, m *Manifest, disks map[string]*writtenDisk, files map[string][]byte,
 ) (_ ID, err error) {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	ctx, session, err := r.rep.NewDirectWriter(ctx, writeOptions("commit"))
 	if err != nil {
 		return "", err
@@ -118,8 +127,12 @@ func (r *Repository) commit(
 	if err != nil {
 		return "", err
 	}
+	start := wallClock()
 	if err := guard(ctx, session, root, entries, disks); err != nil {
 		return "", err
+	}
+	if took := wallClock().Sub(start); took > guardValidity {
+		return "", fmt.Errorf("%w: or may be, as looking it up took %s", ErrIncomplete, took.Round(time.Second))
 	}
 	return r.saveSnapshot(ctx, session, newSnapshot(m, root, session.Time()))
 }
@@ -138,20 +151,25 @@ func (r *Repository) saveSnapshot(
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	ctx = context.WithoutCancel(ctx)
+	flushCtx, cancel := context.WithTimeout(ctx, r.commitTimeout)
 	defer cancel()
-	flushErr := session.Flush(ctx)
+	flushCtx, unbind := r.bind(flushCtx)
+	defer unbind()
+	flushErr := session.Flush(flushCtx)
 	if flushErr == nil {
 		return ID(id), nil
 	}
-	_, err = r.snapshot(ctx, ID(id))
+	askCtx, cancelAsk := context.WithTimeout(ctx, min(askTimeout, r.commitTimeout))
+	defer cancelAsk()
+	_, err = r.snapshot(askCtx, ID(id))
 	switch {
 	case err == nil:
 		return ID(id), nil
 	case errors.Is(err, ErrNotFound):
 		return "", flushErr
 	default:
-		return "", fmt.Errorf("%w; whether restore point %s was made is unknown: %w", writeError(flushErr), id, err)
+		return "", fmt.Errorf("restore point %s: %w: %w", id, ErrUncertain, errors.Join(writeError(flushErr), err))
 	}
 }
 
@@ -237,6 +255,8 @@ func newSnapshot(m *Manifest, root *snapshot.DirEntry, now time.Time) *snapshot.
 // Delete removes a restore point from the list; its data goes through maintenance. Deleting one that
 // is gone is no error.
 func (r *Repository) Delete(ctx context.Context, id ID) error {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	_, err := r.snapshot(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		return nil

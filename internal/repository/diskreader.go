@@ -38,6 +38,8 @@ func (d *DiskReader) Extents(ctx context.Context, yield func(offset int64, data 
 func (d *DiskReader) read(
 	ctx context.Context, check *diskCheck, yield func(offset int64, data []byte) error,
 ) error {
+	ctx, unbind := d.repository.bind(ctx)
+	defer unbind()
 	chunks := window()
 	p := &readPipeline{
 		reader:  d,

@@ -35,6 +35,10 @@ var (
 	ErrUnreachable = errors.New("the repository's storage can't be reached") // or fails; it may pass
 	ErrRefused     = errors.New("the repository's storage refuses access")   // with these credentials
 
+	// ErrUncertain says that a restore point is there or not: the repository failed at the very end, and couldn't
+	// be asked any more. One that is there is whole.
+	ErrUncertain = errors.New("whether the restore point was made is unknown")
+
 	// ErrSharedDamage says that a new restore point can't be made: data that is in the repository already is not
 	// stored again, even if it can't be read any more.
 	ErrSharedDamage = fmt.Errorf("%w where the new restore point shares data with earlier ones", ErrDamaged)
@@ -113,7 +117,7 @@ func systemError(err error) error {
 func isOutcome(err error) bool {
 	for _, outcome := range []error{
 		ErrNotFound, ErrNoRepository, ErrPassword, ErrReadOnly, ErrFull, ErrDamaged, ErrSchemaVersion, ErrIncomplete,
-		ErrTrackingWrong, ErrBusy, ErrNotOwner, ErrInUse, ErrUnreachable, ErrRefused,
+		ErrTrackingWrong, ErrBusy, ErrNotOwner, ErrInUse, ErrUnreachable, ErrRefused, ErrUncertain,
 	} {
 		if errors.Is(err, outcome) {
 			return true

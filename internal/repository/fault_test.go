@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kopia/kopia/repo/blob"
 
@@ -129,4 +131,54 @@ func tryBackUp(
 	m.Disks = []Disk{diskOf("disk.raw", capacity, result)}
 	id, err := w.Commit(t.Context(), m, testFiles)
 	return id, m, err
+}
+
+// goneStorage is a storage that is gone after a number of changes.
+type goneStorage struct {
+	blob.Storage
+	left atomic.Int64
+}
+
+func (s *goneStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
+	if s.left.Add(-1) < 0 {
+		return errFault
+	}
+	return s.Storage.PutBlob(ctx, id, data, o)
+}
+
+func (s *goneStorage) ListBlobs(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
+	if s.left.Load() < 0 {
+		return errFault
+	}
+	return s.Storage.ListBlobs(ctx, prefix, yield)
+}
+
+// A storage that is gone at the very end leaves it open whether there is a restore point, and the error says so.
+func TestCommitUncertain(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	r.commitTimeout = 100 * time.Millisecond // Kopia asks a storage that is gone until then
+	gone := &goneStorage{Storage: r.storage.Storage}
+	r.storage.Storage = gone
+	for n, uncertain := int64(0), false; !uncertain; n++ {
+		gone.left.Store(1 << 40)
+		w := newWriter(t, r)
+		m := testManifest()
+		writeDisk(t, w, m, "disk.raw", &source{capacity: mib, extents: []extent{{0, random(uint64(n), 4096)}}})
+		gone.left.Store(n)
+		commit, cancel := context.WithTimeout(t.Context(), time.Second) // as above, of what comes before the last flush
+		id, err := w.Commit(commit, m, testFiles)
+		cancel()
+		gone.left.Store(1 << 40)
+		if err == nil {
+			t.Fatalf("with %d changes, there is restore point %s, and before it no doubt about one", n, id)
+		}
+		if uncertain = errors.Is(err, ErrUncertain); uncertain && !strings.Contains(err.Error(), "restore point") {
+			t.Errorf("change %d: %v", n, err)
+		}
+		points, listErr := r.List(t.Context(), Filter{})
+		if listErr != nil || len(points) != 0 && !uncertain {
+			t.Errorf("change %d: %v, but listed %v, %v", n, err, points, listErr)
+		}
+	}
 }

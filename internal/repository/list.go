@@ -133,6 +133,8 @@ func (r *Repository) List(ctx context.Context, f Filter) ([]RestorePoint, error)
 }
 
 func (r *Repository) list(ctx context.Context, f Filter) ([]RestorePoint, error) {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	r.manifests.RLock()
 	defer r.manifests.RUnlock()
 	entries, err := r.rep.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: snapshot.ManifestType})

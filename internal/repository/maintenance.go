@@ -61,6 +61,8 @@ func (r *Repository) maintain(ctx context.Context, o MaintainOptions) (*Maintena
 		return m, err
 	}
 	defer unlock()
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	if err := r.refresh(ctx); err != nil {
 		return m, err
 	}

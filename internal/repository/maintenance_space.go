@@ -27,6 +27,8 @@ func (r *Repository) SpaceOf(ctx context.Context, ids []ID) (int64, error) {
 }
 
 func (r *Repository) spaceOf(ctx context.Context, ids []ID) (int64, error) {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	if err := r.refresh(ctx); err != nil {
 		return 0, err
 	}

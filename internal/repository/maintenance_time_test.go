@@ -90,8 +90,8 @@ func openWithClock(t *testing.T, path string, clock *testClock) *Repository {
 		t.Fatalf("%T is not a direct repository", opened)
 	}
 	r := &Repository{
-		path: path, workDir: dir, storage: s, rep: direct, working: make(chan struct{}, workers()),
-		locker: fileLocker{path}, patience: lockPatience, compression: compressor,
+		path: path, directory: path, workDir: dir, storage: s, rep: direct, working: make(chan struct{}, workers()),
+		locker: fileLocker{path}, patience: lockPatience, compression: compressor, commitTimeout: commitTimeout,
 	}
 	t.Cleanup(func() {
 		if err := r.Close(context.Background()); err != nil {

@@ -59,13 +59,18 @@ func (c Config) open(ctx context.Context, name string) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{path: name, compression: compression, working: make(chan struct{}, workers()), patience: lockPatience}
+	r := &Repository{
+		path: name, compression: compression, working: make(chan struct{}, workers()), patience: lockPatience,
+		commitTimeout: commitTimeout,
+	}
 	var base blob.Storage
 	if c.Place == nil {
 		r.directory, r.locker = name, fileLocker{name}
 		base, err = openDirectory(ctx, name, c)
 	} else {
-		base, err = openPlace(ctx, c)
+		if r.remote, err = openPlace(ctx, c); err == nil {
+			base = r.remote
+		}
 		r.locker = noLocks{}
 	}
 	if err != nil {

@@ -45,6 +45,8 @@ func (r *Repository) ReadFile(ctx context.Context, id ID, name string) ([]byte, 
 }
 
 func (r *Repository) readFile(ctx context.Context, id ID, name string) ([]byte, error) {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	e, err := r.entry(ctx, id, name)
 	if err != nil {
 		return nil, err
@@ -83,6 +85,8 @@ func (r *Repository) OpenDisk(ctx context.Context, id ID, d Disk) (*DiskReader, 
 
 // snapshot loads the Kopia manifest of a restore point.
 func (r *Repository) snapshot(ctx context.Context, id ID) (*snapshot.Manifest, error) {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	if !id.valid() {
 		return nil, fmt.Errorf("%w: %q is not the ID of one", ErrNotFound, string(id))
 	}
@@ -107,6 +111,8 @@ func (r *Repository) snapshot(ctx context.Context, id ID) (*snapshot.Manifest, e
 
 // entry finds a file of a restore point.
 func (r *Repository) entry(ctx context.Context, id ID, name string) (*snapshot.DirEntry, error) {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	s, err := r.snapshot(ctx, id)
 	if err != nil {
 		return nil, err

@@ -100,6 +100,7 @@ type Repository struct {
 	directory string // that it is in; empty: it is in a Place
 	workDir   string // holds Kopia's configuration file
 	storage   *storage
+	remote    *remoteStorage // nil: it is in a directory
 	rep       repo.DirectRepository
 
 	compression compression.Name // of disks; empty: none
@@ -109,6 +110,8 @@ type Repository struct {
 
 	locker   locker
 	patience time.Duration // how long a writer waits for maintenance
+
+	commitTimeout time.Duration
 
 	// manifests keeps readers of manifests away from a running compaction, in which Kopia would
 	// have them write.
@@ -143,6 +146,8 @@ func (r *Repository) enter(ctx context.Context) (leave func(), err error) {
 
 // refresh makes what other processes did visible. Kopia itself looks only every few minutes.
 func (r *Repository) refresh(ctx context.Context) error {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	if err := r.rep.Refresh(ctx); err != nil {
 		return fmt.Errorf("read the index of repository %s: %w", r.path, readError(err))
 	}

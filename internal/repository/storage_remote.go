@@ -46,6 +46,7 @@ type remoteStorage struct {
 	place     Place
 	maxOutage time.Duration
 	log       *slog.Logger
+	outages   outages
 }
 
 // connectPlace reaches a place. An outage now is not waited for: nothing is under way yet.
@@ -221,6 +222,7 @@ func (s *remoteStorage) do(ctx context.Context, operation string, id blob.ID, on
 			began = start
 		}
 		if time.Since(began) >= s.maxOutage {
+			s.outages.begin(err)
 			return err
 		}
 		s.log.WarnContext(ctx, "the repository's storage can't be reached, trying again", "error", err,

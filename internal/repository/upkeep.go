@@ -16,6 +16,8 @@ const fewManifests = 16
 // upkeep keeps a repository quick to open and to list, however many restore points it has. Nothing of it
 // may fail an operation: what failed now is done after the next change.
 func (r *Repository) upkeep(ctx context.Context) {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	if r.countManifests(ctx) >= fewManifests {
 		r.compact(ctx)
 	}

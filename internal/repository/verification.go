@@ -57,6 +57,8 @@ func (r *Repository) RecordVerification(ctx context.Context, v Verification) err
 }
 
 func (r *Repository) recordVerification(ctx context.Context, v Verification) error {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	if _, err := r.snapshot(ctx, v.Point); err != nil {
 		return err
 	}
@@ -161,6 +163,8 @@ func (r *Repository) Verifications(ctx context.Context) (map[ID][]Verification, 
 }
 
 func (r *Repository) verifications(ctx context.Context) (map[ID][]Verification, error) {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	r.manifests.RLock()
 	defer r.manifests.RUnlock()
 	entries, err := r.rep.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: verificationType})

@@ -101,6 +101,8 @@ func (r *Repository) Verify(
 }
 
 func (v *verifier) run(ctx context.Context) error {
+	ctx, unbind := v.bind(ctx)
+	defer unbind()
 	if v.level != VerifyIndex && v.level != VerifyData {
 		return fmt.Errorf("unknown level %q", v.level)
 	}

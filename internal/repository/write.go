@@ -141,6 +141,8 @@ func (w *Writer) reserve(file string) error {
 }
 
 func (r *Repository) writeDisk(ctx context.Context, src disk.Source, from *Base) (_ *writtenDisk, err error) {
+	ctx, unbind := r.bind(ctx)
+	defer unbind()
 	capacity := src.Capacity()
 	if capacity <= 0 {
 		return nil, fmt.Errorf("a capacity of %d bytes", capacity)

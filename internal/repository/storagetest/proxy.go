@@ -42,6 +42,9 @@ func NewProxy(t testing.TB, network, server string) *Proxy {
 // Addr is the address that clients connect to.
 func (p *Proxy) Addr() *net.TCPAddr { return p.listener.Addr().(*net.TCPAddr) } //nolint:forcetypeassert // of Listen
 
+// URL is the address as a URL of HTTP.
+func (p *Proxy) URL() string { return "http://" + p.Addr().String() }
+
 // Cut ends all connections, some in the middle of a message, and every new one.
 func (p *Proxy) Cut() {
 	p.mu.Lock()

@@ -20,8 +20,9 @@ const (
 // An S3 is a real S3 server with one bucket.
 type S3 struct {
 	Bucket string
-	Proxy  *Proxy        // in front of it
 	Client *minio.Client // of somebody else
+
+	socket string
 }
 
 // NewS3 starts a server. With lock, its bucket keeps versions, and can lock objects.
@@ -38,9 +39,9 @@ func NewS3(t testing.TB, lock bool) *S3 {
 		"posix", "--sidecar", filepath.Join(dir, "meta"), "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data"))
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+S3AccessKey, "ROOT_SECRET_KEY="+S3SecretKey)
 	run(t, cmd, "unix", path)
-	s := &S3{Bucket: "backups", Proxy: NewProxy(t, "unix", path)}
+	s := &S3{Bucket: "backups", socket: path}
 	var err error
-	s.Client, err = minio.New(NewProxy(t, "unix", path).Addr().String(), &minio.Options{
+	s.Client, err = minio.New(s.Network(t).Addr().String(), &minio.Options{
 		Creds: credentials.NewStaticV4(S3AccessKey, S3SecretKey, ""), Region: S3Region,
 	})
 	if err == nil {
@@ -52,5 +53,8 @@ func NewS3(t testing.TB, lock bool) *S3 {
 	return s
 }
 
-// Endpoint is the URL of the server, behind the proxy.
-func (s *S3) Endpoint() string { return "http://" + s.Proxy.Addr().String() }
+// Network is a new way to the server, apart from all others.
+func (s *S3) Network(t testing.TB) *Proxy {
+	t.Helper()
+	return NewProxy(t, "unix", s.socket)
+}
