@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"internal/snapshot":                  {"internal/quiesce", "internal/run", "internal/progress", "internal/hypervisor"},
 	"internal/backup":                    {"internal/quiesce", "internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
 	"internal/backup/backuptest":         {"internal/backup", "internal/hypervisor", "internal/repository"},
+	"internal/progress/progresstest":     {"internal/progress"},
 	"internal/restore":                   {"internal/run", "internal/progress", "internal/hypervisor", "internal/repository", "internal/disk"},
 	"internal/quiesce":                   {"internal/hypervisor"},
 	"internal/hypervisor":                {"internal/disk"},
@@ -66,6 +67,7 @@ var testOnly = map[string][]string{
 	"internal/lab/labtest":               nil,
 	"internal/hypervisor/hypervisortest": nil,
 	"internal/backup/backuptest":         nil,
+	"internal/progress/progresstest":     nil,
 	"internal/repository/storagetest":    nil,
 }
 

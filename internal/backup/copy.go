@@ -10,6 +10,7 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
@@ -47,7 +48,9 @@ func (b *backup) copyDisks(ctx context.Context, w writer, point hypervisor.Point
 	for _, d := range disks {
 		count.total.Add(d.Capacity)
 	}
-	defer b.watch(ctx, &count)()
+	ctx, phase := progress.Enter(ctx, "copying the disks", "vm", b.vm.Path)
+	defer phase.Leave()
+	phase.Measure(count.figures)
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i, d := range disks {
 		group.Go(func() (err error) {

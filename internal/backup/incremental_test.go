@@ -3,16 +3,14 @@ package backup_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor/hypervisortest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress/progresstest"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
@@ -277,13 +275,12 @@ func TestTake_progressOfChanges(t *testing.T) {
 	take(t, hv, vm, repo, backup.Request{})
 	write(t, hv, vm, 0, "changed", capacity1-7) // in the last chunk, which is a short one
 	write(t, hv, vm, 1, "changed", 1<<20)
-	var logged lockedBuffer
-	m := backup.New(hv, repo, slog.New(slog.NewJSONHandler(&logged, nil)), time.Now, "1.2.3")
-	if _, err := m.Take(t.Context(), backup.Request{VM: "web"}); err != nil {
+	ctx, said := progresstest.Follow(t)
+	if _, err := newManager(hv, repo).Take(ctx, backup.Request{VM: "web"}); err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf(`"done_bytes":%d,"total_bytes":%[1]d,`, 512+(1<<20))
-	if log := logged.String(); !strings.Contains(log, want) || !strings.Contains(log, `"time_left":"0s"`) {
-		t.Errorf("the log says %s, want %s", log, want)
+	const want = 512 + 1<<20
+	if got := said.Ended(t, "copying the disks"); got.Done != want || got.Total != want || got.Left() != 0 {
+		t.Errorf("at the end it said %+v, want %d bytes", got, want)
 	}
 }

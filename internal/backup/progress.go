@@ -47,13 +47,7 @@ func (s countedSource) Extents(ctx context.Context, yield func(offset int64, dat
 	return err
 }
 
-// watch logs how far the backup is until the returned function is called, and once more then.
-func (b *backup) watch(ctx context.Context, c *meter) (stop func()) {
-	start := b.m.now()
-	return progress.Watch(func() {
-		read, done, total, elapsed := c.read.Load(), c.done.Load(), c.total.Load(), b.m.now().Sub(start)
-		b.m.log.InfoContext(ctx, "backing up", "vm", b.vm.Path, "done_bytes", done, "total_bytes", total,
-			"read_bytes", read, "read_mib_per_second", progress.Rate(read, elapsed),
-			"time_left", progress.Left(done, total, elapsed).String())
-	})
+// figures are how far the disks are.
+func (m *meter) figures() progress.Figures {
+	return progress.Figures{Done: m.done.Load(), Total: m.total.Load(), Moved: m.read.Load()}
 }

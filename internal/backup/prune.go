@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
@@ -139,6 +140,8 @@ func (m *Manager) prune(ctx context.Context, r Request, result *Result) {
 	if r.Retention == nil {
 		return
 	}
+	ctx, phase := progress.Enter(ctx, "removing older backups", "vm", result.Manifest.VM.Path)
+	defer phase.Leave()
 	pruned, err := m.Prune(ctx, PruneRequest{
 		VM: result.Manifest.VM.InstanceUUID, Retention: *r.Retention, taken: result.ID,
 	})

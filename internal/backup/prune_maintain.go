@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
@@ -23,6 +24,8 @@ const (
 func (m *Manager) Maintain(ctx context.Context) (warnings []string) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
+	limited, phase := progress.Enter(limited, "maintaining the repository")
+	defer phase.Leave()
 	start := m.now()
 	result, err := m.repo.Maintain(limited, repository.MaintainOptions{})
 	switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
@@ -16,7 +17,15 @@ const removeTimeout = 5 * time.Minute
 // is removed.
 func (m *Manager) readBack(ctx context.Context, result *Result) error {
 	m.log.InfoContext(ctx, "reading the backup back", "vm", result.Manifest.VM.Path, "id", string(result.ID))
-	found, err := m.repo.Verify(ctx, result.ID, repository.VerifyData, nil)
+	ctx, phase := progress.Enter(ctx, "reading the backup back", "vm", result.Manifest.VM.Path)
+	defer phase.Leave()
+	var count meter
+	phase.Measure(count.figures)
+	found, err := m.repo.Verify(ctx, result.ID, repository.VerifyData, func(done, total int64) {
+		count.done.Store(done)
+		count.read.Store(done)
+		count.total.Store(total)
+	})
 	if err == nil && len(found.Damage) > 0 {
 		err = fmt.Errorf("%w: %v", repository.ErrSharedDamage, found.Damage[0])
 	}

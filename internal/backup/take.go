@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
@@ -76,7 +77,9 @@ type backup struct {
 // the VM a snapshot.
 func (b *backup) take(ctx context.Context) (result *Result, err error) {
 	began := b.m.now()
-	w, err := b.m.newWriter(ctx)
+	opening, phase := progress.Enter(ctx, "opening the repository for the backup", "vm", b.vm.Path)
+	w, err := b.m.newWriter(opening)
+	phase.Leave()
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +103,9 @@ func (b *backup) take(ctx context.Context) (result *Result, err error) {
 		return nil, fmt.Errorf("open a point in time: %w", err)
 	}
 	defer func() {
-		closeErr := point.Close(ctx)
+		closing, phase := progress.Enter(ctx, "removing the temporary snapshot", "vm", b.vm.Path)
+		closeErr := point.Close(closing)
+		phase.Leave()
 		switch {
 		case closeErr == nil:
 		case err != nil:
@@ -145,6 +150,8 @@ func (b *backup) open(ctx context.Context, this run.Run) (hypervisor.PointInTime
 		spec.Quiesce = b.Quiesce.Spec()
 	}
 	b.m.log.InfoContext(ctx, "taking a temporary snapshot", "vm", b.vm.Path, "snapshot", spec.Name)
+	ctx, phase := progress.Enter(ctx, "taking the temporary snapshot", "vm", b.vm.Path, "snapshot", spec.Name)
+	defer phase.Leave()
 	point, err := b.m.hv.OpenPointInTime(ctx, b.vm.ID, spec)
 	failed := errors.Is(err, hypervisor.ErrQuiesce) || errors.Is(err, hypervisor.ErrGuestAgent)
 	if failed && preferred && spec.Quiesce != nil {
@@ -176,7 +183,9 @@ func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTi
 	if config.NVRAM != nil {
 		files[nvramFile] = config.NVRAM
 	}
-	id, err := w.Commit(ctx, manifest, files)
+	committing, phase := progress.Enter(ctx, "completing the backup", "vm", b.vm.Path)
+	id, err := w.Commit(committing, manifest, files)
+	phase.Leave()
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}

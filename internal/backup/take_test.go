@@ -4,19 +4,19 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor/hypervisortest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress/progresstest"
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
@@ -97,24 +97,6 @@ func wantClean(t *testing.T, hv *hypervisortest.Fake, repo *repository.Repositor
 	}
 }
 
-// A lockedBuffer can be written by several goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func TestTake(t *testing.T) {
 	t.Parallel()
 	hv, vm := newVM(t)
@@ -128,9 +110,8 @@ func TestTake(t *testing.T) {
 			}
 		}
 	}})
-	var logged lockedBuffer
-	m := backup.New(hv, repo, slog.New(slog.NewJSONHandler(&logged, nil)), time.Now, "1.2.3")
-	result, err := m.Take(t.Context(), backup.Request{
+	ctx, said := progresstest.Follow(t)
+	result, err := newManager(hv, repo).Take(ctx, backup.Request{
 		VM: "web", Description: "before the change", Tags: map[string]string{"a": "b"},
 		Quiesce: quiesce.Policy{Mode: quiesce.Required},
 	})
@@ -155,9 +136,9 @@ func TestTake(t *testing.T) {
 	if err != nil || string(nvram) != "nvram of web" {
 		t.Errorf("NVRAM %q, %v", nvram, err)
 	}
-	progress := fmt.Sprintf(`"done_bytes":%d,"total_bytes":%[1]d,"read_bytes":%d,`, capacity1+capacity2, manifest.ReadBytes)
-	if log := logged.String(); !strings.Contains(log, progress) {
-		t.Errorf("the log says %s, want %s", log, progress)
+	want1 := progress.Figures{Done: capacity1 + capacity2, Total: capacity1 + capacity2, Moved: manifest.ReadBytes}
+	if got := said.Ended(t, "copying the disks"); got.Figures != want1 {
+		t.Errorf("at the end it said %+v, want %+v", got, want1)
 	}
 	if len(result.Warnings) > 0 {
 		t.Errorf("warnings %q", result.Warnings)

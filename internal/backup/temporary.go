@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
@@ -37,7 +38,10 @@ func (m *Manager) cleanUp(
 		}
 		what := fmt.Sprintf("temporary snapshot %q (%s) that a run on %s (process %d, %s) left on %s",
 			s.Name, s.ID, l.Host, r.PID, l.Started.Format(time.RFC3339), vm.Path)
-		if err := m.hv.RemoveSnapshot(ctx, vm.ID, s.ID, hypervisor.RemoveOptions{}); err != nil {
+		removing, phase := progress.Enter(ctx, "removing a temporary snapshot that was left behind", "vm", vm.Path, "snapshot", s.Name)
+		err := m.hv.RemoveSnapshot(removing, vm.ID, s.ID, hypervisor.RemoveOptions{})
+		phase.Leave()
+		if err != nil {
 			if ctx.Err() != nil {
 				return warnings, fmt.Errorf("remove the %s: %w", what, err)
 			}

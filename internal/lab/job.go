@@ -112,6 +112,9 @@ func (j *job) run(do work) {
 // faulty does the work unless an injected fault stands before it.
 func (j *job) faulty(do work) (types.AnyType, types.BaseMethodFault) {
 	if f, ok := j.lab.faults.next(j.method, faultTask); ok {
+		if f.Delay > 0 { // a task that takes long says how far it is
+			j.sim.Map.AtomicUpdate(j.sim, j.task, []types.PropertyChange{{Name: "info.progress", Val: int32(50)}})
+		}
 		if !j.lab.sleep(j.ctx, f.Delay) {
 			return nil, &types.RequestCanceled{}
 		}

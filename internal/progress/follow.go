@@ -21,8 +21,9 @@ type follower struct {
 	report func(State)
 
 	mu     sync.Mutex
-	phases []*Phase // under way, in the order in which they began
-	queue  []State  // must be told
+	phases []*Phase  // under way, in the order in which they began
+	queue  []State   // must be told
+	idle   time.Time // when the last phase ended
 
 	wake chan struct{}
 	quit chan struct{}
@@ -39,7 +40,7 @@ type (
 // out of date by then is left out. After stop has returned no call begins; stop waits for the last ones, but not
 // for a listener that has gone away.
 func Follow(ctx context.Context, report func(State)) (followed context.Context, stop func()) {
-	f := &follower{report: report, wake: make(chan struct{}, 1), quit: make(chan struct{})}
+	f := &follower{report: report, idle: time.Now(), wake: make(chan struct{}, 1), quit: make(chan struct{})}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -126,13 +127,13 @@ func (f *follower) take(now time.Time, current bool) []State {
 	if n := len(f.phases); current && n > 0 {
 		states = append(states, f.phases[n-1].state(now))
 	} else if current && len(states) == 0 {
-		states = append(states, State{Phase: idle, Percent: -1})
+		states = append(states, State{Phase: idleness, Percent: -1, Elapsed: now.Sub(f.idle)})
 	}
 	return states
 }
 
-// idle is what is said between two phases.
-const idle = "at work"
+// idleness is what is said between two phases.
+const idleness = "at work"
 
 // A Phase is one thing that an operation does.
 type Phase struct {
@@ -186,13 +187,15 @@ func (p *Phase) Leave() {
 		return
 	}
 	p.f.phases = slices.Delete(p.f.phases, at, at+1)
-	if s := p.state(time.Now()); s.Measured || s.Elapsed > Interval {
+	p.f.idle = time.Now()
+	if s := p.state(p.f.idle); s.Measured || s.Elapsed > Interval {
 		s.Ended = true
 		p.f.tell(s)
 	}
 }
 
-// Percent says how far the phase of a context is, where nothing but that is known, as of a server's task.
+// Percent says how far the phase of a context is, where nothing but that is known, as of a server's task; below zero:
+// it isn't known any more.
 func Percent(ctx context.Context, percent int) {
 	p, ok := ctx.Value(phaseKey{}).(*Phase)
 	if !ok {
@@ -200,7 +203,10 @@ func Percent(ctx context.Context, percent int) {
 	}
 	p.f.mu.Lock()
 	defer p.f.mu.Unlock()
-	p.percent = min(max(percent, 0), 100)
+	if p.percent < 0 && percent >= 0 {
+		p.f.awake() // a task that says how far it is lasts
+	}
+	p.percent = min(max(percent, -1), 100)
 }
 
 // state is what is to be said of the phase. The lock is held.

@@ -144,7 +144,7 @@ func TestActionSnapshotCreateInterrupted(t *testing.T) {
 	w.lab.Fault(lab.Fault{Method: "CreateSnapshot_Task", Delay: 10 * time.Minute})
 	ctx, cancel = context.WithCancel(t.Context())
 	got = r.invoke(ctx, "vm_snapshot_create", map[string]any{"vm": "web01", "name": "n"}, func(line string) {
-		if strings.HasPrefix(line, "taking the snapshot") {
+		if strings.HasPrefix(line, "taking the snapshot: 50 %") { // by the server's word
 			<-asked
 			cancel()
 		}

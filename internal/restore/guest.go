@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
 // wants says what is waited for; asking for nothing in particular means all of it.
@@ -61,6 +62,8 @@ func (m *Manager) await(ctx context.Context, vm *hypervisor.VM, w WaitForGuest) 
 	waitCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	m.log.InfoContext(ctx, "waiting for the guest", "vm", vm.Path, "timeout", timeout.String())
+	waitCtx, phase := progress.Enter(waitCtx, "waiting for the guest", "vm", vm.Path, "timeout", timeout.String())
+	defer phase.Leave()
 	last := hypervisor.Guest{PowerState: hypervisor.PoweredOn}
 	err := m.hv.WatchGuest(waitCtx, vm.ID, func(g hypervisor.Guest) bool {
 		last = g

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
@@ -187,7 +188,10 @@ func (p *inPlace) replace(ctx context.Context) (*Result, error) {
 	}
 	p.spec.RunID = p.this.Token()
 	p.m.log.InfoContext(ctx, "restoring in place", "vm", p.vm.Path, "backup", string(p.BackupID))
-	if p.restore, err = p.m.hv.StartInPlace(ctx, p.spec); err != nil {
+	starting, phase := progress.Enter(ctx, "making room for the disks", "vm", p.vm.Path)
+	p.restore, err = p.m.hv.StartInPlace(starting, p.spec)
+	phase.Leave()
+	if err != nil {
 		return nil, fmt.Errorf("make room for the disks: %w", err)
 	}
 	defer p.restore.Leave()
@@ -208,7 +212,9 @@ func (p *inPlace) swap(ctx context.Context) (*Result, error) {
 		return nil, p.undo(ctx, false, err)
 	}
 	p.m.log.InfoContext(ctx, "all disks are written; replacing those of the VM", "vm", p.vm.Path)
-	vm, replaced, warnings, err := p.restore.Swap(ctx)
+	swapping, phase := progress.Enter(ctx, "replacing the disks", "vm", p.vm.Path)
+	vm, replaced, warnings, err := p.restore.Swap(swapping)
+	phase.Leave()
 	p.replaced = replaced
 	if err != nil {
 		var swapped *hypervisor.SwappedError
@@ -256,6 +262,8 @@ func (p *inPlace) others(result *Result) []hypervisor.DiskKey {
 func (p *inPlace) undo(ctx context.Context, swapped bool, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
+	ctx, phase := progress.Enter(ctx, "undoing the restore", "vm", p.vm.Path)
+	defer phase.Leave()
 	if p.lost(ctx, err) {
 		if abortErr := p.restore.Abort(ctx); abortErr != nil {
 			err = fmt.Errorf("%w; not all that was written could be removed: %w", err, abortErr)
@@ -359,6 +367,8 @@ func (p *inPlace) keep() time.Duration {
 
 // deleteReplaced deletes the disks that this restore replaced.
 func (p *inPlace) deleteReplaced(ctx context.Context, result *Result) {
+	ctx, phase := progress.Enter(ctx, "deleting the replaced disks", "vm", p.vm.Path)
+	defer phase.Leave()
 	err := p.restore.Holds(ctx)
 	if err == nil {
 		err = p.m.hv.DeleteReplaced(ctx, p.vm.ID, p.replaced)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
@@ -98,7 +99,9 @@ func (p *inPlace) recover(ctx context.Context) error {
 func (p *inPlace) takeOver(ctx context.Context, interrupted *hypervisor.Interrupted) error {
 	p.m.log.WarnContext(ctx, "recovering from a restore that was killed",
 		"vm", p.vm.Path, "run", interrupted.RunID, "disks_replaced", interrupted.Swapped)
-	vm, replaced, warnings, err := p.m.hv.RecoverInPlace(ctx, p.vm.ID, *interrupted, p.this.Token())
+	recovering, phase := progress.Enter(ctx, "taking up an interrupted restore", "vm", p.vm.Path)
+	vm, replaced, warnings, err := p.m.hv.RecoverInPlace(recovering, p.vm.ID, *interrupted, p.this.Token())
+	phase.Leave()
 	if err != nil {
 		return fmt.Errorf("recover from an earlier restore that was killed: %w", err)
 	}

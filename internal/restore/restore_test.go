@@ -18,6 +18,7 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor/hypervisortest"
 	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress/progresstest"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/restore"
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
@@ -172,24 +173,6 @@ func (s *scene) wantClean(t *testing.T, vms int) {
 	}
 }
 
-// A lockedBuffer can be written by several goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func TestRestore_original(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -205,16 +188,8 @@ func TestRestore_original(t *testing.T) {
 	if warnings, err := s.m.Check(t.Context(), restore.Request{BackupID: s.id}); err != nil || len(warnings) > 0 {
 		t.Errorf("check: %v, %v", warnings, err)
 	}
-	var logged lockedBuffer
-	m := restore.New(s.hv, s.repo, slog.New(slog.NewJSONHandler(&logged, nil)), time.Now)
-	var written progress.State
-	ctx, stop := progress.Follow(t.Context(), func(p progress.State) {
-		if p.Ended {
-			written = p
-		}
-	})
-	result, err := m.Restore(ctx, restore.Request{BackupID: s.id})
-	stop()
+	ctx, said := progresstest.Follow(t)
+	result, err := s.m.Restore(ctx, restore.Request{BackupID: s.id})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,9 +207,9 @@ func TestRestore_original(t *testing.T) {
 	if network, connected := s.hv.Network(vm.ID); network != "net1" || !connected {
 		t.Errorf("network %q, connected: %v", network, connected)
 	}
-	if result.RestoredBytes == 0 || written.Done != result.RestoredBytes || written.Total != written.Done || result.CompletedAt.IsZero() ||
-		!strings.Contains(logged.String(), "VM restored") {
-		t.Errorf("%d bytes, completed %s; told was %+v; the log says %s", result.RestoredBytes, result.CompletedAt, written, logged.String())
+	want := progress.Figures{Done: result.RestoredBytes, Total: result.RestoredBytes, Moved: result.RestoredBytes}
+	if got := said.Ended(t, "writing the disks"); result.RestoredBytes == 0 || got.Figures != want || result.CompletedAt.IsZero() {
+		t.Errorf("%d bytes, completed %s; at the end it said %+v", result.RestoredBytes, result.CompletedAt, got)
 	}
 }
 

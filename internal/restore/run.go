@@ -84,6 +84,8 @@ func (m *Manager) abandoned(runID string) bool {
 // be in use by it. What the server doesn't let go yet is waited for only if it is in the way, when the
 // VM is created.
 func (m *Manager) cleanUp(ctx context.Context, j *job) error {
+	ctx, phase := progress.Enter(ctx, "cleaning up after killed restores")
+	defer phase.Leave()
 	removed, err := m.hv.CleanUpRestores(ctx, m.abandoned)
 	for _, name := range removed {
 		j.warnings = append(j.warnings, fmt.Sprintf(
@@ -114,7 +116,9 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 		j.spec.Verify = func(ctx context.Context, vm hypervisor.VMID) error { return m.verify(ctx, j, this, vm, nil) }
 	}
 	m.log.InfoContext(ctx, "creating the VM", "vm", j.name(), "backup", string(j.BackupID))
-	restore, err := m.hv.StartRestore(ctx, j.spec)
+	creating, phase := progress.Enter(ctx, "creating the virtual machine", "vm", j.name())
+	restore, err := m.hv.StartRestore(creating, j.spec)
+	phase.Leave()
 	if err != nil {
 		return nil, fmt.Errorf("create the VM: %w", err)
 	}
@@ -132,7 +136,9 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	vm, warnings, err := restore.Commit(ctx)
+	committing, phase := progress.Enter(ctx, "completing the virtual machine", "vm", j.name())
+	vm, warnings, err := restore.Commit(committing)
+	phase.Leave()
 	if err != nil {
 		return nil, fmt.Errorf("finish the VM: %w", err)
 	}
@@ -196,7 +202,9 @@ func (m *Manager) writeDisk(
 // powerOn starts the VM. What became of it is read back, not assumed: a VM that runs was started,
 // whatever went wrong on the way, and must not be taken for one that wasn't.
 func (m *Manager) powerOn(ctx context.Context, result *Result) error {
-	powerErr := m.hv.PowerOn(ctx, result.VM.ID)
+	starting, phase := progress.Enter(ctx, "starting the virtual machine", "vm", result.VM.Path)
+	powerErr := m.hv.PowerOn(starting, result.VM.ID)
+	phase.Leave()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
 	defer cancel()
 	vm, err := m.hv.VMByInstanceUUID(ctx, result.VM.InstanceUUID)

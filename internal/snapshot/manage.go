@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 )
 
@@ -84,6 +85,8 @@ func (m *Manager) Remove(
 	if err != nil {
 		return fmt.Errorf("remove snapshot %s: %w", id, err)
 	}
+	ctx, phase := progress.Enter(ctx, "removing the snapshot", "vm", vm.Path, "snapshot", string(id))
+	defer phase.Leave()
 	err = m.hv.RemoveSnapshot(ctx, vm.ID, id, options)
 	// The port says that a snapshot or a VM that is gone is no error; an implementation that races
 	// with somebody else's removal may still say so.

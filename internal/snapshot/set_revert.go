@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
 // A SetRevertRequest says that VMs are to be brought back to the snapshots of a set.
@@ -77,8 +78,14 @@ func (m *Manager) RevertSet(ctx context.Context, r SetRevertRequest) ([]Reverted
 	if err := m.mayRevert(ctx, r.Power, true, g.all...); err != nil {
 		return nil, fmt.Errorf("revert the set: %w", err)
 	}
-	for _, step := range []func(ctx context.Context) error{g.stop, g.revert, g.start} {
-		if err = step(ctx); err != nil {
+	for _, step := range []struct {
+		phase string
+		do    func(ctx context.Context) error
+	}{{"stopping all of the set", g.stop}, {"reverting all of the set", g.revert}, {"starting the set", g.start}} {
+		stepping, phase := progress.Enter(ctx, step.phase, "members", len(g.all))
+		err = step.do(stepping)
+		phase.Leave()
+		if err != nil {
 			err = fmt.Errorf("revert the set: %w; %s", g.restart(ctx, err), g.report(ctx))
 			break
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
@@ -281,6 +282,8 @@ func (m *Manager) dropSet(
 	m.log.WarnContext(ctx, "removing an incomplete set of snapshots", "set", label.Set, "error", cause)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
+	ctx, phase := progress.Enter(ctx, "removing the incomplete set of snapshots", "set", r.Name)
+	defer phase.Leave()
 	err := m.sweep(ctx, label)
 	if err == nil {
 		return nil, cause

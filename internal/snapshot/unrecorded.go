@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
-	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
 // uniqueSuffix is what UniqueName adds: the time, and 32 random bits.
@@ -44,8 +43,6 @@ func (m *Manager) TakeOrNothing(ctx context.Context, r Request) (*Taken, error) 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	ctx, phase := progress.Enter(ctx, "removing the snapshot again", "vm", taken.VM.Path, "snapshot", taken.Snapshot.Name)
-	defer phase.Leave()
 	removeErr := m.Remove(ctx, taken.VM.InstanceUUID, taken.Snapshot.ID, hypervisor.RemoveOptions{})
 	switch {
 	case removeErr == nil:

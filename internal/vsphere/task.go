@@ -11,6 +11,8 @@ import (
 	"github.com/vmware/govmomi/task"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
 // cancelTimeout is how long a cancelled task may take to come to its end. Removing a snapshot can't be
@@ -70,9 +72,13 @@ func (c *Client) watchTask(ctx context.Context, ref types.ManagedObjectReference
 	err := c.watcher.watch(ctx, ref, []string{"info"}, func(name string, value any) bool {
 		if i, ok := value.(types.TaskInfo); ok && name == "info" {
 			info = i
+			if i.Progress > 0 {
+				progress.Percent(ctx, int(i.Progress))
+			}
 		}
 		return info.State == types.TaskInfoStateSuccess || info.State == types.TaskInfoStateError
 	})
+	progress.Percent(ctx, -1)
 	c.overview.changes.Add(1) // whatever it did, what was read before it ended is out of date
 	if err != nil {
 		return nil, err
@@ -152,6 +158,8 @@ func inProgress(err error) (types.ManagedObjectReference, bool) {
 // server may still be tidying up, and others may be waiting too. The only error is ctx.Err().
 func (c *Client) waitForOther(ctx context.Context, busy types.ManagedObjectReference, attempt int) error {
 	if busy.Value != "" {
+		ctx, phase := progress.Enter(ctx, "waiting for another task on the virtual machine", "task", busy.Value)
+		defer phase.Leave()
 		if _, err := c.watchTask(ctx, busy); err != nil && ctx.Err() == nil {
 			c.log.DebugContext(ctx, "watch the task of others", "task", busy.Value, "error", withoutURL(err))
 		}
