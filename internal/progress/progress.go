@@ -39,27 +39,3 @@ func Left(done, total int64, elapsed time.Duration) time.Duration {
 	}
 	return time.Duration(float64(elapsed) / float64(done) * float64(total-done)).Round(time.Second)
 }
-
-// Watch calls report every Interval until the returned function is called, and once more then. Reports
-// don't overlap, and none comes after stop has returned.
-func Watch(report func()) (stop func()) {
-	quit, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(Interval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				report()
-			case <-quit:
-				report()
-				return
-			}
-		}
-	}()
-	return func() {
-		close(quit)
-		<-stopped
-	}
-}

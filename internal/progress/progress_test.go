@@ -2,28 +2,10 @@ package progress_test
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
-
-func TestWatch(t *testing.T) {
-	t.Parallel()
-	for reports, lasts := range map[int]time.Duration{
-		1: 0, 2: progress.Interval + time.Second, 4: 3*progress.Interval + time.Second,
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			n := 0
-			stop := progress.Watch(func() { n++ })
-			time.Sleep(lasts)
-			stop()
-			if n != reports {
-				t.Errorf("%d reports in %s, want %d", n, lasts, reports)
-			}
-		})
-	}
-}
 
 func TestRate(t *testing.T) {
 	t.Parallel()

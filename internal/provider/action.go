@@ -40,20 +40,15 @@ func invoking(
 ) (context.Context, context.CancelFunc) {
 	timeout, problems := written.Invoke(ctx, standard)
 	resp.Diagnostics.Append(problems...)
-	followed, stop := progress.Follow(ctx, func(s progress.State) {
+	return followed(ctx, timeout, func(s progress.State) {
 		logProgress(ctx, s)
 		resp.SendProgress(action.InvokeProgressEvent{Message: s.String()})
 	})
-	limited, cancel := context.WithTimeout(followed, timeout)
-	return limited, func() {
-		cancel()
-		stop()
-	}
 }
 
 // planning gives the context in which an action is planned; false: there is nothing to be checked against.
 func (a *configured) planning(ctx context.Context, diags diag.Diagnostics) (context.Context, context.CancelFunc, bool) {
-	limited, cancel := context.WithTimeout(ctx, planTimeout)
+	limited, cancel := limitPlan(ctx)
 	return limited, cancel, a.session != nil && !diags.HasError()
 }
 

@@ -148,9 +148,7 @@ func (s *session) spaceOf(ctx context.Context, repo *repository.Repository, goin
 	for i, p := range going {
 		ids[i] = p.ID
 	}
-	ctx, phase := progress.Enter(ctx, "measuring the space that comes back")
-	defer phase.Leave()
-	n, err := repo.SpaceOf(ctx, ids)
+	n, err := measureSpace(ctx, repo, ids)
 	if err != nil { // no reason not to remove them
 		s.log.WarnContext(ctx, "measure the space of backups", "error", err)
 		return "space of an unknown size"

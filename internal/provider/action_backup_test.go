@@ -41,8 +41,8 @@ func (r *rpc) runBackup(config map[string]any) string {
 	got := r.invoke(r.t.Context(), "vm_backup_run", config, nil)
 	noErrors(r.t, got.diagnostics)
 	id := backupID.FindString(got.said())
-	if id == "" {
-		r.t.Fatalf("it told no ID:\n%s", got.said())
+	if id == "" || !strings.Contains(got.said(), "copying the disks: done, ") {
+		r.t.Fatalf("it told no ID, or not how it went:\n%s", got.said())
 	}
 	return id
 }

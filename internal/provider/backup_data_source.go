@@ -85,7 +85,7 @@ func (d *backupDataSource) Read(ctx context.Context, req datasource.ReadRequest,
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	op := operation{verb: "Find", noun: "Backup", paths: map[argument]path.Path{argVM: path.Root("vm")}}
 	repo, points, err := d.session.listBackups(ctx, f)

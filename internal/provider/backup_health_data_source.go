@@ -135,7 +135,7 @@ func (d *backupHealthDataSource) Read(ctx context.Context, req datasource.ReadRe
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	op := operation{verb: "Judge", noun: "Backups", paths: map[argument]path.Path{argVM: path.Root("vm")}}
 	repo, points, err := d.session.listBackups(ctx, repository.Filter{

@@ -43,7 +43,7 @@ func (r *backupResource) ModifyPlan(
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	if req.State.Raw.IsNull() {
 		r.session.planBackup(ctx, plan.backupRequested, backupOperation("Plan", ""), &resp.Diagnostics)

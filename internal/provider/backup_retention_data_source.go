@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
@@ -129,7 +130,7 @@ func (d *backupRetentionDataSource) Read(
 		return
 	}
 	op := operation{verb: "Judge", noun: "Backups", paths: map[argument]path.Path{argVM: path.Root("vm")}}
-	listing, cancel := context.WithTimeout(ctx, planTimeout)
+	listing, cancel := limitPlan(ctx)
 	defer cancel()
 	repo, points, err := d.session.listBackups(listing, repository.Filter{VM: model.VM.ValueString()})
 	if err != nil {
@@ -139,15 +140,27 @@ func (d *backupRetentionDataSource) Read(
 	going, diags := model.fill(backup.PruneRequest{Retention: model.Retention.retention(), Now: time.Now()}.Judge(points))
 	resp.Diagnostics.Append(diags...)
 	if model.MeasureSpace.ValueBool() {
-		n, err := repo.SpaceOf(ctx, going)
+		measuring, cancel := logged(ctx, measureTimeout)
+		defer cancel()
+		n, err := measureSpace(measuring, repo, going)
 		if err != nil {
-			op.fail(ctx, &resp.Diagnostics, err)
+			op.fail(measuring, &resp.Diagnostics, err)
 			return
 		}
 		model.FreedBytes = types.Int64Value(n)
 	}
 	model.RepositoryID = types.StringValue(repo.ID())
 	resp.Diagnostics.Append(resp.State.Set(ctx, model)...)
+}
+
+// measureTimeout is how long it may take to read all tables of contents of a repository.
+const measureTimeout = 2 * time.Hour
+
+// measureSpace is how many bytes restore points take that nothing else uses.
+func measureSpace(ctx context.Context, repo *repository.Repository, going []repository.ID) (int64, error) {
+	ctx, phase := progress.Enter(ctx, "measuring the space that comes back", "backups", len(going))
+	defer phase.Leave()
+	return repo.SpaceOf(ctx, going)
 }
 
 // fill sets the verdicts, and returns which backups go.

@@ -79,7 +79,7 @@ func (d *backupsDataSource) Read(ctx context.Context, req datasource.ReadRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	op := operation{verb: "List", noun: "Backups", paths: map[argument]path.Path{argVM: path.Root("vm")}}
 	repo, points, err := d.session.listBackups(ctx, f)

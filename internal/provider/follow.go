@@ -9,10 +9,22 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
-// logged has an operation followed in the log: which phase it is in and how far it is, at least every
-// progress.Interval.
-func logged(ctx context.Context) (followed context.Context, stop func()) {
-	return progress.Follow(ctx, func(s progress.State) { logProgress(ctx, s) })
+// logged gives the context of an operation that may take so long. Until it is cancelled, the operation is followed in
+// the log: which phase it is in and how far it is, at least every progress.Interval.
+func logged(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return followed(ctx, timeout, func(s progress.State) { logProgress(ctx, s) })
+}
+
+// followed gives the context of an operation that may take so long, and has it reported until it is cancelled.
+func followed(
+	ctx context.Context, timeout time.Duration, report func(progress.State),
+) (context.Context, context.CancelFunc) {
+	ctx, stop := progress.Follow(ctx, report)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	return ctx, func() {
+		cancel()
+		stop()
+	}
 }
 
 // logProgress logs how far an operation is.

@@ -135,7 +135,7 @@ func (d *machineDataSource) Read(ctx context.Context, req datasource.ReadRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	op := operation{verb: "Read", noun: "Virtual Machine", paths: map[argument]path.Path{argVM: path.Root("vm")}}
 	hv, err := d.session.hypervisor(ctx)

@@ -16,7 +16,7 @@ func (r *restoreResource) ModifyPlan(
 	if r.session == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	var state, plan, config restoreModel
 	if !req.State.Raw.IsNull() {

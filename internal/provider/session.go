@@ -130,9 +130,6 @@ func (s *session) restores(ctx context.Context) (*restore.Manager, error) {
 	return restore.New(hv, repo, s.log, s.now), nil
 }
 
-// planTimeout limits what a plan may ask of the server for one resource.
-const planTimeout = 5 * time.Minute
-
 // sessionOf takes the provider's data; nil while the configuration is only validated.
 func sessionOf(data any, diags *diag.Diagnostics) *session {
 	if data == nil {

@@ -93,7 +93,7 @@ func (d *snapshotDataSource) Read(ctx context.Context, req datasource.ReadReques
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	op := operation{verb: "Find", noun: "Snapshot", paths: map[argument]path.Path{argVM: path.Root("vm")}}
 	m, err := d.session.snapshots(ctx)

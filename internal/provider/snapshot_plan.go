@@ -80,7 +80,7 @@ func (r *snapshotResource) ModifyPlan(
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	if req.State.Raw.IsNull() {
 		r.session.planSnapshot(ctx, plan.snapshotRequested, snapshotOperation("Plan", ""), &resp.Diagnostics)

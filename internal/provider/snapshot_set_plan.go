@@ -48,7 +48,7 @@ func (r *snapshotSetResource) ModifyPlan(
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	if req.State.Raw.IsNull() {
 		r.planCreate(ctx, plan, &resp.Diagnostics)

@@ -90,7 +90,7 @@ func (d *snapshotsDataSource) Read(ctx context.Context, req datasource.ReadReque
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	ctx, cancel := limitPlan(ctx)
 	defer cancel()
 	op := operation{verb: "List", noun: "Snapshots", paths: map[argument]path.Path{argVM: path.Root("vm")}}
 	m, err := d.session.snapshots(ctx)

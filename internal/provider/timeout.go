@@ -17,12 +17,15 @@ func limit(
 ) (context.Context, context.CancelFunc) {
 	timeout, problems := of(written, ctx, standard)
 	diags.Append(problems...)
-	followed, stop := logged(ctx)
-	limited, cancel := context.WithTimeout(followed, timeout)
-	return limited, func() {
-		cancel()
-		stop()
-	}
+	return logged(ctx, timeout)
+}
+
+// planTimeout limits what a plan may ask of the server for one resource.
+const planTimeout = 5 * time.Minute
+
+// limitPlan is limit for what is read, as a rule while a plan is made.
+func limitPlan(ctx context.Context) (context.Context, context.CancelFunc) {
+	return logged(ctx, planTimeout)
 }
 
 // refreshAge is how old what a refresh reads may be. Terraform asks for a thousand resources one after the other, ten at
