@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"hash/adler32"
 	"io"
 	"math"
 	"sync"
@@ -55,7 +56,7 @@ func Encode(ctx context.Context, w io.Writer, src disk.Source, o EncodeOptions) 
 	}
 	e := &encoder{
 		w: newAheadWriter(w), header: newHeader(capacity), capacity: capacity, adapt: o.Adapt,
-		win: newWindow(o.Workers, func() (func(*deflation), func()) { return newDeflater(o.Level, o.Adapt) }),
+		win: newWindow(o.Workers, func() (func(*deflation), func()) { return newDeflater(o.Level) }),
 	}
 	defer e.w.close()
 	defer e.win.close()
@@ -316,25 +317,17 @@ ddb.virtualHWVersion = "4"
 // deflaters holds idle compressors by level: they are large, and slow to set up.
 var deflaters [zlib.BestCompression - zlib.HuffmanOnly + 1]sync.Pool
 
-// newDeflater makes a worker that compresses grains, with a second one for those that are only stored where there
-// may be any. The level has been checked.
-func newDeflater(level int, adapt bool) (run func(*deflation), release func()) {
+// newDeflater makes a worker that compresses grains, or only stores them. The level has been checked.
+func newDeflater(level int) (run func(*deflation), release func()) {
 	z := takeDeflater(level)
-	if !adapt {
-		return func(g *deflation) { g.deflate(z) }, func() { putDeflater(level, z) }
-	}
-	stored := takeDeflater(zlib.NoCompression)
 	run = func(g *deflation) {
 		if g.stored {
-			g.deflate(stored)
+			g.store()
 			return
 		}
 		g.deflate(z)
 	}
-	return run, func() {
-		putDeflater(level, z)
-		putDeflater(zlib.NoCompression, stored)
-	}
+	return run, func() { putDeflater(level, z) }
 }
 
 func takeDeflater(level int) *zlib.Writer {
@@ -349,14 +342,45 @@ func putDeflater(level int, z *zlib.Writer) { deflaters[level-zlib.HuffmanOnly].
 
 // deflate fills the record. Writing to memory never fails.
 func (g *deflation) deflate(z *zlib.Writer) {
-	if g.record == nil {
-		g.record = make([]byte, 0, grainSize+2*sectorSize)
-	}
-	out := appender(g.record[:grainHeaderSize])
+	out := appender(g.begin())
 	z.Reset(&out)
 	_, _ = z.Write(g.data)
 	_ = z.Close()
-	b := []byte(out)
+	g.end(out)
+}
+
+// maxStored is how much a block of data holds that is not compressed (RFC 1951, section 3.2.4).
+const maxStored = 65535
+
+// store fills the record with data that is not compressed: in the same form, but without the copies that a
+// compressor makes of what it doesn't compress.
+func (g *deflation) store() {
+	b := append(g.begin(), 0x78, 0x01) // RFC 1950, section 2.2: a window of 32 KiB, the fastest level
+	for rest := g.data; len(rest) > 0; {
+		n := min(len(rest), maxStored)
+		last := byte(0)
+		if n == len(rest) {
+			last = 1
+		}
+		b = append(b, last)
+		b = binary.LittleEndian.AppendUint16(b, uint16(n))
+		b = binary.LittleEndian.AppendUint16(b, ^uint16(n))
+		b = append(b, rest[:n]...)
+		rest = rest[n:]
+	}
+	g.end(binary.BigEndian.AppendUint32(b, adler32.Checksum(g.data)))
+}
+
+// begin is the record with room for its header.
+func (g *deflation) begin() []byte {
+	if g.record == nil {
+		g.record = make([]byte, 0, grainSize+2*sectorSize)
+	}
+	return g.record[:grainHeaderSize]
+}
+
+// end makes a record of b, which has what follows the header: it adds header and padding.
+func (g *deflation) end(b []byte) {
 	binary.LittleEndian.PutUint64(b, uint64(g.index)*(grainSize/sectorSize))
 	binary.LittleEndian.PutUint32(b[8:], uint32(len(b)-grainHeaderSize))
 	g.record = append(b, make([]byte, int(sectors(uint64(len(b))))*sectorSize-len(b))...)
