@@ -91,13 +91,27 @@ func (s *session) snapshots(ctx context.Context) (*snapshot.Manager, error) {
 	return snapshot.New(hv, s.log, s.now), nil
 }
 
+// both connects to the hypervisor and opens the repository, at the same time: both take a while. Only when there is
+// a connection the repository may be made, if create lets it.
+func (s *session) both(ctx context.Context, create bool) (hypervisor.Hypervisor, *repository.Repository, error) {
+	var repo *repository.Repository
+	var repoErr error
+	var opening sync.WaitGroup
+	opening.Go(func() { repo, repoErr = s.repository(ctx, false) })
+	hv, err := s.hypervisor(ctx)
+	opening.Wait()
+	if err != nil {
+		return nil, nil, err
+	}
+	if create && errors.Is(repoErr, repository.ErrNoRepository) {
+		repo, repoErr = s.repository(ctx, true)
+	}
+	return hv, repo, repoErr
+}
+
 // backups gives the manager of backups that can take them.
 func (s *session) backups(ctx context.Context) (*backup.Manager, error) {
-	hv, err := s.hypervisor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	repo, err := s.repository(ctx, true)
+	hv, repo, err := s.both(ctx, true)
 	if err != nil {
 		return nil, err
 	}
@@ -119,11 +133,7 @@ func (s *session) keeper(repo *repository.Repository) *backup.Manager {
 }
 
 func (s *session) restores(ctx context.Context) (*restore.Manager, error) {
-	hv, err := s.hypervisor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	repo, err := s.repository(ctx, false)
+	hv, repo, err := s.both(ctx, false)
 	if err != nil {
 		return nil, err
 	}
