@@ -238,8 +238,11 @@ provider "vm" {
   vsphere    = { thumbprint = %q%s }
   repository = { path = %q }
 }
-`, l.Fingerprint(), transports, filepath.Join(dir, "repository"))
+`, l.Fingerprint(), transports, (&terraform{dir: dir}).repository())
 }
+
+// repository is where the provider keeps restore points.
+func (t *terraform) repository() string { return filepath.Join(t.dir, "repository") }
 
 // write replaces the configuration.
 func (t *terraform) write(config string) error {

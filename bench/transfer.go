@@ -117,6 +117,10 @@ func (s *site) backup(transport string) func(context.Context) (outcome, error) {
 			return outcome{}, err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(t.dir)) }()
+		// To make a repository is not measured of kopia either.
+		if _, err := s.tools.self(ctx, asCreate, t.repository()); err != nil {
+			return outcome{}, err
+		}
 		return t.backUp(ctx, "off", 1)
 	}
 }
@@ -131,7 +135,7 @@ func (s *site) terraform(name, transport string) (*terraform, error) {
 
 // backUp applies a backup, and says what the provider itself says of it besides.
 func (t *terraform) backUp(ctx context.Context, vm string, number int) (outcome, error) {
-	repository := filepath.Join(t.dir, "repository")
+	repository := t.repository()
 	before := used(repository)
 	u, err := t.apply(ctx, backupConfig(vm, number))
 	if err == nil {
