@@ -19,22 +19,33 @@ type exampleAction struct {
 	config    map[string]any
 }
 
-// exampleActions reads the action blocks of a file, whose arguments are all literals: no released Terraform is needed
-// to run them.
+// exampleActions reads the action blocks of a file, whose arguments are literals or local values: no Terraform that
+// knows actions is needed to run them.
 func exampleActions(t *testing.T, file string) (all []exampleAction) {
 	t.Helper()
 	parsed, diags := hclsyntax.ParseConfig([]byte(readFile(t, file)), file, hcl.InitialPos)
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	for _, block := range parsed.Body.(*hclsyntax.Body).Blocks {
+	body := parsed.Body.(*hclsyntax.Body)
+	known := &hcl.EvalContext{Variables: map[string]cty.Value{}}
+	for _, block := range body.Blocks {
+		if block.Type == "locals" {
+			locals := map[string]cty.Value{}
+			for name, a := range block.Body.Attributes {
+				locals[name] = evaluate(t, a.Expr, nil)
+			}
+			known.Variables["local"] = cty.ObjectVal(locals)
+		}
+	}
+	for _, block := range body.Blocks {
 		if block.Type != "action" {
 			continue
 		}
 		a := exampleAction{typ: block.Labels[0], name: block.Labels[1]}
 		for _, inner := range block.Body.Blocks {
 			if inner.Type == "config" {
-				a.config = exampleBody(t, inner.Body)
+				a.config = exampleBody(t, inner.Body, known)
 			}
 		}
 		all = append(all, a)
@@ -42,18 +53,23 @@ func exampleActions(t *testing.T, file string) (all []exampleAction) {
 	return all
 }
 
-func exampleBody(t *testing.T, body *hclsyntax.Body) map[string]any {
+func evaluate(t *testing.T, e hclsyntax.Expression, known *hcl.EvalContext) cty.Value {
+	t.Helper()
+	v, diags := e.Value(known)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return v
+}
+
+func exampleBody(t *testing.T, body *hclsyntax.Body, known *hcl.EvalContext) map[string]any {
 	t.Helper()
 	out := map[string]any{}
 	for name, a := range body.Attributes {
-		v, diags := a.Expr.Value(nil)
-		if diags.HasErrors() {
-			t.Fatal(diags)
-		}
-		out[name] = plainValue(t, v)
+		out[name] = plainValue(t, evaluate(t, a.Expr, known))
 	}
 	for _, block := range body.Blocks {
-		out[block.Type] = exampleBody(t, block.Body)
+		out[block.Type] = exampleBody(t, block.Body, known)
 	}
 	return out
 }

@@ -25,6 +25,7 @@ var guideTests = map[string]func(*guide){
 	"disaster-recovery":    walkDisaster,
 	"adopt":                walkAdopt,
 	"verified-backups":     walkVerified,
+	"actions":              walkActions,
 }
 
 // TestGuides does what the guides tell to do, with the files that they show.
