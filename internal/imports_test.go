@@ -55,10 +55,11 @@ var vendors = map[string][]string{
 }
 
 // vendorTests are packages whose tests alone may know a vendor's module: to talk to a lab as another
-// client would, and to put things into its inventory that no client can.
+// client would, and to put things into its inventory that no client can; to compare with a schema.
 var vendorTests = map[string][]string{
-	"github.com/vmware/govmomi": {"cmd/vm-lab", "internal/lab/labtest", "internal/provider"},
-	"github.com/minio/minio-go": {"internal/provider"},
+	"github.com/vmware/govmomi":              {"cmd/vm-lab", "internal/lab/labtest", "internal/provider"},
+	"github.com/hashicorp/terraform-plugin-": {"cmd/vm-demo"},
+	"github.com/minio/minio-go":              {"internal/provider"},
 }
 
 // testOnly are packages that only tests may import, apart from those named here.
