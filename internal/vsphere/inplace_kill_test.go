@@ -321,6 +321,23 @@ func TestInPlace_startedSince(t *testing.T) {
 	b.untouched()
 }
 
+// So does who has a snapshot of the restored disks.
+func TestInPlace_snapshotSince(t *testing.T) {
+	t.Parallel()
+	d := named(t, "swap")
+	b, spec := newMortalBench(t, d)
+	b.die(d, spec)
+	_, err := b.client.CreateSnapshot(t.Context(), b.vm.ID, hypervisor.SnapshotSpec{Name: "of the restored disks"})
+	must(t, err)
+	_, kept, _, err := b.recover(t.Context(), b.vm.ID)
+	must(t, err)
+	b.sameContent("recovered", b.before)
+	if len(kept) != len(b.raw) || len(b.status(benchVM).Snapshots) != 1 {
+		t.Errorf("kept %+v, snapshots %+v", kept, b.status(benchVM).Snapshots)
+	}
+	b.deleteReplaced(kept)
+}
+
 // work plays somebody who uses the VM for a while and leaves it off. It returns what its disks hold then.
 func (b *inPlaceBench) work() [][]byte {
 	b.Helper()

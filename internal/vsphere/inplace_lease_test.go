@@ -122,28 +122,78 @@ func TestInPlace_leaseInBetween(t *testing.T) {
 	}
 }
 
-// take takes the restore in place of the VM over, as another process does that saw no sign of life. at is where:
-// at once after it has taken the journal, or when it has ended the restore.
-func (b *inPlaceBench) take(other *Client, ended bool) {
+// claim takes the journal of the VM over and leaves it at that.
+func (b *inPlaceBench) claim(client *Client, by string) (*recovery, *journal, error) {
 	ctx := b.Context()
-	found, err := other.InterruptedInPlace(ctx, b.vm.ID)
-	if err != nil || found == nil {
-		b.Errorf("found %+v, %v", found, err)
+	found, err := client.InterruptedInPlace(ctx, b.vm.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	vm, err := client.readTarget(ctx, b.vm.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	j, err := readJournal(vm.Config)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &recovery{client: client, id: b.vm.ID, tenure: &tenure{client: client, vm: b.vm.ID, holder: by}}
+	if r.line, err = client.ancestors(ctx, vmRef(b.vm.ID)); err != nil {
+		return nil, nil, err
+	}
+	j, err = r.claim(ctx, j, *found)
+	r.tenure.release()
+	return r, j, err
+}
+
+// take takes the restore in place of the VM over, as another process does that saw no sign of life. ended says
+// whether it also has ended it.
+func (b *inPlaceBench) take(other *Client, ended bool) {
+	if !ended {
+		if _, _, err := b.claim(other, "run-2"); err != nil {
+			b.Errorf("take over: %v", err)
+		}
 		return
 	}
-	if ended {
-		_, _, _, err = other.RecoverInPlace(ctx, b.vm.ID, *found, "run-2")
-	} else {
-		r := &recovery{client: other, id: b.vm.ID, tenure: &tenure{client: other, vm: b.vm.ID, holder: "run-2"}}
-		vm, readErr := other.readTarget(ctx, b.vm.ID)
-		must(b.T, readErr)
-		j, journalErr := readJournal(vm.Config)
-		must(b.T, journalErr)
-		_, err = r.claim(ctx, j, *found)
-		r.tenure.release()
+	found, err := other.InterruptedInPlace(b.Context(), b.vm.ID)
+	if err == nil {
+		_, _, _, err = other.RecoverInPlace(b.Context(), b.vm.ID, *found, "run-2")
 	}
 	if err != nil {
 		b.Errorf("take over: %v", err)
+	}
+}
+
+// A recovery that is taken over stops, too.
+func TestInPlace_recoveryTakenOver(t *testing.T) {
+	t.Parallel()
+	d := named(t, "NVRAM")
+	b, spec := newMortalBench(t, d)
+	b.die(d, spec)
+	r, j, err := b.claim(b.client, "run-2")
+	must(t, err)
+	if _, _, err := b.claim(dial(t, labConfig(b.lab)), "run-3"); err != nil {
+		t.Fatal(err)
+	}
+	was, files := b.lab.Calls(), len(b.lab.Status().Files)
+	for what, step := range map[string]func() error{
+		"swap back": func() error { _, err := r.swapBack(t.Context(), j); return err },
+		"undo":      func() error { return r.undo(t.Context(), j) },
+		"restart":   func() error { return r.restart(t.Context(), j) },
+		"finish":    func() error { return b.client.finishInPlace(t.Context(), b.vm.ID, r.line, &journal{Holder: "run-2"}, nil) },
+	} {
+		if err := step(); !errors.Is(err, hypervisor.ErrTakenOver) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	is := b.lab.Calls()
+	for _, call := range []string{"PUT /folder", "ReconfigVM_Task", "PowerOnVM_Task", "DeleteVirtualDisk_Task", "DeleteDatastoreFile_Task"} {
+		if is[call] != was[call] {
+			t.Errorf("%s was called", call)
+		}
+	}
+	if now := len(b.lab.Status().Files); now != files {
+		t.Errorf("%d files, were %d", now, files)
 	}
 }
 
