@@ -29,6 +29,10 @@ type InPlaceSpec struct {
 	PowerOff        bool
 	ShutdownTimeout time.Duration // zero: 5 minutes
 
+	// Ran says that the VM counts as one that was running, and is started if the restore is undone: an earlier one
+	// had stopped it.
+	Ran bool
+
 	RunID string // names this run, as in a RestoreSpec
 
 	// Then are operations that the caller is going to do on the VM once it has the restored disks.
@@ -58,7 +62,7 @@ type Interrupted struct {
 	// Swapped is set when the VM has the restored disks, and the hardware where that was asked for: the run
 	// only was not finished. Without it, the restore is undone.
 	Swapped bool
-	// Stopped is set when the VM was running and the run stopped it.
+	// Stopped is set when the VM was running and the run stopped it, or counts as such.
 	Stopped bool
 }
 

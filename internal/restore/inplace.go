@@ -141,10 +141,10 @@ func (m *Manager) restoreInPlace(ctx context.Context, j *job) (*Result, error) {
 	}
 	p.this = m.start(ctx)
 	defer p.this.End()
-	if err := p.recover(ctx); err != nil {
-		return nil, err
+	var result *Result
+	if err = p.recover(ctx); err == nil {
+		result, err = p.replace(ctx)
 	}
-	result, err := p.replace(ctx)
 	if result == nil && p.finished {
 		err = p.leave(ctx, err)
 	}
@@ -152,21 +152,16 @@ func (m *Manager) restoreInPlace(ctx context.Context, j *job) (*Result, error) {
 }
 
 // leave ends a restore that failed after it had finished another one, which was killed: the VM keeps the disks
-// of that one, and runs if it did before it. Nobody finds that out later.
+// of that one, and runs if it did before it. Nobody finds that out later, unless the restore had begun: then it is
+// undone, and that starts the VM.
 func (p *inPlace) leave(ctx context.Context, err error) error {
-	var in *InPlaceError
-	noWayBack := errors.As(err, &in) && in.Swapped
 	var others *hypervisor.InterruptedError
-	taken := errors.As(err, &others) || errors.Is(err, hypervisor.ErrTakenOver)
-	if p.ran && !noWayBack && !taken {
+	taken := errors.As(err, &others)
+	if p.ran && p.restore == nil && !taken {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 		defer cancel()
-		startErr := p.m.hv.PowerOn(ctx, p.vm.ID)
-		switch {
-		case startErr != nil:
+		if startErr := p.m.hv.PowerOn(ctx, p.vm.ID); startErr != nil {
 			err = fmt.Errorf("%w; the virtual machine, which an earlier restore had stopped, could not be started: %w", err, startErr)
-		case in != nil:
-			in.PowerState = hypervisor.PoweredOn
 		}
 	}
 	return fmt.Errorf("%w; disks that an earlier restore replaced, which was killed, are still there: %s",

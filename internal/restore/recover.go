@@ -76,23 +76,22 @@ func (p *inPlace) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	left := runsOf(interrupted)
-	gone := func(r run.Run) bool { return left[r.ID] || r.Dead(p.m.now()) }
-	if err := p.m.removeTemporary(ctx, p.vm, gone); err != nil {
-		return err
-	}
 	if interrupted != nil {
 		if err := p.takeOver(ctx, interrupted); err != nil {
 			return err
 		}
 	}
-	if p.recovered, err = p.m.hv.KeptDisks(ctx, p.vm.ID); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
+	kept, err := p.m.hv.KeptDisks(ctx, p.vm.ID)
+	switch {
+	case err == nil:
+		p.recovered = kept
+	case ctx.Err() != nil:
+		return err
+	default:
 		p.warnings = append(p.warnings, fmt.Sprintf("whether disks that earlier restores replaced are still there can't be told: %v.", err))
 	}
-	return nil
+	left := runsOf(interrupted)
+	return p.m.removeTemporary(ctx, p.vm, func(r run.Run) bool { return left[r.ID] || r.Dead(p.m.now()) })
 }
 
 // takeOver ends a restore that nobody is behind any more.
@@ -105,8 +104,9 @@ func (p *inPlace) takeOver(ctx context.Context, interrupted *hypervisor.Interrup
 	if err != nil {
 		return fmt.Errorf("recover from an earlier restore that was killed: %w", err)
 	}
-	p.vm, p.finished = vm, interrupted.Swapped || len(replaced) > 0
+	p.vm, p.recovered, p.finished = vm, replaced, interrupted.Swapped || len(replaced) > 0
 	p.ran = interrupted.Stopped || vm.PowerState == hypervisor.PoweredOn
+	p.spec.Ran = p.ran
 	p.warnings = append(p.warnings, p.recovery(interrupted, "was"))
 	p.warnings = append(p.warnings, warnings...)
 	if interrupted.Stopped && vm.PowerState == hypervisor.PoweredOn && !p.spec.PowerOff {

@@ -149,7 +149,7 @@ func TestRestoreInPlace_afterKillKeeps(t *testing.T) {
 
 	s, _ = newChangedScene(t)
 	s.interruptAt(t, "swapped", deadRun(t))
-	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeWriteDisk, Err: errBroken})
+	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeStartInPlace, Err: errBroken})
 	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforePowerOn, Err: hypervisor.ErrLost})
 	if _, err := s.m.Restore(t.Context(), s.inPlace()); !errors.Is(err, errBroken) || !errors.Is(err, hypervisor.ErrLost) {
 		t.Errorf("got error %v", err)

@@ -239,6 +239,30 @@ func TestTakeOver_leaves(t *testing.T) {
 		t.Error("no error")
 	}
 	s.wantPower(t, false)
+
+	// What else fails then leaves it running, if it was.
+	s, own := newChangedScene(t)
+	s.interruptAt(t, "verifying", deadRun(t))
+	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeRemoveSnapshot, Err: errBroken})
+	if _, err := s.m.Restore(t.Context(), s.inPlace()); !errors.Is(err, errBroken) || !strings.Contains(err.Error(), s.vm.Disks[0].Path) {
+		t.Errorf("got error %v", err)
+	}
+	s.wantPower(t, true)
+	r := s.inPlace()
+	r.InPlace.PowerOff = true
+	s.wantKept(t, s.restoreInPlace(t, r, hypervisor.PoweredOn), own)
+
+	// So does one that is killed in turn.
+	s, _ = newChangedScene(t)
+	s.interruptAt(t, "swapped", deadRun(t))
+	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeStartInPlace, Do: func(ctx context.Context) {
+		s.hv.Fail(hypervisortest.Fault{At: hypervisortest.AfterWriteDisk, Do: func(context.Context) {
+			if found, err := s.hv.InterruptedInPlace(ctx, s.vm.ID); err != nil || !found.Stopped {
+				t.Errorf("nobody would know that it ran: %+v, %v", found, err)
+			}
+		}})
+	}})
+	s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn)
 }
 
 // What a restore keeps, and nobody has heard of because its process was killed before Terraform wrote its state,

@@ -120,7 +120,7 @@ func (r *inPlace) begin(ctx context.Context, from string, policies map[int32]str
 		disks: map[hypervisor.DiskKey]*importedDisk{},
 	}
 	first := &journal{
-		Version: journalVersion, Run: p.spec.RunID, Holder: p.spec.RunID, bearer: bearerOf(p.vm), Phase: phaseUpload,
+		Version: journalVersion, Run: p.spec.RunID, Holder: p.spec.RunID, bearer: bearerOf(p.vm), Phase: phaseUpload, Restart: p.spec.Ran,
 	}
 	if from != "" {
 		first.Step = r.journal.Step + 1
@@ -205,8 +205,10 @@ func (r *inPlace) locate(ctx context.Context) error {
 }
 
 // WriteDisk implements hypervisor.InPlaceRestore. As with a restore, a disk whose upload failed can't be
-// written again.
+// written again. It ends when the VM is another run's: that one can't go on while this one uploads.
 func (r *inPlace) WriteDisk(ctx context.Context, key hypervisor.DiskKey, src disk.Source) error {
+	ctx, stop := either(ctx, r.tenure.lost)
+	defer stop()
 	return r.upload.WriteDisk(ctx, key, src)
 }
 

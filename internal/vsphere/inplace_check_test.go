@@ -182,6 +182,17 @@ func TestInPlace_disturbed(t *testing.T) {
 			_, err := other.CreateSnapshot(ctx, b.vm.ID, hypervisor.SnapshotSpec{Name: "in between"})
 			return err
 		}, hypervisor.ErrSnapshotsInTheWay},
+		"started": {"CreateCollectorForEvents", 0, func(ctx context.Context, b *inPlaceBench, other *Client) error {
+			return other.PowerOn(ctx, b.vm.ID)
+		}, nil},
+		"grown": {"CreateCollectorForEvents", 0, func(ctx context.Context, b *inPlaceBench, other *Client) error {
+			d := &types.VirtualDisk{VirtualDevice: types.VirtualDevice{Key: 2001, ControllerKey: 1000, UnitNumber: types.NewInt32(1)},
+				CapacityInBytes: 2 << 20, CapacityInKB: 2 << 10}
+			d.Backing = &types.VirtualDiskFlatVer2BackingInfo{
+				VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: b.vm.Disks[1].Path}, DiskMode: "persistent"}
+			_, err := other.reconfigure(ctx, vmRef(b.vm.ID), edits(d))
+			return err
+		}, nil},
 		"destroyed": {"ShutdownGuest", 0, func(ctx context.Context, b *inPlaceBench, other *Client) error {
 			return other.DestroyVM(ctx, b.vm.ID)
 		}, nil},
@@ -220,6 +231,10 @@ func TestInPlace_disturbed(t *testing.T) {
 			case "settings changed":
 				b.deleteReplaced(out.replaced)
 				b.sameContent("swapped", b.before)
+			case "grown":
+				if !strings.Contains(err.Error(), "another capacity") || b.status(benchVM).Disks[1].Capacity != 2<<20 || b.power() != "poweredOn" {
+					t.Errorf("got %v, %+v", err, b.status(benchVM))
+				}
 			case "disk replaced":
 				must(t, b.client.PowerOff(ctx, b.vm.ID))
 				b.reconfigure(vmRef(b.vm.ID), reattach(b.vm.Disks[1].Path))

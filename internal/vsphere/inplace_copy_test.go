@@ -274,6 +274,9 @@ func TestFileUsers_unknown(t *testing.T) {
 	id := b.clone()
 	line, err := b.client.ancestors(t.Context(), vmRef(b.vm.ID))
 	must(t, err)
+	if _, err := b.client.usersOf(t.Context(), line, []string{b.vm.Disks[0].Path, "[renamed] web/web.vmdk"}); !errors.Is(err, hypervisor.ErrOutOfReach) {
+		t.Errorf("on a datastore that isn't there: %v", err)
+	}
 	own, free := b.vm.Disks[0].Path, b.vm.Disks[0].Path+".vmdk"
 	users, err := b.client.usersOf(t.Context(), line, []string{own})
 	must(t, err)

@@ -101,21 +101,27 @@ func (c *Client) vmsBeside(
 	if err != nil {
 		return nil, err
 	}
+	wanted := map[string]bool{}
+	for _, p := range paths {
+		name, _ := splitPath(p)
+		wanted[name] = true
+	}
 	vms := map[types.ManagedObjectReference]bool{}
 	for _, ref := range holder.Datastore {
 		var store mo.Datastore
 		if err := load(objects, ref, &store); err != nil {
 			return nil, err
 		}
-		wanted := slices.ContainsFunc(paths, func(p string) bool {
-			name, _ := splitPath(p)
-			return name == store.Name
-		})
-		if wanted {
-			for _, vm := range store.Vm {
-				vms[vm] = true
-			}
+		if !wanted[store.Name] {
+			continue
 		}
+		delete(wanted, store.Name)
+		for _, vm := range store.Vm {
+			vms[vm] = true
+		}
+	}
+	for name := range wanted { // it was renamed, or is not for this user to see
+		return nil, fmt.Errorf("which VMs have the disks can't be told: there is no datastore %q: %w", name, hypervisor.ErrOutOfReach)
 	}
 	return slices.Collect(maps.Keys(vms)), nil
 }

@@ -37,6 +37,7 @@ type tenure struct {
 
 	stop context.CancelFunc // nil: it isn't renewed
 	done chan struct{}
+	lost context.Context // ends when it was found out that the VM isn't the run's any more
 }
 
 // begin is the option by which the lease begins, which goes with the journal's first change. The run has the VM
@@ -60,11 +61,13 @@ func (t *tenure) next(now time.Time) types.BaseOptionValue {
 // keep renews the lease until release. It goes on when ctx ends: what undoes the restore comes after that.
 func (t *tenure) keep(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	t.stop, t.done = stop, make(chan struct{})
+	lost, lose := context.WithCancelCause(context.WithoutCancel(ctx))
+	t.stop, t.done, t.lost = stop, make(chan struct{}), lost
 	unbind := context.AfterFunc(t.client.life, stop) //nolint:contextcheck // it ends with the client, too
 	ticks, end := t.client.ticks(hypervisor.LeaseRenewal)
 	go func() {
 		defer close(t.done)
+		defer lose(nil)
 		defer unbind()
 		defer end()
 		for {
@@ -77,6 +80,7 @@ func (t *tenure) keep(ctx context.Context) {
 			switch {
 			case errors.Is(err, hypervisor.ErrTakenOver), errors.Is(err, errNoJournal):
 				t.client.log.WarnContext(ctx, "the lease on the VM is lost", "vm", t.vm, "error", err)
+				lose(err)
 				return
 			case err != nil && ctx.Err() == nil:
 				t.client.log.WarnContext(ctx, "the lease on the VM could not be renewed", "vm", t.vm, "error", err)

@@ -180,7 +180,9 @@ func TestInPlace_recoveryTakenOver(t *testing.T) {
 		"swap back": func() error { _, err := r.swapBack(t.Context(), j); return err },
 		"undo":      func() error { return r.undo(t.Context(), j) },
 		"restart":   func() error { return r.restart(t.Context(), j) },
-		"finish":    func() error { return b.client.finishInPlace(t.Context(), b.vm.ID, r.line, &journal{Holder: "run-2"}, nil) },
+		"finish": func() error {
+			return b.client.finishInPlace(t.Context(), b.vm.ID, r.line, &journal{Holder: "run-2"}, nil)
+		},
 	} {
 		if err := step(); !errors.Is(err, hypervisor.ErrTakenOver) {
 			t.Errorf("%s: %v", what, err)
@@ -294,6 +296,31 @@ func TestInPlace_takenOver(t *testing.T) {
 			})
 		}
 	}
+}
+
+// One that still uploads ends that: who has taken the VM over waits for it.
+func TestInPlace_takenOverWhileWriting(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20)
+	ticks := b.tick()
+	spec := b.spec("run-1")
+	r, err := b.client.StartInPlace(t.Context(), spec)
+	must(t, err)
+	b.lab.Fault(lab.Fault{Method: "POST /nfc", Fault: "hang"})
+	b.lab.OnCall("POST /nfc", func(context.Context) {
+		b.take(dial(t, labConfig(b.lab)), false)
+		ticks <- time.Time{}
+	})
+	if err := b.write(t.Context(), r, spec); !errors.Is(err, hypervisor.ErrTakenOver) {
+		t.Errorf("write: %v", err)
+	}
+	must(t, r.Abort(t.Context()))
+	_, kept, _, err := b.recover(t.Context(), b.vm.ID)
+	if err != nil || len(kept) > 0 {
+		t.Errorf("kept %+v, %v", kept, err)
+	}
+	b.sameContent("taken over", b.after)
+	b.untouched()
 }
 
 // A journal that is gone after a long pause may have been ended by another run: then nothing is touched.

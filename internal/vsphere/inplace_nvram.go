@@ -42,6 +42,12 @@ func (r *inPlace) writeOverNVRAM(ctx context.Context, data []byte) (kept bool, e
 	if err := c.rewriteNVRAM(ctx, dc, next.NVRAM, own); err != nil {
 		return true, err
 	}
+	switch saved, err := c.readNVRAM(ctx, dc, next.NVRAM); { // soon it is the only one
+	case err != nil:
+		return true, err
+	case !bytes.Equal(saved, own):
+		return true, fmt.Errorf("%s, a copy of the VM's own, has other bytes", next.NVRAM)
+	}
 	next = r.journal.as(r.journal.Phase)
 	next.NVRAMSaved = true
 	if err := r.write(ctx, run, next, nil); err != nil {

@@ -81,11 +81,11 @@ func (r *inPlace) bringDown(ctx context.Context) error {
 		}
 	}
 	next := r.journal.as(phaseStop)
-	next.Restart = state == types.VirtualMachinePowerStatePoweredOn
+	next.Restart = next.Restart || state == types.VirtualMachinePowerStatePoweredOn
 	if err := r.write(ctx, r.plan.spec.RunID, next, nil); err != nil {
 		return err
 	}
-	if next.Restart && toolsRun(vm) {
+	if state == types.VirtualMachinePowerStatePoweredOn && toolsRun(vm) {
 		if err := r.shutDown(ctx); err == nil || ctx.Err() != nil || !r.plan.spec.PowerOff {
 			return err
 		}

@@ -244,8 +244,13 @@ func (l *lease) lost() error {
 
 // during returns a context that ends with ctx or with the lease, whichever is first.
 func (l *lease) during(ctx context.Context) (context.Context, context.CancelFunc) {
+	return either(ctx, l.ctx)
+}
+
+// either returns a context that ends with ctx or with other, whichever is first, and with its cause.
+func either(ctx, other context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(l.ctx, func() { cancel(context.Cause(l.ctx)) })
+	stop := context.AfterFunc(other, func() { cancel(context.Cause(other)) })
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 

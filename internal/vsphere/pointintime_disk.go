@@ -117,9 +117,7 @@ func (p *pointInTime) reading(ctx context.Context) error {
 
 // whileOpen returns a context that ends with ctx or when the point in time is closed.
 func (p *pointInTime) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(p.life, func() { cancel(context.Cause(p.life)) })
-	return ctx, func() { stop(); cancel(context.Canceled) }
+	return either(ctx, p.life)
 }
 
 // diskDone notes that a disk was read to its end.

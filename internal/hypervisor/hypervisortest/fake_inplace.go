@@ -148,7 +148,7 @@ func (f *Fake) StartInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (h
 		f.mu.Unlock()
 		return nil, err
 	}
-	v.journal = &fakeJournal{runID: spec.RunID, holder: spec.RunID, disks: swaps}
+	v.journal = &fakeJournal{runID: spec.RunID, holder: spec.RunID, stopped: spec.Ran, disks: swaps}
 	for _, s := range swaps {
 		f.loose[s.path] = newImage(s.own.Capacity)
 	}
@@ -433,7 +433,7 @@ func (r *fakeInPlace) stop() error {
 	case (!v.GuestAgent || v.PowerState == hypervisor.Suspended) && !r.spec.PowerOff:
 		return fmt.Errorf("shut down %s: %w", v.Name, hypervisor.ErrGuestAgent)
 	}
-	v.journal.stopped = v.PowerState == hypervisor.PoweredOn
+	v.journal.stopped = v.journal.stopped || v.PowerState == hypervisor.PoweredOn
 	v.PowerState, v.GuestAgent = hypervisor.PoweredOff, false
 	return nil
 }

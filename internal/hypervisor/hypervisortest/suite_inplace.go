@@ -315,6 +315,21 @@ var inPlaceTests = []suiteTest{
 		s.ended(t, c, kept)
 		s.wantKept(t, c, nil)
 	}},
+	{"in place/ran", func(t *testing.T, s *suite) {
+		c := s.changed(t)
+		if err := s.Hypervisor.PowerOff(t.Context(), c.ID); err != nil {
+			t.Fatal(err)
+		}
+		spec := c.spec("run1")
+		spec.Ran = true
+		r := s.startInPlace(t, s.Hypervisor, spec)
+		s.wantInterrupted(t, c, hypervisor.Interrupted{RunID: "run1", Stopped: true})
+		if err := r.Abort(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.wantPower(t, c, hypervisor.PoweredOn)
+		s.ended(t, c, nil)
+	}},
 	{"in place/left", func(t *testing.T, s *suite) {
 		c := s.changed(t)
 		r, _ := s.swapped(t, s.Hypervisor, c, c.spec("run1"))
