@@ -76,6 +76,7 @@ func (b *backup) copyDisks(ctx context.Context, w writer, point hypervisor.Point
 func (b *backup) copyDisk(
 	ctx context.Context, w writer, point hypervisor.PointInTime, d hypervisor.Disk, count *meter,
 ) (c copied, err error) {
+	began := b.m.now()
 	from, reason := b.baseOf(d)
 	c.warning = reason
 	open, err := b.openDisk(ctx, point, d, from)
@@ -112,6 +113,10 @@ func (b *backup) copyDisk(
 	}
 	c.disk.Digest, c.disk.Hashes, c.disk.ChunkSize = result.Digest, result.Hashes, result.ChunkSize
 	c.disk.DataBytes, c.disk.ReadBytes, c.stored = result.DataBytes, result.ReadBytes, result.StoredBytes
+	b.m.log.InfoContext(ctx, "disk copied", "vm", b.vm.Path, "disk", d.Label, "capacity_bytes", d.Capacity,
+		"transport", plan.Transport, "transport_reason", plan.TransportReason, "changes_only", c.base != nil,
+		"read_bytes", result.ReadBytes, "data_bytes", result.DataBytes, "stored_bytes", result.StoredBytes,
+		"duration", progress.Since(began, b.m.now()))
 	return c, nil
 }
 

@@ -103,11 +103,13 @@ func (b *backup) take(ctx context.Context) (result *Result, err error) {
 		return nil, fmt.Errorf("open a point in time: %w", err)
 	}
 	defer func() {
+		began := b.m.now()
 		closing, phase := progress.Enter(ctx, "removing the temporary snapshot", "vm", b.vm.Path)
 		closeErr := point.Close(closing)
 		phase.Leave()
 		switch {
 		case closeErr == nil:
+			b.m.log.InfoContext(ctx, "the temporary snapshot is removed", "vm", b.vm.Path, "duration", progress.Since(began, b.m.now()))
 		case err != nil:
 			err = errors.Join(err, b.left(this, point, closeErr))
 		default:
@@ -149,7 +151,8 @@ func (b *backup) open(ctx context.Context, this run.Run) (hypervisor.PointInTime
 	if quiesce.Possible(b.vm) {
 		spec.Quiesce = b.Quiesce.Spec()
 	}
-	b.m.log.InfoContext(ctx, "taking a temporary snapshot", "vm", b.vm.Path, "snapshot", spec.Name)
+	began := b.m.now()
+	b.m.log.InfoContext(ctx, "taking a temporary snapshot", "vm", b.vm.Path, "snapshot", spec.Name, "quiesce", spec.Quiesce != nil)
 	ctx, phase := progress.Enter(ctx, "taking the temporary snapshot", "vm", b.vm.Path, "snapshot", spec.Name)
 	defer phase.Leave()
 	point, err := b.m.hv.OpenPointInTime(ctx, b.vm.ID, spec)
@@ -162,6 +165,8 @@ func (b *backup) open(ctx context.Context, this run.Run) (hypervisor.PointInTime
 	if err != nil {
 		return nil, err
 	}
+	b.m.log.InfoContext(ctx, "the point in time is open", "vm", b.vm.Path, "snapshot_id", string(point.Snapshot().ID),
+		"quiesced", point.Snapshot().Quiesced, "disks", len(point.Config().Summary.Disks), "duration", progress.Since(began, b.m.now()))
 	if spec.Quiesce != nil && preferred && !point.Snapshot().Quiesced {
 		b.warn(ctx, fmt.Sprintf("the backup is crash-consistent: %s was asked to quiesce and was not.", b.vm.Name))
 	}
@@ -183,6 +188,8 @@ func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTi
 	if config.NVRAM != nil {
 		files[nvramFile] = config.NVRAM
 	}
+	b.m.log.DebugContext(ctx, "committing the backup", "vm", b.vm.Path)
+	began := b.m.now()
 	committing, phase := progress.Enter(ctx, "completing the backup", "vm", b.vm.Path)
 	id, err := w.Commit(committing, manifest, files)
 	phase.Leave()
@@ -190,7 +197,8 @@ func (b *backup) store(ctx context.Context, w writer, point hypervisor.PointInTi
 		return nil, fmt.Errorf("commit: %w", err)
 	}
 	b.m.log.InfoContext(ctx, "backup taken", "vm", b.vm.Path, "id", string(id),
-		"read_bytes", manifest.ReadBytes, "stored_bytes", manifest.StoredBytes)
+		"read_bytes", manifest.ReadBytes, "stored_bytes", manifest.StoredBytes,
+		"commit_duration", progress.Since(began, b.m.now()), "duration", progress.Since(b.start, b.m.now()))
 	return &Result{ID: id, Manifest: manifest, Warnings: b.warnings}, nil
 }
 

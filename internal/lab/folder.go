@@ -173,6 +173,7 @@ func (l *Lab) recordTicket(envelope []byte, w http.ResponseWriter) (http.Respons
 			l.tickets.byID = make(map[string]request)
 		}
 		l.tickets.byID[id] = request{verb, u.Path, u.Query().Encode()}
+		l.secrets.note(id)
 	}
 }
 

@@ -80,6 +80,7 @@ type Lab struct {
 	events   events
 	policies policies
 	users    users
+	secrets  secrets
 
 	mu       sync.Mutex
 	calls    map[string]int

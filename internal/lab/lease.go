@@ -67,6 +67,7 @@ func (l *Lab) newLease(ctx *simulator.Context, export bool, holds ...types.Manag
 	}
 	// A lease outlives the call that made it, and the simulator's contexts never end.
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	l.secrets.note(s.ticket)
 	s.Self.Type = "HttpNfcLease"
 	s.State = types.HttpNfcLeaseStateInitializing
 	s.Mode = string(types.HttpNfcLeaseModePushOrGet)

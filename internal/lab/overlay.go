@@ -69,6 +69,9 @@ func (l *Lab) handle(ctx *simulator.Context, call *simulator.Method) (mo.Referen
 	if ctx.Session != nil && ctx.Session.Registry == l.internal {
 		return nil, nil
 	}
+	if ctx.Session != nil {
+		l.secrets.note(ctx.Session.Key)
+	}
 	correctTypes(ctx, call)
 	if f, ok := l.faults.next(call.Name, faultCall); ok {
 		l.sleep(context.Background(), f.Delay) // the simulator's contexts never end

@@ -65,7 +65,7 @@ func (l *Lab) serveAssociation(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	user := restUser(service, r)
+	user := l.restUser(service, r)
 	if action := r.URL.Query().Get("~action"); user != "" && user != userName && (action == "attach" || action == "detach") {
 		var request struct {
 			Object struct{ Type, ID string } `json:"object_id"`
@@ -110,11 +110,12 @@ func inField[T any](service tagService, name string, look func(T)) {
 }
 
 // restUser is the user of the session that a request belongs to, "" if there is none.
-func restUser(service tagService, r *http.Request) (user string) {
+func (l *Lab) restUser(service tagService, r *http.Request) (user string) {
 	id := r.Header.Get(restSessionHeader)
 	if cookie, err := r.Cookie(restSessionHeader); id == "" && err == nil {
 		id = cookie.Value
 	}
+	l.secrets.note(id)
 	inField(service, "Session", func(all map[string]*rest.Session) {
 		if session := all[id]; session != nil {
 			user = session.User

@@ -31,6 +31,9 @@ func Rate(n int64, elapsed time.Duration) int64 {
 	return int64(float64(n) / elapsed.Seconds() / (1 << 20))
 }
 
+// Since is how long something took since a time, as logs write it.
+func Since(start, now time.Time) string { return now.Sub(start).Round(time.Millisecond).String() }
+
 // Left is how long it takes to do what remains of a total, at the pace of what is done. Zero: nothing
 // remains, or nothing can be said yet.
 func Left(done, total int64, elapsed time.Duration) time.Duration {

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"testing"
 )
 
 // envServe makes the test binary be the provider: Terraform starts it like the real one, as a process
@@ -84,47 +83,4 @@ func (s *workspace) must(args ...string) string {
 		s.w.t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return out
-}
-
-// TestSecrets looks for passwords in everything that a person gets to see or keeps.
-func TestSecrets(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	s := w.workspace()
-	s.write(w.provider() + backupConfig + snapshotConfig)
-	trace := filepath.Join(s.dir, "trace.log")
-	w.setenv("TF_LOG", "TRACE")
-	w.setenv("TF_LOG_PATH", trace)
-	shown := s.must("plan", "-out=saved")
-	shown += s.must("show", "-json", "saved")
-	shown += s.must("apply", "saved")
-	secrets := []string{w.lab.Password(), repositoryPassword}
-	wrong := "wrong-" + secrets[0]
-	w.setenv(envPassword, wrong)
-	out, err := s.run("plan")
-	if err == nil {
-		t.Error("a wrong password is accepted")
-	}
-	if !strings.Contains(out, "Check vsphere.user and vsphere.password (VSPHERE_USER, VSPHERE_PASSWORD).") {
-		t.Errorf("a wrong password gives:\n%s", out)
-	}
-	shown += out
-	seen := map[string]string{"output": shown}
-	for _, file := range []string{"terraform.tfstate", "trace.log", "saved"} {
-		p, err := os.ReadFile(filepath.Join(s.dir, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		seen[file] = string(p)
-	}
-	if !strings.Contains(seen["trace.log"], "vm_backup") {
-		t.Error("the trace holds nothing")
-	}
-	for where, text := range seen {
-		for i, secret := range append(secrets, wrong) {
-			if at := strings.Index(text, secret); at >= 0 {
-				t.Errorf("secret %d is in the %s: …%s…", i, where, text[max(0, at-200):at])
-			}
-		}
-	}
 }

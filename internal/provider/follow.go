@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-log/tflog"
@@ -50,6 +51,9 @@ func logProgress(ctx context.Context, s progress.State) {
 	}
 	if s.Ended {
 		fields["done"] = true
+	}
+	for name, value := range fields {
+		fields[name] = readable(slog.AnyValue(value))
 	}
 	tflog.Info(ctx, s.Phase, fields)
 }

@@ -3,6 +3,8 @@ package provider
 import (
 	"context"
 	"log/slog"
+	"strconv"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-log/tflog"
 )
@@ -64,7 +66,7 @@ func (h logHandler) WithGroup(name string) slog.Handler {
 func put(fields map[string]any, prefix string, a slog.Attr) {
 	v := a.Value.Resolve()
 	if v.Kind() != slog.KindGroup {
-		fields[prefix+a.Key] = v.Any()
+		fields[prefix+a.Key] = readable(v)
 		return
 	}
 	if a.Key != "" {
@@ -73,4 +75,18 @@ func put(fields map[string]any, prefix string, a slog.Attr) {
 	for _, inner := range v.Group() {
 		put(fields, prefix, inner)
 	}
+}
+
+// readable is a value as a person reads it in a log. Terraform takes the lines as JSON, and would write a number of
+// bytes as 5.24288e+06 and a duration in nanoseconds.
+func readable(v slog.Value) any {
+	switch v.Kind() {
+	case slog.KindInt64:
+		return strconv.FormatInt(v.Int64(), 10)
+	case slog.KindDuration:
+		return v.Duration().Round(time.Millisecond).String()
+	case slog.KindTime:
+		return v.Time().UTC().Format(time.RFC3339)
+	}
+	return v.Any()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/restore"
 	"github.com/terraform-vm/terraform-provider-vm/internal/snapshot"
@@ -79,7 +80,12 @@ func (s *session) repository(ctx context.Context, create bool) (*repository.Repo
 		return nil, errNoRepositoryConfigured
 	}
 	return s.repo.get(ctx, func(ctx context.Context) (*repository.Repository, error) {
-		return s.backends.repository(ctx, *s.settings.repository, create)
+		began := s.now()
+		repo, err := s.backends.repository(ctx, *s.settings.repository, create)
+		if err == nil {
+			s.log.InfoContext(ctx, "repository opened", "id", repo.ID(), "duration", progress.Since(began, s.now()))
+		}
+		return repo, err
 	})
 }
 

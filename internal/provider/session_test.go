@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework/provider"
 	"github.com/hashicorp/terraform-plugin-framework/provider/schema"
@@ -169,7 +170,7 @@ func TestLogHandler(t *testing.T) {
 	var out bytes.Buffer
 	ctx := tflogtest.RootLogger(t.Context(), &out)
 	log := slog.New(logHandler{}).With("vm", "web01").WithGroup("transfer").With("disk", 1)
-	log.WarnContext(ctx, "slow", "password", secret.New("hunter2"), slog.Group("rate", "bytes", 5))
+	log.WarnContext(ctx, "slow", "password", secret.New("hunter2"), slog.Group("rate", "bytes", int64(5<<30)), "took", 1500*time.Millisecond+time.Microsecond)
 	log.DebugContext(ctx, "fine")
 	entries, err := tflogtest.MultilineJSONDecode(&out)
 	if err != nil {
@@ -179,7 +180,8 @@ func TestLogHandler(t *testing.T) {
 		t.Fatalf("got %v", entries)
 	}
 	for name, want := range map[string]any{
-		"@message": "slow", "@level": "warn", "vm": "web01", "transfer.disk": 1.0, "transfer.rate.bytes": 5.0,
+		"@message": "slow", "@level": "warn", "vm": "web01", "transfer.disk": "1", "transfer.rate.bytes": "5368709120",
+		"transfer.took":     "1.5s",
 		"transfer.password": "(sensitive)",
 	} {
 		if got := entries[0][name]; got != want {

@@ -115,6 +115,7 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 	if j.Verify {
 		j.spec.Verify = func(ctx context.Context, vm hypervisor.VMID) error { return m.verify(ctx, j, this, vm, nil) }
 	}
+	began := m.now()
 	m.log.InfoContext(ctx, "creating the VM", "vm", j.name(), "backup", string(j.BackupID))
 	creating, phase := progress.Enter(ctx, "creating the virtual machine", "vm", j.name())
 	restore, err := m.hv.StartRestore(creating, j.spec)
@@ -132,17 +133,20 @@ func (m *Manager) build(ctx context.Context, j *job) (_ *Result, err error) {
 			err = errors.Join(err, &LeftBehindError{VM: restore.VM(), Err: abortErr})
 		}
 	}()
+	m.log.InfoContext(ctx, "the VM is created, with empty disks", "vm", j.name(), "id", string(restore.VM()),
+		"duration", progress.Since(began, m.now()))
 	disks, err := m.writeDisks(ctx, j, restore)
 	if err != nil {
 		return nil, err
 	}
+	m.log.DebugContext(ctx, "all disks are written; finishing the VM", "vm", j.name())
 	committing, phase := progress.Enter(ctx, "completing the virtual machine", "vm", j.name())
 	vm, warnings, err := restore.Commit(committing)
 	phase.Leave()
 	if err != nil {
 		return nil, fmt.Errorf("finish the VM: %w", err)
 	}
-	m.log.InfoContext(ctx, "VM restored", "vm", vm.Path, "backup", string(j.BackupID))
+	m.log.InfoContext(ctx, "VM restored", "vm", vm.Path, "backup", string(j.BackupID), "duration", progress.Since(began, m.now()))
 	return m.newResult(j, vm, disks, warnings), nil
 }
 
@@ -190,18 +194,24 @@ func (m *Manager) writeDisks(ctx context.Context, j *job, w diskWriter) ([]Disk,
 func (m *Manager) writeDisk(
 	ctx context.Context, j *job, w diskWriter, d repository.Disk, count *meter,
 ) (written int64, err error) {
+	began := m.now()
 	reader, err := m.repo.OpenDisk(ctx, j.BackupID, d)
 	if err != nil {
 		return 0, err
 	}
 	source := &checkedSource{Source: reader, meter: count}
 	err = w.WriteDisk(ctx, hypervisor.DiskKey(d.Key), source)
-	return source.verdict(err)
+	if written, err = source.verdict(err); err == nil {
+		m.log.InfoContext(ctx, "disk written", "vm", j.name(), "disk", d.Label, "capacity_bytes", d.Capacity,
+			"written_bytes", written, "duration", progress.Since(began, m.now()))
+	}
+	return written, err
 }
 
 // powerOn starts the VM. What became of it is read back, not assumed: a VM that runs was started,
 // whatever went wrong on the way, and must not be taken for one that wasn't.
 func (m *Manager) powerOn(ctx context.Context, result *Result) error {
+	began := m.now()
 	starting, phase := progress.Enter(ctx, "starting the virtual machine", "vm", result.VM.Path)
 	powerErr := m.hv.PowerOn(starting, result.VM.ID)
 	phase.Leave()
@@ -214,6 +224,7 @@ func (m *Manager) powerOn(ctx context.Context, result *Result) error {
 		if powerErr != nil {
 			m.log.WarnContext(ctx, "the VM runs although starting it failed", "vm", vm.Path, "error", powerErr)
 		}
+		m.log.InfoContext(ctx, "VM started", "vm", vm.Path, "duration", progress.Since(began, m.now()))
 		return nil
 	case err == nil:
 		result.VM = vm

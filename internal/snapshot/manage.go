@@ -69,6 +69,7 @@ func (m *Manager) Rename(
 	if err := m.hv.RenameSnapshot(ctx, vm.ID, id, name, description); err != nil {
 		return fmt.Errorf("rename snapshot %s of %s: %w", id, vm.Path, err)
 	}
+	m.log.InfoContext(ctx, "snapshot renamed", "vm", vm.Path, "id", string(id), "name", name)
 	return nil
 }
 
@@ -85,6 +86,7 @@ func (m *Manager) Remove(
 	if err != nil {
 		return fmt.Errorf("remove snapshot %s: %w", id, err)
 	}
+	began := m.now()
 	ctx, phase := progress.Enter(ctx, "removing the snapshot", "vm", vm.Path, "snapshot", string(id))
 	defer phase.Leave()
 	err = m.hv.RemoveSnapshot(ctx, vm.ID, id, options)
@@ -96,6 +98,7 @@ func (m *Manager) Remove(
 	if err != nil {
 		return fmt.Errorf("remove snapshot %s of %s: %w", id, vm.Path, err)
 	}
+	m.log.InfoContext(ctx, "snapshot removed", "vm", vm.Path, "id", string(id), "duration", progress.Since(began, m.now()))
 	return nil
 }
 

@@ -78,7 +78,7 @@ func (m *Manager) take(
 		return taken, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
 	}
 	m.log.InfoContext(ctx, "snapshot taken", "vm", vm.Path, "snapshot", r.Name, "id", string(id),
-		"consistency", string(taken.Consistency))
+		"consistency", string(taken.Consistency), "duration", progress.Since(called, answered))
 	if r.Memory && !taken.Snapshot.Memory && vm.PowerState == hypervisor.PoweredOn {
 		taken.Warnings = append(taken.Warnings, fmt.Sprintf("the snapshot doesn't hold the memory of %s.", vm.Name))
 	}

@@ -93,6 +93,7 @@ func Connect(ctx context.Context, config Config, log *slog.Logger) (*Client, err
 		sc.CloseIdleConnections()
 		return nil, connectError(ctx, u.Host, err)
 	}
+	log.InfoContext(ctx, "logged in", "server", u.Host, "user", config.User, "product", vim.ServiceContent.About.FullName)
 	c.overview = newOverview(c.listing.get)
 	vim.RoundTripper = &roundTripper{next: sc, session: c.session, changes: &c.overview.changes, log: log}
 

@@ -78,6 +78,8 @@ func (c *Client) openLease(ctx context.Context, ref types.ManagedObjectReference
 		return nil, err
 	}
 	l.entity = info.Entity
+	// Neither the reference nor a URL: the one names the session, the others are tickets.
+	c.log.DebugContext(ctx, "lease opened", "of", l.entity.Value, "items", len(l.items), "timeout_seconds", info.LeaseTimeout)
 	// The lease outlives the call that opens it.
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	go l.renew(time.Duration(info.LeaseTimeout) * time.Second) //nolint:contextcheck // it has the lease's own
@@ -315,6 +317,7 @@ func (l *lease) complete(ctx context.Context) error {
 			}
 		}
 		l.stop()
+		l.client.log.DebugContext(ctx, "lease ended", "of", l.entity.Value, "whole", l.endErr == nil)
 	})
 	return l.endErr
 }
@@ -326,6 +329,7 @@ func (l *lease) abort(ctx context.Context) error {
 			l.endErr = fmt.Errorf("abort lease: %w", err)
 		}
 		l.stop()
+		l.client.log.DebugContext(ctx, "lease aborted", "of", l.entity.Value)
 	})
 	return l.endErr
 }

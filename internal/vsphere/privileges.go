@@ -123,7 +123,7 @@ func (c *Client) preflight(ctx context.Context, needs []need) error {
 		}
 	}
 	if len(missing) == 0 {
-		c.log.DebugContext(ctx, "the user has the privileges", "privileges", len(needs))
+		c.log.DebugContext(ctx, "the user has all privileges for it", "privileges", len(needs))
 		return nil
 	}
 	out := &hypervisor.MissingPrivilegesError{}

@@ -30,8 +30,11 @@ const questionTimeout = 3 * time.Second
 // ctx.Err(). In every case the TaskInfo that is returned, unless it is nil, says how the task ended, so
 // that a caller can tell that something was done after all: check info.State and info.Result.
 func (c *Client) waitTask(ctx context.Context, t *object.Task) (*types.TaskInfo, error) {
+	began := time.Now()
 	info, err := c.watchTask(ctx, t.Reference())
 	if err == nil {
+		c.log.DebugContext(ctx, "task ended", "task", t.Reference().Value, "operation", info.DescriptionId, "on", info.EntityName,
+			"state", string(info.State), "duration", time.Since(began).Round(time.Millisecond).String())
 		return info, taskError(info)
 	}
 	if ctx.Err() == nil {
