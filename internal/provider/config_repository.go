@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
@@ -39,14 +41,30 @@ type repositoryModel struct {
 	WebDAV      types.Object `tfsdk:"webdav"`
 	Password    types.String `tfsdk:"password"`
 	Compression types.String `tfsdk:"compression"`
+	Encryption  types.String `tfsdk:"encryption"`
 	MaxOutage   types.String `tfsdk:"max_outage"`
+	Limits      types.Object `tfsdk:"limits"`
+	Cache       types.Object `tfsdk:"cache"`
+}
+
+type limitsModel struct {
+	Upload   types.Int64 `tfsdk:"upload_mib_per_second"`
+	Download types.Int64 `tfsdk:"download_mib_per_second"`
+}
+
+type cacheModel struct {
+	Directory types.String `tfsdk:"directory"`
+	Size      types.Int64  `tfsdk:"size_mib"`
 }
 
 type repositorySettings struct {
 	path        string // empty: place
 	place       repository.Place
 	password    secret.String
-	compression string        // empty: the default
+	compression string // empty: the default
+	encryption  string // as above
+	limits      repository.Limits
+	cache       repository.Cache
 	maxOutage   time.Duration // zero: the default
 }
 
@@ -73,6 +91,34 @@ func repositoryAttribute() schema.SingleNestedAttribute {
 			Validators: []validator.String{stringvalidator.OneOf(string(repository.CompressionZstd),
 				string(repository.CompressionS2), string(repository.CompressionNone))},
 		},
+		"encryption": schema.StringAttribute{
+			MarkdownDescription: "How the repository is encrypted when it is created: `aes256-gcm`, or `chacha20-poly1305`, which takes less " +
+				"time on processors without instructions for AES. One that is there must be encrypted in this way, if it is written. " +
+				"Default: `aes256-gcm` for a new one.",
+			Optional: true,
+			Validators: []validator.String{stringvalidator.OneOf(string(repository.EncryptionAES),
+				string(repository.EncryptionChaCha))},
+		},
+		"limits": schema.SingleNestedAttribute{
+			MarkdownDescription: "How much is written to and read from the repository, by this process and on average over a minute.",
+			Optional:            true,
+			Attributes: map[string]schema.Attribute{
+				"upload_mib_per_second":   limitAttribute("Written, after compression"),
+				"download_mib_per_second": limitAttribute("Read, before it is decompressed"),
+			},
+		},
+		"cache": schema.SingleNestedAttribute{
+			MarkdownDescription: "Where the index of a repository that isn't in a `path` is kept on this machine, in encrypted form. " +
+				"Without it, every plan reads all of it again: about 100 MB for each TiB of different data.",
+			Optional: true,
+			Attributes: map[string]schema.Attribute{
+				"directory": optionalText("The directory, which is created. Default: `terraform-provider-vm` in the user's directory for caches."),
+				"size_mib": schema.Int64Attribute{
+					MarkdownDescription: "How large it may become. `0`: there is no cache. Default: `1024`.", Optional: true,
+					Validators: []validator.Int64{int64validator.Between(0, 1<<20)},
+				},
+			},
+		},
 		"max_outage": schema.StringAttribute{
 			MarkdownDescription: "How long what is under way waits for storage that can't be reached, other than a `path`. It goes on " +
 				"where it was when the storage is back, and fails when it isn't. A duration above zero, such as `\"90s\"`. Default: `\"5m\"`.",
@@ -97,7 +143,7 @@ func (m repositoryModel) settings(
 ) (*repositorySettings, string) {
 	objects := map[string]types.Object{"s3": m.S3, "azure": m.Azure, "gcs": m.GCS, "b2": m.B2, "sftp": m.SFTP, "webdav": m.WebDAV}
 	values := map[string]attr.Value{"path": m.Path, "password": m.Password, "compression": m.Compression,
-		"max_outage": m.MaxOutage}
+		"encryption": m.Encryption, "max_outage": m.MaxOutage, "limits": m.Limits, "cache": m.Cache}
 	for name, object := range objects {
 		values[name] = object
 	}
@@ -108,6 +154,9 @@ func (m repositoryModel) settings(
 	s := &repositorySettings{
 		password:    secret.New(required(m.Password, root.AtName("password"), envRepositoryPassword, getenv, diags)),
 		compression: m.Compression.ValueString(),
+		encryption:  m.Encryption.ValueString(),
+		limits:      readLimits(ctx, m.Limits, diags),
+		cache:       readCache(ctx, m.Cache, diags),
 	}
 	s.maxOutage, _ = time.ParseDuration(m.MaxOutage.ValueString()) // validated; zero where there is none
 	for name, object := range objects {
@@ -119,6 +168,43 @@ func (m repositoryModel) settings(
 		s.path = required(m.Path, root.AtName("path"), envRepositoryPath, getenv, diags)
 	}
 	return s, ""
+}
+
+const (
+	mib              = 1 << 20
+	standardCacheMiB = 1024
+)
+
+func limitAttribute(what string) schema.Int64Attribute {
+	return schema.Int64Attribute{
+		MarkdownDescription: what + ", in MiB per second. Default: there is no limit.", Optional: true,
+		Validators: []validator.Int64{int64validator.Between(1, mib)},
+	}
+}
+
+func readLimits(ctx context.Context, object types.Object, diags *diag.Diagnostics) repository.Limits {
+	var m limitsModel
+	if !object.IsNull() {
+		diags.Append(object.As(ctx, &m, basetypes.ObjectAsOptions{})...)
+	}
+	return repository.Limits{Upload: m.Upload.ValueInt64() * mib, Download: m.Download.ValueInt64() * mib}
+}
+
+func readCache(ctx context.Context, object types.Object, diags *diag.Diagnostics) repository.Cache {
+	var m cacheModel
+	if !object.IsNull() {
+		diags.Append(object.As(ctx, &m, basetypes.ObjectAsOptions{})...)
+	}
+	c := repository.Cache{Directory: m.Directory.ValueString(), Size: standardCacheMiB * mib}
+	if !m.Size.IsNull() {
+		c.Size = m.Size.ValueInt64() * mib
+	}
+	if c.Directory == "" {
+		if base, err := os.UserCacheDir(); err == nil { // else there is none
+			c.Directory = filepath.Join(base, "terraform-provider-vm")
+		}
+	}
+	return c
 }
 
 // unknownIn names a value that is not known yet, or is an object with one in it; empty: all are known.

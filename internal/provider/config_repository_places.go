@@ -3,6 +3,8 @@ package provider
 import (
 	"context"
 	"regexp"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/boolvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
@@ -82,6 +84,7 @@ type s3Model struct {
 	InstanceRole       types.Bool   `tfsdk:"instance_role"`
 	CAFile             types.String `tfsdk:"ca_file"`
 	AllowUnverifiedSSL types.Bool   `tfsdk:"allow_unverified_ssl"`
+	ObjectLock         types.Object `tfsdk:"object_lock"`
 }
 
 func s3Attributes() map[string]schema.Attribute {
@@ -106,6 +109,14 @@ func s3Attributes() map[string]schema.Attribute {
 			Optional:   true,
 			Validators: []validator.Bool{boolvalidator.ConflictsWith(path.MatchRelative().AtParent().AtName("ca_file"))},
 		},
+		"object_lock": objectLockAttribute("The bucket must have been created with object lock.", map[string]schema.Attribute{
+			"mode": schema.StringAttribute{
+				MarkdownDescription: "`governance`: those can lift it who have the permission `s3:BypassGovernanceRetention`. `compliance`: nobody " +
+					"can, not even the owner of the account.",
+				Required:   true,
+				Validators: []validator.String{stringvalidator.OneOf("governance", "compliance")},
+			},
+		}),
 	})
 }
 
@@ -118,6 +129,13 @@ func readS3(ctx context.Context, object types.Object, r placeReader) repository.
 		Region:             r.text(m.Region, "AWS_REGION", "AWS_DEFAULT_REGION"),
 		InstanceRole:       m.InstanceRole.ValueBool(),
 		AllowUnverifiedSSL: m.AllowUnverifiedSSL.ValueBool(),
+	}
+	if !m.ObjectLock.IsNull() {
+		var l s3LockModel
+		r.as(ctx, m.ObjectLock, &l)
+		p.Lock = &repository.ObjectLock{
+			Mode: repository.LockMode(strings.ToUpper(l.Mode.ValueString())), Period: days(l.Days),
+		}
 	}
 	if !p.AllowUnverifiedSSL {
 		p.CA = r.file(m.CAFile, "ca_file", "AWS_CA_BUNDLE")
@@ -135,6 +153,33 @@ func readS3(ctx context.Context, object types.Object, r placeReader) repository.
 	return p
 }
 
+// objectLockAttribute is for what can lock objects, together with more.
+func objectLockAttribute(needs string, more map[string]schema.Attribute) schema.SingleNestedAttribute {
+	more["days"] = schema.Int64Attribute{
+		MarkdownDescription: "For how many days, at least `2`. Maintenance renews it for everything that is in the repository, so that it " +
+			"begins when something isn't used any more.",
+		Required:   true,
+		Validators: []validator.Int64{int64validator.Between(2, 36500)},
+	}
+	return schema.SingleNestedAttribute{
+		MarkdownDescription: "Have the service refuse to delete or overwrite what is written, whoever asks. " + needs + " A repository that was " +
+			"locked stays so when this is removed.",
+		Optional:   true,
+		Attributes: more,
+	}
+}
+
+type s3LockModel struct {
+	Mode types.String `tfsdk:"mode"`
+	Days types.Int64  `tfsdk:"days"`
+}
+
+type azureLockModel struct {
+	Days types.Int64 `tfsdk:"days"`
+}
+
+func days(n types.Int64) time.Duration { return time.Duration(n.ValueInt64()) * 24 * time.Hour }
+
 type azureModel struct {
 	Account            types.String `tfsdk:"account"`
 	Container          types.String `tfsdk:"container"`
@@ -146,6 +191,7 @@ type azureModel struct {
 	ClientSecret       types.String `tfsdk:"client_secret"`
 	FederatedTokenFile types.String `tfsdk:"federated_token_file"`
 	Endpoint           types.String `tfsdk:"endpoint"`
+	ObjectLock         types.Object `tfsdk:"object_lock"`
 }
 
 func azureAttributes() map[string]schema.Attribute {
@@ -161,6 +207,7 @@ func azureAttributes() map[string]schema.Attribute {
 		"federated_token_file": optionalText("A file with the token of a workload identity, instead of `client_secret`. Or `AZURE_FEDERATED_TOKEN_FILE`."),
 		"endpoint": optionalText("The domain of the storage accounts, for clouds other than Azure's public one. " +
 			"Default: `blob.core.windows.net`."),
+		"object_lock": objectLockAttribute("The container must have support for version-level immutability.", map[string]schema.Attribute{}),
 	}
 }
 
@@ -170,6 +217,11 @@ func readAzure(ctx context.Context, object types.Object, r placeReader) reposito
 	p := &repository.Azure{
 		Account:   r.required(m.Account, "account", "AZURE_STORAGE_ACCOUNT"),
 		Container: m.Container.ValueString(), Prefix: m.Prefix.ValueString(), Endpoint: m.Endpoint.ValueString(),
+	}
+	if !m.ObjectLock.IsNull() {
+		var l azureLockModel
+		r.as(ctx, m.ObjectLock, &l)
+		p.Lock = &repository.ObjectLock{Mode: repository.LockCompliance, Period: days(l.Days)}
 	}
 	// What is written goes before all that the environment has.
 	if m.Key.IsNull() && m.SASToken.IsNull() && m.ClientSecret.IsNull() && m.FederatedTokenFile.IsNull() {

@@ -19,7 +19,7 @@ func newS3World(t *testing.T, more ...lab.VMSpec) (*world, *storagetest.Proxy) {
 	network := storagetest.NewS3(t, false).Network(t)
 	for name, value := range map[string]string{
 		envRepositoryPath: "", "AWS_ACCESS_KEY_ID": storagetest.S3AccessKey, "AWS_SECRET_ACCESS_KEY": storagetest.S3SecretKey,
-		"AWS_REGION": storagetest.S3Region, "AWS_ENDPOINT_URL_S3": network.URL(),
+		"AWS_REGION": storagetest.S3Region, "AWS_ENDPOINT_URL_S3": network.URL(), "XDG_CACHE_HOME": t.TempDir(),
 	} {
 		w.setenv(name, value)
 	}

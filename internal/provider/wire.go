@@ -39,6 +39,7 @@ var realBackends = backends{
 	repository: func(ctx context.Context, s repositorySettings, create bool) (*repository.Repository, error) {
 		return repository.Open(ctx, repository.Config{
 			Path: s.path, Place: s.place, Password: s.password, Create: create, Compression: repository.Compression(s.compression),
+			Encryption: repository.Encryption(s.encryption), Limits: s.limits, Cache: s.cache,
 			MaxOutage: s.maxOutage, Log: slog.New(logHandler{}),
 		})
 	},

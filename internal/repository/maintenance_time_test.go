@@ -75,7 +75,7 @@ func openWithClock(t *testing.T, path string, clock *testClock) *Repository {
 		t.Fatal(err)
 	}
 	s := registerStorage(&clockStorage{Storage: base, clock: clock})
-	dir, file, err := writeClientConfig(s)
+	dir, file, err := writeClientConfig(s, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

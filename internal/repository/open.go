@@ -59,9 +59,12 @@ func (c Config) open(ctx context.Context, name string) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := encryptions[c.Encryption]; !ok {
+		return nil, fmt.Errorf("unknown encryption %q", c.Encryption)
+	}
 	r := &Repository{
 		path: name, compression: compression, working: make(chan struct{}, workers()), patience: lockPatience,
-		commitTimeout: commitTimeout,
+		commitTimeout: commitTimeout, lock: c.lockOf(),
 	}
 	var base blob.Storage
 	if c.Place == nil {
@@ -79,17 +82,36 @@ func (c Config) open(ctx context.Context, name string) (*Repository, error) {
 	if err := r.connect(ctx, base, c); err != nil {
 		return nil, readError(err)
 	}
+	if err := r.checkFormat(c); err != nil {
+		_ = r.Close(context.WithoutCancel(ctx)) // the first error tells more
+		return nil, err
+	}
 	return r, nil
+}
+
+// checkFormat refuses a repository that is encrypted in another way than is asked for.
+func (r *Repository) checkFormat(c Config) error {
+	got, want := r.rep.FormatManager().GetEncryptionAlgorithm(), encryptions[c.Encryption]
+	if c.Encryption != "" && got != want {
+		return fmt.Errorf("%w: it is encrypted with %s, and not with %s", ErrNoRepository, got, want)
+	}
+	return nil
 }
 
 // initialize writes what makes a storage a repository.
 func initialize(ctx context.Context, base blob.Storage, c Config) error {
-	err := repo.Initialize(ctx, base, &repo.NewRepositoryOptions{
+	lock, err := c.lockOf().blobs()
+	if err != nil {
+		return err
+	}
+	err = repo.Initialize(ctx, base, &repo.NewRepositoryOptions{
 		BlockFormat: format.ContentFormat{
 			Hash:       formatHash,
-			Encryption: "AES256-GCM-HMAC-SHA256",
+			Encryption: encryptions[c.Encryption],
 		},
-		ObjectFormat: format.ObjectFormat{Splitter: formatSplitter},
+		ObjectFormat:    format.ObjectFormat{Splitter: formatSplitter},
+		RetentionMode:   lock.RetentionMode,
+		RetentionPeriod: lock.RetentionPeriod,
 	}, c.Password.Reveal())
 	if err != nil && !errors.Is(err, repo.ErrAlreadyInitialized) {
 		return fmt.Errorf("make it: %w", writeError(err))
@@ -100,7 +122,7 @@ func initialize(ctx context.Context, base blob.Storage, c Config) error {
 // connect opens the repository in a storage.
 func (r *Repository) connect(ctx context.Context, base blob.Storage, c Config) error {
 	r.storage = registerStorage(base)
-	dir, file, err := writeClientConfig(r.storage)
+	dir, file, err := writeClientConfig(r.storage, c.Limits)
 	if err != nil {
 		r.storage.unregister()
 		return errors.Join(fmt.Errorf("write the client's configuration: %w", err), base.Close(ctx))
@@ -124,10 +146,13 @@ func (r *Repository) connect(ctx context.Context, base blob.Storage, c Config) e
 }
 
 // ensureOwner names who may run maintenance, unless somebody has done so: Kopia refuses maintenance
-// of a repository without an owner.
+// of a repository without an owner. It tells maintenance to renew the lock on objects, if there is one.
 func (r *Repository) ensureOwner(ctx context.Context) error {
 	if r.owned.Load() {
 		return nil
+	}
+	if err := r.writeLock(ctx); err != nil {
+		return err
 	}
 	r.manifests.RLock()
 	params, err := maintenance.GetParams(ctx, r.rep)
@@ -135,11 +160,12 @@ func (r *Repository) ensureOwner(ctx context.Context) error {
 	if err != nil {
 		return readError(err)
 	}
-	if params.Owner != "" {
+	owner, renew := clientUser+"@"+clientHost, r.lock != nil || params.ExtendObjectLocks
+	if params.Owner != "" && (params.Owner != owner || params.ExtendObjectLocks == renew) {
 		r.owned.Store(true)
 		return nil
 	}
-	params.Owner = clientUser + "@" + clientHost
+	params.Owner, params.ExtendObjectLocks = owner, renew
 	return writeError(repo.WriteSession(ctx, r.rep, writeOptions("set maintenance owner"),
 		func(ctx context.Context, w repo.RepositoryWriter) error {
 			return maintenance.SetParams(ctx, w, params)

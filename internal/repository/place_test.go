@@ -3,8 +3,15 @@ package repository
 import (
 	"bytes"
 	"errors"
+	"os"
 	"path"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/zeebo/blake3"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository/storagetest"
@@ -17,13 +24,15 @@ type server func(t *testing.T, name string) (Config, *storagetest.Proxy)
 // startS3 starts an S3 server.
 func startS3(t *testing.T) server {
 	s := storagetest.NewS3(t, false)
-	return func(t *testing.T, name string) (Config, *storagetest.Proxy) {
-		network := s.Network(t)
-		return placeConfig(&S3{
-			Bucket: s.Bucket, Prefix: name + "/", Endpoint: network.URL(), Region: storagetest.S3Region,
-			AccessKeyID: storagetest.S3AccessKey, SecretAccessKey: secret.New(storagetest.S3SecretKey),
-		}), network
-	}
+	return func(t *testing.T, name string) (Config, *storagetest.Proxy) { return connectS3(t, s, name) }
+}
+
+func connectS3(t *testing.T, s *storagetest.S3, name string) (Config, *storagetest.Proxy) {
+	network := s.Network(t)
+	return placeConfig(&S3{
+		Bucket: s.Bucket, Prefix: name + "/", Endpoint: network.URL(), Region: storagetest.S3Region,
+		AccessKeyID: storagetest.S3AccessKey, SecretAccessKey: secret.New(storagetest.S3SecretKey),
+	}), network
 }
 
 // startSSHD starts an SSH server.
@@ -77,4 +86,142 @@ func TestPlace(t *testing.T) {
 			t.Errorf("below another repository: %v", err)
 		}
 	})
+}
+
+// TestObjectLock looks at what an S3 server says of the objects of a repository, and tries to remove one of them.
+func TestObjectLock(t *testing.T) {
+	t.Parallel()
+	s := storagetest.NewS3(t, true)
+	c, _ := connectS3(t, s, "locked")
+	place := c.Place.(*S3)
+	backUp(t, open(t, c), testManifest(), map[string]disk.Source{"disk.raw": testSource(1)})
+	place.Lock = &ObjectLock{Mode: LockCompliance, Period: 72 * time.Hour} // from now on
+	r := open(t, c)
+	backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": testSource(2)})
+	lockOf := func(o minio.ObjectInfo) (mode string, until time.Time) {
+		info, err := s.Client.StatObject(t.Context(), s.Bucket, o.Key, minio.StatObjectOptions{VersionID: o.VersionID})
+		if err := errors.Join(o.Err, err); err != nil {
+			t.Fatal(err)
+		}
+		if mode = info.Metadata.Get("X-Amz-Object-Lock-Mode"); mode != "" {
+			until, err = time.Parse(time.RFC3339, info.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mode, until
+	}
+	packs := minio.ListObjectsOptions{Prefix: place.Prefix + "p", WithVersions: true}
+	locked, unlocked := 0, 0
+	for o := range s.Client.ListObjects(t.Context(), s.Bucket, packs) {
+		switch mode, until := lockOf(o); {
+		case mode == "":
+			unlocked++
+		case mode != string(LockCompliance) || time.Until(until) < 71*time.Hour || time.Until(until) > 73*time.Hour:
+			t.Errorf("%s is locked by %s until %s", o.Key, mode, until)
+		default:
+			locked++
+			err := s.Client.RemoveObject(t.Context(), s.Bucket, o.Key, minio.RemoveObjectOptions{VersionID: o.VersionID, GovernanceBypass: true})
+			if err == nil {
+				t.Errorf("%s is removed", o.Key)
+			}
+		}
+	}
+	if locked == 0 || unlocked == 0 {
+		t.Errorf("%d packs are locked, and %d are not", locked, unlocked)
+	}
+	// Maintenance renews the lock, of everything.
+	if m, err := r.Maintain(t.Context(), MaintainOptions{Now: true}); err != nil || !m.Ran {
+		t.Fatalf("maintenance: %+v, %v", m, err)
+	}
+	for o := range s.Client.ListObjects(t.Context(), s.Bucket, packs) {
+		if mode, _ := lockOf(o); mode != string(LockCompliance) {
+			t.Errorf("%s is not locked after maintenance", o.Key)
+		}
+	}
+	cfg, err := open(t, c).rep.FormatManager().BlobCfgBlob(t.Context())
+	if want, _ := place.Lock.blobs(); err != nil || cfg != want {
+		t.Errorf("the repository says of its lock %+v, %v", cfg, err)
+	}
+}
+
+// TestObjectLock_invalid refuses locks that can't be had.
+func TestObjectLock_invalid(t *testing.T) {
+	t.Parallel()
+	for _, l := range []ObjectLock{{}, {LockGovernance, 24 * time.Hour}, {"LEGAL", 72 * time.Hour}} {
+		if _, err := l.blobs(); err == nil {
+			t.Errorf("%+v is fine", l)
+		}
+	}
+}
+
+// TestIndexCache opens a repository again, and reads no index; and one whose cache was damaged, and reads it again.
+func TestIndexCache(t *testing.T) {
+	t.Parallel()
+	c, _ := startS3(t)(t, "cached")
+	c.Cache = Cache{Directory: t.TempDir(), Size: mib}
+	id := backUp(t, open(t, c), testManifest(), map[string]disk.Source{"disk.raw": testSource(1)})
+	files := func() []string {
+		names, err := filepath.Glob(filepath.Join(c.Cache.Directory, "*"+cacheSuffix))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("it holds %v, %v", names, err)
+		}
+		return names
+	}
+	open(t, c)
+	names := files()
+	for i, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b[i%len(b)] ^= 1; i%2 == 1 {
+			b = b[:len(b)/2]
+		}
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := open(t, c)
+	if b := readDisk(t, r, id, firstDisk(t, r, id)); !bytes.Equal(b, testSource(1).bytes()) {
+		t.Error("the disk differs")
+	}
+	for _, name := range files() {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := blake3.Sum256(b[:len(b)-blake3Size])
+		if !bytes.Equal(sum[:], b[len(b)-blake3Size:]) {
+			t.Errorf("%s is still damaged", name)
+		}
+	}
+	c.Cache.Size = 100
+	cache := newIndexCache(c.Cache)
+	cache.makeRoom()
+	if left, err := filepath.Glob(filepath.Join(c.Cache.Directory, "*")); err != nil || len(left) != 0 {
+		t.Errorf("there is room for %v, %v", left, err)
+	}
+}
+
+// TestEncryption makes repositories that are encrypted in every way, and opens none in another.
+func TestEncryption(t *testing.T) {
+	t.Parallel()
+	c := testConfig(t)
+	c.Encryption = "rot13"
+	if _, err := Open(t.Context(), c); err == nil {
+		t.Error("any encryption will do")
+	}
+	c.Encryption = EncryptionChaCha
+	r := open(t, c)
+	id := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": testSource(1)})
+	if b := readDisk(t, r, id, firstDisk(t, r, id)); !bytes.Equal(b, testSource(1).bytes()) {
+		t.Error("the disk differs")
+	}
+	c.Encryption = ""
+	open(t, c)
+	c.Encryption = EncryptionAES
+	if _, err := Open(t.Context(), c); !errors.Is(err, ErrNoRepository) || !strings.Contains(err.Error(), "CHACHA20") {
+		t.Errorf("another encryption: %v", err)
+	}
 }

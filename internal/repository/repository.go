@@ -13,7 +13,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -21,8 +20,6 @@ import (
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/compression"
-
-	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
 
 // An ID names a restore point: the ID of its Kopia snapshot manifest, 32 hexadecimal digits.
@@ -33,38 +30,6 @@ func (id ID) valid() bool {
 	b, err := hex.DecodeString(string(id))
 	return err == nil && len(b) == 16
 }
-
-// Config says where a repository is and how it is opened.
-type Config struct {
-	Path     string // a directory; empty: Place
-	Place    Place
-	Password secret.String
-
-	// Create allows Open to make the repository (and its directory, in a parent that exists) where
-	// there is none.
-	Create bool
-
-	// MaxOutage is for how long each operation on a Place that can't be reached is tried again. Zero: five minutes.
-	// Negative: clients of the storage try again for seconds, as they all do.
-	MaxOutage time.Duration
-
-	Log *slog.Logger // tells of outages; nil: nobody
-
-	// Compression is how disks are compressed. Empty: CompressionZstd. It may be another each time.
-	Compression Compression
-}
-
-// Compression names a way to compress disks.
-type Compression string
-
-const (
-	// CompressionZstd stores about a seventh less than CompressionS2. It is the default.
-	CompressionZstd Compression = "zstd-fastest"
-	// CompressionS2 takes the least time.
-	CompressionS2 Compression = "s2-default"
-	// CompressionNone is for guests whose data is compressed or encrypted already.
-	CompressionNone Compression = "none"
-)
 
 // A RestorePoint is an entry of the list of restore points: what is known without opening it.
 type RestorePoint struct {
@@ -107,6 +72,7 @@ type Repository struct {
 	working     chan struct{}    // a token for each worker that has something to do
 
 	owned atomic.Bool // maintenance is known to have an owner
+	lock  *ObjectLock // nil: none
 
 	locker   locker
 	patience time.Duration // how long a writer waits for maintenance

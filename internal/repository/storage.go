@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/blob/throttling"
 )
 
 // Kopia opens a repository only through a configuration file that describes the storage, with its
@@ -93,7 +94,7 @@ const (
 // There are no caching options in it on purpose. Without them Kopia keeps the index in memory,
 // reads everything else from the repository's directory, and ignores KOPIA_CACHE_DIRECTORY; with a
 // cache directory but no cache size it dereferences nil when it reads (v0.23.1, fetchBlobInternal).
-func writeClientConfig(s *storage) (dir, file string, err error) {
+func writeClientConfig(s *storage, l Limits) (dir, file string, err error) {
 	dir, err = os.MkdirTemp("", "terraform-vm-repository-")
 	if err != nil {
 		return "", "", err
@@ -109,8 +110,13 @@ func writeClientConfig(s *storage) (dir, file string, err error) {
 	}
 	info := s.ConnectionInfo()
 	config, err := json.Marshal(repo.LocalConfig{
-		Storage:       &info,
-		ClientOptions: repo.ClientOptions{Hostname: clientHost, Username: clientUser},
+		Storage: &info,
+		ClientOptions: repo.ClientOptions{
+			Hostname: clientHost, Username: clientUser,
+			Throttling: &throttling.Limits{
+				UploadBytesPerSecond: float64(l.Upload), DownloadBytesPerSecond: float64(l.Download),
+			},
+		},
 	})
 	if err != nil {
 		return "", "", err

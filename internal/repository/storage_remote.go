@@ -47,11 +47,12 @@ type remoteStorage struct {
 	maxOutage time.Duration
 	log       *slog.Logger
 	outages   outages
+	cache     *indexCache // nil: none
 }
 
 // connectPlace reaches a place. An outage now is not waited for: nothing is under way yet.
 func connectPlace(ctx context.Context, c Config) (*remoteStorage, error) {
-	s := &remoteStorage{place: c.Place, maxOutage: c.MaxOutage, log: c.Log}
+	s := &remoteStorage{place: c.Place, maxOutage: c.MaxOutage, log: c.Log, cache: newIndexCache(c.Cache)}
 	if s.maxOutage == 0 {
 		s.maxOutage = defaultMaxOutage
 	}
@@ -85,6 +86,13 @@ func (s *remoteStorage) Close(ctx context.Context) error {
 // GetBlob implements blob.Storage. What is not exactly what was asked for is read again, unless there is no more: a
 // client that connects again in the middle of a read (Kopia's of SFTP, v0.23.1) gives twice what it had read before.
 func (s *remoteStorage) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
+	if s.cache.holds(id) {
+		return s.getIndex(ctx, id, offset, length, out)
+	}
+	return s.getBlob(ctx, id, offset, length, out)
+}
+
+func (s *remoteStorage) getBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
 	size := length
 	if size < 0 {
 		size = largestBlob
@@ -144,6 +152,7 @@ func (s *remoteStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes
 	if _, err := data.WriteTo(&mine); err != nil {
 		return err
 	}
+	s.place.lock().apply(id, &o) // also where the repository doesn't say so yet
 	at := o.GetModTime
 	o.GetModTime = nil
 	err := s.do(ctx, "write", id, func() error {
