@@ -190,6 +190,9 @@ func (r *rpc) adopts(t *testing.T, resource, id string, config map[string]any, c
 		t.Fatal(err)
 	}
 	noErrors(t, done.Diagnostics)
+	if !strings.Contains(string(done.Private), `"imported":"ZmFsc2U="`) { // as the framework encodes private state: base64 of false
+		t.Errorf("%s %s counts as imported although all of it was written since: %s", resource, id, done.Private)
+	}
 	r.plansEmpty(resource, r.undynamic(state.Type(), done.NewState), written, done.Private)
 }
 
