@@ -2,7 +2,6 @@ package backup
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
@@ -15,6 +14,9 @@ type HealthRule struct {
 
 	// MaxVerificationAge is how long ago that may be. Zero: any time.
 	MaxVerificationAge time.Duration
+
+	// AllowExcluded has restore points count that leave out disks.
+	AllowExcluded bool
 }
 
 // Health is how good the backups of a VM are.
@@ -26,12 +28,13 @@ type Health struct {
 	Verified *repository.RestorePoint  // the newest that is verified at the level that was asked for; nil: none is
 	By       repository.Verification   // how Verified was verified
 	Age      time.Duration             // of Verified, or of Newest where no verification is needed
-	Failed   []repository.RestorePoint // at their last verification
+	Failed   []repository.RestorePoint // that are damaged
+	Excluded int                       // how many don't count because they leave out disks
 }
 
 // Judge says whether there is a restore point of a VM that is not older than allowed and verified as thoroughly as
-// wanted. vm is what the VM is called if there is none; points are its restore points, the newest first. One that
-// failed its last verification never counts.
+// wanted. vm is what the VM is called if there is none; points are its restore points, the newest first. One that is
+// damaged never counts.
 func (r HealthRule) Judge(
 	vm string, points []repository.RestorePoint, verifications map[repository.ID][]repository.Verification, now time.Time,
 ) *Health {
@@ -42,7 +45,11 @@ func (r HealthRule) Judge(
 			h.Newest = p
 		}
 		all := verifications[p.ID]
-		if slices.ContainsFunc(all, func(v repository.Verification) bool { return !v.OK }) && !isVerified(all) {
+		if p.Excluded != "" && !r.AllowExcluded {
+			h.Excluded++
+			continue
+		}
+		if repository.Damaged(all) {
 			h.Failed = append(h.Failed, *p)
 			continue
 		}
@@ -69,12 +76,6 @@ func (r HealthRule) level() repository.VerifyLevel {
 	return r.Level
 }
 
-// isVerified reports whether something was found wrong since the last verification that found nothing.
-func isVerified(all []repository.Verification) bool {
-	_, ok := repository.Verified(all, repository.VerifyIndex)
-	return ok
-}
-
 // reason says why the health is not as wanted.
 func (r HealthRule) reason(vm string, h *Health, now time.Time) string {
 	if h.Newest == nil {
@@ -84,9 +85,15 @@ func (r HealthRule) reason(vm string, h *Health, now time.Time) string {
 	if r.Level != "" {
 		verified = fmt.Sprintf(" that is verified at level %q", r.Level)
 	}
+	if h.Excluded > 0 {
+		verified += " and has all disks"
+		if r.Level == "" {
+			verified = " that has all disks"
+		}
+	}
 	switch {
 	case h.Verified == nil && len(h.Failed) > 0:
-		return fmt.Sprintf("There is no backup of %s%s; %d failed the last verification, among them %s.",
+		return fmt.Sprintf("There is no backup of %s%s; %d are damaged, among them %s.",
 			h.Newest.VMName, verified, len(h.Failed), describe(h.Failed[0]))
 	case h.Verified == nil:
 		return fmt.Sprintf("There is no backup of %s%s; the newest is %s.", h.Newest.VMName, verified, describe(*h.Newest))

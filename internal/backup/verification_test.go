@@ -41,6 +41,8 @@ func TestHealth(t *testing.T) {
 	check("not verified", backup.HealthRule{}, &newest, "")
 	check("too old", backup.HealthRule{MaxAge: time.Nanosecond}, &newest, "allowed are")
 	check("none is verified", data, nil, string(newest.ID))
+	record(newest, repository.VerifyRestore, false, 0)
+	check("no guest came up, which is no damage", backup.HealthRule{}, &newest, "")
 	record(newest, repository.VerifyIndex, true, 0)
 	check("not thoroughly enough", data, nil, `level "data"`)
 	record(older, repository.VerifyRestore, true, 2*time.Hour)
@@ -51,11 +53,17 @@ func TestHealth(t *testing.T) {
 	record(newest, repository.VerifyRestore, false, 0)
 	check("its guest doesn't come up", data, &newest, "")
 	check("the older one's does", backup.HealthRule{Level: repository.VerifyRestore}, &older, "")
+	points[0].Excluded = "scsi0:1"
+	check("the newest one leaves out a disk", data, &older, "")
+	check("which may be", backup.HealthRule{Level: repository.VerifyData, AllowExcluded: true}, &newest, "")
+	check("and so it is too old", backup.HealthRule{MaxAge: time.Nanosecond}, &older, "that has all disks")
+	points[0].Excluded = ""
+	record(newest, repository.VerifyData, true, -48*time.Hour) // by a clock that is two days ahead
 	record(newest, repository.VerifyIndex, false, 0)
 	check("the newest one is damaged", data, &older, "")
 	check("what is damaged doesn't count", backup.HealthRule{}, &older, "")
 	record(older, repository.VerifyIndex, false, 0)
-	check("both are", backup.HealthRule{}, nil, "2 failed")
+	check("both are", backup.HealthRule{}, nil, "2 are damaged")
 	if h := (backup.HealthRule{MaxAge: time.Hour}).Judge("db", nil, nil, time.Now()); h.OK || h.Reason != "There is no backup of db." {
 		t.Errorf("of a VM without backups: %+v", h)
 	}

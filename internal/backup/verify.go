@@ -126,19 +126,19 @@ func (v *verification) run(ctx context.Context) (*VerifyResult, error) {
 		v.m.log.ErrorContext(ctx, "the backup is damaged", "vm", v.point.VMPath, "id", string(v.point.ID),
 			"level", string(v.Level), "error", result.Damage)
 	}
-	v.record(ctx, result, end)
+	v.record(ctx, result, start)
 	v.m.log.InfoContext(ctx, "backup verified", "vm", v.point.VMPath, "id", string(v.point.ID), "level", string(v.Level),
 		"read_bytes", found.ReadBytes, "damaged", result.Damage != nil, "duration", result.Duration.String())
 	return result, nil
 }
 
 // record keeps the outcome. Without it, the verification is as good.
-func (v *verification) record(ctx context.Context, result *VerifyResult, at time.Time) {
+func (v *verification) record(ctx context.Context, result *VerifyResult, start time.Time) {
 	record := repository.Verification{
-		Point: v.point.ID, Level: v.Level, At: at, OK: result.Damage == nil, Duration: result.Duration, Version: v.m.version,
+		Point: v.point.ID, Level: v.Level, At: start, OK: result.Damage == nil, Duration: result.Duration, Version: v.m.version,
 	}
 	if result.Damage != nil {
-		record.Problems = result.Damage.problems()
+		record.At, record.Problems = start.Add(result.Duration), result.Damage.problems()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()

@@ -31,6 +31,7 @@ type backupHealthModel struct {
 	MinVerification    types.String `tfsdk:"min_verification"`
 	MaxVerificationAge types.String `tfsdk:"max_verification_age"`
 	MinConsistency     types.String `tfsdk:"min_consistency"`
+	AllowExcludedDisks types.Bool   `tfsdk:"allow_excluded_disks"`
 
 	OK                types.Bool    `tfsdk:"ok"`
 	Reason            types.String  `tfsdk:"reason"`
@@ -64,7 +65,7 @@ var backupHealthDescriptions = map[string]string{
 	"verified_at":        "When that was (RFC 3339).",
 	"newest_id":          "ID of the newest backup, verified or not. Null: there is none.",
 	"newest_created_at":  "When it was taken (RFC 3339).",
-	"failed_description": "What was wrong with the newest of the backups that failed. Null: none did.",
+	"failed_description": "What is wrong with the newest of them. Null: none is damaged.",
 	"repository_id":      "ID of the repository.",
 }
 
@@ -85,7 +86,7 @@ func (d *backupHealthDataSource) Schema(
 ) {
 	attributes := computedDataAttributes(backupHealthTypes, backupHealthDescriptions)
 	attributes["failed_ids"] = schema.ListAttribute{
-		MarkdownDescription: "IDs of the backups that failed their last verification, newest first. They don't count.",
+		MarkdownDescription: "IDs of the backups that were found damaged, newest first. They don't count.",
 		Computed:            true,
 		ElementType:         types.StringType,
 	}
@@ -103,7 +104,7 @@ func (d *backupHealthDataSource) Schema(
 		"min_verification": schema.StringAttribute{
 			MarkdownDescription: "How a backup has to be verified to count. `index`: it is complete by the repository's index. " +
 				"`data`: every byte was read and compared. `restore`: it was restored to a copy, whose guest came up. Each " +
-				"covers those before it. `none`: it needs no verification, but must not have failed one. Default: `data`.",
+				"covers those before it. `none`: it needs no verification, but must not have been found damaged. Default: `data`.",
 			Optional: true,
 			Validators: []validator.String{stringvalidator.OneOf(verifyNone, string(repository.VerifyIndex),
 				string(repository.VerifyData), string(repository.VerifyRestore))},
@@ -112,6 +113,10 @@ func (d *backupHealthDataSource) Schema(
 			MarkdownDescription: "How long ago its verification may be: `168h`. Default: any time since it was taken.",
 			Optional:            true,
 			Validators:          []validator.String{positiveDuration{}},
+		},
+		"allow_excluded_disks": schema.BoolAttribute{
+			MarkdownDescription: "Whether a backup counts that leaves out disks (`exclude_disks`). Default: false.",
+			Optional:            true,
 		},
 		"min_consistency": schema.StringAttribute{
 			MarkdownDescription: backupFilterAttributes()["min_consistency"].GetMarkdownDescription(),
@@ -149,7 +154,10 @@ func (d *backupHealthDataSource) Read(ctx context.Context, req datasource.ReadRe
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	}
-	rule := backup.HealthRule{MaxAge: duration(model.MaxAge), MaxVerificationAge: duration(model.MaxVerificationAge)}
+	rule := backup.HealthRule{
+		MaxAge: duration(model.MaxAge), MaxVerificationAge: duration(model.MaxVerificationAge),
+		AllowExcluded: model.AllowExcludedDisks.ValueBool(),
+	}
 	if level := or(model.MinVerification, string(repository.VerifyData)); level != verifyNone {
 		rule.Level = repository.VerifyLevel(level)
 	}

@@ -31,7 +31,7 @@ const (
 type Verification struct {
 	Point    ID
 	Level    VerifyLevel
-	At       time.Time // when it ended
+	At       time.Time // when it began if it found nothing, when it ended if it did: damage meanwhile counts
 	OK       bool
 	Problems []string      // empty: OK; with VerifyRestore what went wrong, else what is damaged
 	Duration time.Duration // how long it took
@@ -70,9 +70,12 @@ func (r *Repository) recordVerification(ctx context.Context, v Verification) err
 		return err
 	}
 	defer unlock()
-	old, err := r.replacedVerifications(ctx, v)
+	old, newest, err := r.replacedVerifications(ctx, v)
 	if err != nil {
 		return err
+	}
+	if !v.OK && !v.At.After(newest) { // somebody's clock is ahead: what was found counts nevertheless
+		v.At = newest.Add(time.Nanosecond)
 	}
 	result := resultFailed
 	if v.OK {
@@ -104,13 +107,13 @@ func (r *Repository) recordVerification(ctx context.Context, v Verification) err
 }
 
 // replacedVerifications are the manifests that a verification replaces, and those of restore points that somebody
-// deleted who doesn't know of them.
-func (r *Repository) replacedVerifications(ctx context.Context, v Verification) ([]manifest.ID, error) {
+// deleted who doesn't know of them. newest is when the restore point was verified last, at any level.
+func (r *Repository) replacedVerifications(ctx context.Context, v Verification) (old []manifest.ID, newest time.Time, err error) {
 	r.manifests.RLock()
 	defer r.manifests.RUnlock()
 	snapshots, err := r.rep.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: snapshot.ManifestType})
 	if err != nil {
-		return nil, readError(err)
+		return nil, newest, readError(err)
 	}
 	points := map[string]bool{}
 	for _, e := range snapshots {
@@ -118,18 +121,21 @@ func (r *Repository) replacedVerifications(ctx context.Context, v Verification) 
 	}
 	entries, err := r.rep.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: verificationType})
 	if err != nil {
-		return nil, readError(err)
+		return nil, newest, readError(err)
 	}
-	var old []manifest.ID
 	for _, e := range entries {
 		point := e.Labels[labelVerifiedPoint]
 		at, err := time.Parse(time.RFC3339Nano, e.Labels[labelVerifiedAt])
-		replaced := point == string(v.Point) && e.Labels[labelVerifiedLevel] == string(v.Level) && err == nil && !at.After(v.At)
+		mine := point == string(v.Point) && err == nil
+		if mine && at.After(newest) {
+			newest = at
+		}
+		replaced := mine && e.Labels[labelVerifiedLevel] == string(v.Level) && (!at.After(v.At) || !v.OK)
 		if replaced || !points[point] {
 			old = append(old, e.ID)
 		}
 	}
-	return old, nil
+	return old, newest, nil
 }
 
 // verificationsOf are the manifests of what became of verifications of a restore point.
@@ -210,24 +216,33 @@ func readVerification(labels map[string]string) (Verification, bool) {
 }
 
 // Verified is the newest verification of a restore point that is of a level at least and found nothing. There is
-// none where something was found wrong and no verification since, of as high a level, found nothing: what reading
-// everything finds, looking at the index doesn't see. That its guest didn't come up (VerifyRestore) says nothing of
-// lower levels. all are as Verifications gives them.
+// none of one that is Damaged; nor, of VerifyRestore, where its guest didn't come up the last time. all are as
+// Verifications gives them.
 func Verified(all []Verification, level VerifyLevel) (Verification, bool) {
-	var newest *Verification
-	for i, v := range all {
-		switch {
-		case !v.OK && (v.Level != VerifyRestore || level == VerifyRestore):
-			lifted := slices.ContainsFunc(all[:i], func(w Verification) bool { return w.OK && w.Level.Covers(v.Level) })
-			if !lifted {
-				return Verification{}, false
-			}
-		case v.OK && v.Level.Covers(level) && newest == nil:
-			newest = &all[i]
-		}
-	}
-	if newest == nil {
+	if foundWrong(all, level) {
 		return Verification{}, false
 	}
-	return *newest, true
+	i := slices.IndexFunc(all, func(v Verification) bool { return v.OK && v.Level.Covers(level) })
+	if i < 0 {
+		return Verification{}, false
+	}
+	return all[i], true
+}
+
+// Damaged reports whether a restore point was found damaged, and no verification since, of as high a level, found
+// nothing: what reading everything finds, looking at the index doesn't see. all are as Verifications gives them.
+func Damaged(all []Verification) bool { return foundWrong(all, VerifyIndex) }
+
+// foundWrong reports whether something was found wrong that concerns a level. That a guest didn't come up says nothing
+// of what is stored.
+func foundWrong(all []Verification, level VerifyLevel) bool {
+	for i, v := range all {
+		if v.OK || v.Level == VerifyRestore && level != VerifyRestore {
+			continue
+		}
+		if !slices.ContainsFunc(all[:i], func(w Verification) bool { return w.OK && w.Level.Covers(v.Level) }) {
+			return true
+		}
+	}
+	return false
 }

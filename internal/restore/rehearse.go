@@ -243,8 +243,11 @@ const recordTimeout = 2 * time.Minute
 // copy, or that the caller left, does not. It returns a warning if it can't.
 func (h *rehearsal) record(ctx context.Context, err error) (warning string) {
 	v := repository.Verification{
-		Point: h.BackupID, Level: repository.VerifyRestore, At: h.m.now(), OK: h.result.Heartbeat,
+		Point: h.BackupID, Level: repository.VerifyRestore, At: h.start, OK: h.result.Heartbeat,
 		Duration: h.m.now().Sub(h.start), Version: h.Version,
+	}
+	if !v.OK {
+		v.At = h.start.Add(v.Duration)
 	}
 	switch {
 	case h.result.Heartbeat:
