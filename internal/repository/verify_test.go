@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -118,81 +119,115 @@ func blobFile(t *testing.T, path, name string) string {
 	return ""
 }
 
-// One byte of a pack that isn't what it was is found by reading, and only then, and it is told what it is of.
-func TestVerify_flippedByte(t *testing.T) {
+// damaged changes a file, verifies at all levels, and puts back what was there.
+func damaged(t *testing.T, r *Repository, id ID, file string, change func(b []byte) []byte) map[VerifyLevel]*VerifyResult {
+	t.Helper()
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := change(bytes.Clone(whole)); b != nil {
+		err = os.WriteFile(file, b, 0o600)
+	} else {
+		err = os.Remove(file)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	results := map[VerifyLevel]*VerifyResult{}
+	for _, level := range []VerifyLevel{VerifyIndex, VerifyData} {
+		results[level] = verify(t, r, id, level)
+	}
+	if err := os.WriteFile(file, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+// What is damaged is found, and it is told what it is of. What was put back is as it should be.
+func TestVerify_damaged(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
 	r := open(t, c)
 	id := twoDisks(t, r)
-	for _, offset := range []int64{5 * mib, 6 * mib, 20 * mib} {
-		at := chunkOf(t, r, id, offset)
-		file := blobFile(t, c.Path, string(at.PackBlobID))
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	for name, test := range map[string]func(t *testing.T, c Config, r *Repository, id ID){
+		"bytes": flippedBytes, "packs": lostPacks, "files": damagedFiles, "cancelled": cancelled,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, c, r, id) })
+		for _, level := range []VerifyLevel{VerifyIndex, VerifyData} {
+			if result := verify(t, r, id, level); len(result.Damage) > 0 {
+				t.Errorf("put back: %v", result.Damage)
+			}
 		}
-		b[at.PackOffset+at.PackedLength/2] ^= 1
-		if err := os.WriteFile(file, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if result := verify(t, r, id, VerifyIndex); len(result.Damage) > 0 {
-		t.Errorf("by the index: %v", result.Damage)
-	}
-	result := verify(t, r, id, VerifyData)
-	var offsets []int64
-	for _, d := range result.Damage {
-		offsets = append(offsets, d.Offset)
-		if d.File != "disk-1.raw" || d.Length != mib || !errors.Is(d.Err, ErrDamaged) || !strings.Contains(d.String(), "in pack p") {
-			t.Errorf("%v", d)
-		}
-	}
-	if !slices.Equal(offsets, []int64{5 * mib, 6 * mib, 20 * mib}) || result.ReadBytes != 21*mib+6*mib+1536 {
-		t.Errorf("%d bytes are as they should be, %v are not", result.ReadBytes, result.Damage)
 	}
 }
 
-// Packs that are missing or cut off are found without reading them.
-func TestVerify_packs(t *testing.T) {
-	t.Parallel()
-	for name, damage := range map[string]func(file string, at content.Info) error{
-		"missing": func(file string, _ content.Info) error { return os.Remove(file) },
-		"cut off": func(file string, at content.Info) error {
-			return os.Truncate(file, int64(at.PackOffset)+int64(at.PackedLength)-1)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c := testConfig(t)
-			r := open(t, c)
-			id := twoDisks(t, r)
-			at := chunkOf(t, r, id, 3*mib)
-			// What is behind it in the pack is gone, too.
-			gone := map[int64]bool{}
-			for offset := int64(0); offset < 24*mib; offset += mib {
-				other := chunkOf(t, r, id, offset)
-				gone[offset] = other.PackBlobID == at.PackBlobID && (name == "missing" || other.PackOffset >= at.PackOffset)
+// flippedBytes are found by reading, and only so.
+func flippedBytes(t *testing.T, c Config, r *Repository, id ID) {
+	t.Helper()
+	want := []int64{5 * mib, 6 * mib, 20 * mib}
+	files := map[string][]content.Info{}
+	for _, offset := range want {
+		at := chunkOf(t, r, id, offset)
+		file := blobFile(t, c.Path, string(at.PackBlobID))
+		files[file] = append(files[file], at)
+	}
+	var offsets []int64
+	var read int64
+	for file, chunks := range files {
+		results := damaged(t, r, id, file, func(b []byte) []byte {
+			for _, at := range chunks {
+				b[at.PackOffset+at.PackedLength/2] ^= 1
 			}
-			if err := damage(blobFile(t, c.Path, string(at.PackBlobID)), at); err != nil {
-				t.Fatal(err)
-			}
-			for _, level := range []VerifyLevel{VerifyIndex, VerifyData} {
-				got := map[int64]bool{}
-				for _, d := range verify(t, open(t, c), id, level).Damage {
-					if d.File != "disk-1.raw" || !strings.Contains(d.String(), string(at.PackBlobID)) || d.Length%mib != 0 || d.Length == 0 {
-						t.Errorf("%s: %v", level, d)
-					}
-					for offset := d.Offset; offset < d.Offset+d.Length; offset += mib {
-						got[offset] = true
-					}
-				}
-				for offset, want := range gone {
-					if got[offset] != want {
-						t.Errorf("%s: the chunk at %d is damaged: %v, want %v", level, offset, got[offset], want)
-					}
-				}
-			}
+			return b
 		})
+		if damage := results[VerifyIndex].Damage; len(damage) > 0 {
+			t.Errorf("by the index: %v", damage)
+		}
+		for _, d := range results[VerifyData].Damage {
+			offsets = append(offsets, d.Offset)
+			if d.File != "disk-1.raw" || d.Disk != "Hard disk 1" || d.Length != mib || !errors.Is(d.Err, ErrDamaged) || !strings.Contains(d.String(), "in pack p") {
+				t.Errorf("%v", d)
+			}
+		}
+		read += 24*mib + 6*mib + 1536 - results[VerifyData].ReadBytes
+	}
+	slices.Sort(offsets)
+	if !slices.Equal(offsets, want) || read != int64(len(want))*mib {
+		t.Errorf("damaged at %v; %d bytes are not as they should be", offsets, read)
+	}
+}
+
+// lostPacks are found without reading them.
+func lostPacks(t *testing.T, c Config, r *Repository, id ID) {
+	t.Helper()
+	at := chunkOf(t, r, id, 3*mib)
+	end := int64(at.PackOffset) + int64(at.PackedLength)
+	for name, change := range map[string]func(b []byte) []byte{
+		"missing": func([]byte) []byte { return nil },
+		"cut off": func(b []byte) []byte { return b[:end-1] }, // and what is behind it in the pack is gone, too
+	} {
+		gone := map[int64]bool{}
+		for offset := int64(0); offset < 24*mib; offset += mib {
+			other := chunkOf(t, r, id, offset)
+			gone[offset] = other.PackBlobID == at.PackBlobID && (name == "missing" || other.PackOffset >= at.PackOffset)
+		}
+		for level, result := range damaged(t, r, id, blobFile(t, c.Path, string(at.PackBlobID)), change) {
+			got := map[int64]bool{}
+			for _, d := range result.Damage {
+				if d.File != "disk-1.raw" || !strings.Contains(d.String(), string(at.PackBlobID)) || d.Length%mib != 0 || d.Length == 0 {
+					t.Errorf("%s, %s: %v", name, level, d)
+				}
+				for offset := d.Offset; offset < d.Offset+d.Length; offset += mib {
+					got[offset] = true
+				}
+			}
+			for offset, want := range gone {
+				if got[offset] != want {
+					t.Errorf("%s, %s: the chunk at %d is damaged: %v, want %v", name, level, offset, got[offset], want)
+				}
+			}
+		}
 	}
 }
 
@@ -214,40 +249,38 @@ func objectPack(t *testing.T, r *Repository, id ID, name string) content.Info {
 	return info
 }
 
-// Configuration, firmware variables, hashes and the manifest are verified too.
-func TestVerify_files(t *testing.T) {
-	t.Parallel()
+// damagedFiles are the configuration, firmware variables, hashes and the manifest.
+func damagedFiles(t *testing.T, c Config, r *Repository, id ID) {
+	t.Helper()
 	for _, name := range []string{"config.json", "nvram", "disk-1.raw.hashes", manifestFile} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c := testConfig(t)
-			r := open(t, c)
-			id := twoDisks(t, r)
-			at := objectPack(t, r, id, name)
-			file := blobFile(t, c.Path, string(at.PackBlobID))
-			b, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+		at := objectPack(t, r, id, name)
+		file := blobFile(t, c.Path, string(at.PackBlobID))
+		found := damaged(t, r, id, file, func(b []byte) []byte {
 			b[at.PackOffset+at.PackedLength/2] ^= 1
-			if err := os.WriteFile(file, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			result := verify(t, open(t, c), id, VerifyData)
-			if len(result.Damage) != 1 || result.Damage[0].File != name || result.Damage[0].Length != 0 {
-				t.Fatalf("%v", result.Damage)
-			}
-			if disk := result.Damage[0].Disk; (disk != "") != strings.HasPrefix(name, "disk") {
-				t.Errorf("it is of disk %q", disk)
-			}
-			if err := os.Remove(file); err != nil {
-				t.Fatal(err)
-			}
-			result, err = open(t, c).Verify(t.Context(), id, VerifyIndex, nil)
-			if err == nil && len(result.Damage) == 0 || err != nil && !errors.Is(err, ErrDamaged) {
-				t.Errorf("without the pack: %+v, %v", result, err)
+			return b
+		})[VerifyData].Damage
+		if len(found) != 1 || found[0].File != name || found[0].Length != 0 || (found[0].Disk != "") != strings.HasPrefix(name, "disk") {
+			t.Errorf("%s: %v", name, found)
+		}
+		if found := damaged(t, r, id, file, func([]byte) []byte { return nil })[VerifyIndex].Damage; len(found) == 0 {
+			t.Errorf("%s: nothing is missing without its pack", name)
+		}
+	}
+}
+
+func cancelled(t *testing.T, _ Config, r *Repository, id ID) {
+	t.Helper()
+	for _, level := range []VerifyLevel{VerifyIndex, VerifyData} {
+		ctx, cancel := context.WithCancel(t.Context())
+		result, err := r.Verify(ctx, id, level, func(done, _ int64) {
+			if done > 3*mib {
+				cancel()
 			}
 		})
+		cancel()
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %+v, %v", level, result, err)
+		}
 	}
 }
 
@@ -307,24 +340,6 @@ func TestVerify_content(t *testing.T) {
 	var digest *DigestError
 	if len(result.Damage) != 1 || !errors.As(result.Damage[0].Err, &digest) || result.Damage[0].Length != 0 {
 		t.Errorf("%v", result.Damage)
-	}
-}
-
-func TestVerify_cancel(t *testing.T) {
-	t.Parallel()
-	r := open(t, testConfig(t))
-	id := twoDisks(t, r)
-	for _, level := range []VerifyLevel{VerifyIndex, VerifyData} {
-		ctx, cancel := context.WithCancel(t.Context())
-		result, err := r.Verify(ctx, id, level, func(done, _ int64) {
-			if done > 3*mib {
-				cancel()
-			}
-		})
-		cancel()
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: %+v, %v", level, result, err)
-		}
 	}
 }
 
