@@ -293,6 +293,9 @@ func TestBusy(t *testing.T) {
 	if _, ok := fault.As(err, &busy); !ok || busy.Task != first.Reference() {
 		t.Errorf("busy with %+v", busy)
 	}
+	consolidation, err := methods.ConsolidateVMDisks_Task(e.ctx, e.client, &types.ConsolidateVMDisks_Task{This: e.vm.Reference()})
+	e.must(err)
+	e.refused("consolidate meanwhile", e.wait(object.NewTask(e.client.Client, consolidation.Returnval), nil), &types.TaskInProgress{})
 	if recent := e.properties().RecentTask; !slices.Contains(recent, first.Reference()) {
 		t.Errorf("recent tasks: %v", recent)
 	}

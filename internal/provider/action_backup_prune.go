@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -79,7 +80,7 @@ func (a *backupPruneAction) ModifyPlan(
 	if !ok {
 		return
 	}
-	if _, err := a.session.repository(ctx, false); err != nil {
+	if _, err := a.session.repository(ctx, false); err != nil && !errors.Is(err, repository.ErrNotMade) { // by then it may be
 		pruneOperation("Plan").failPlan(ctx, &resp.Diagnostics, err)
 	}
 }

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"math/big"
 	"regexp"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/action"
 	"github.com/hashicorp/terraform-plugin-framework/action/schema"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
+	"github.com/hashicorp/terraform-plugin-go/tftypes"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
@@ -166,4 +168,82 @@ func TestActionSnapshotCreateInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	noErrors(t, r.invoke(t.Context(), "vm_snapshot_create", map[string]any{"vm": "web01", "name": "n"}, nil).diagnostics)
+}
+
+// TestActionUnknown plans actions of which nothing is known yet, or nothing but that: no error, and nothing is asked of
+// the server.
+func TestActionUnknown(t *testing.T) {
+	t.Parallel()
+	for _, provider := range []map[string]any{
+		vsphereBlock(), {"vsphere": unknown{}, "repository": unknown{}},
+	} {
+		r := newRPC(t, &fakeHypervisor{vms: fakeVMs()}, nil)
+		noErrors(t, r.configure(provider))
+		for name, a := range r.schema.ActionSchemas {
+			object := a.Schema.ValueType().(tftypes.Object)
+			all, vm := map[string]any{}, map[string]any{}
+			for argument := range object.AttributeTypes {
+				if argument != "timeouts" {
+					all[argument], vm[argument] = unknown{}, unknown{}
+				}
+			}
+			if _, ok := vm["vm"]; ok && provider["vsphere"] == any(unknown{}) {
+				vm["vm"] = "web01"
+			}
+			noErrors(t, r.checkAction(name, all))
+			noErrors(t, r.checkAction(name, vm))
+		}
+		if n := r.dials.Load(); n != 0 {
+			t.Errorf("%d connections were made", n)
+		}
+	}
+}
+
+// TestActionValidate refuses what can be refused before anything is known of the server.
+func TestActionValidate(t *testing.T) {
+	t.Parallel()
+	r := newRPC(t, nil, nil)
+	keep := map[string]any{"keep_last": big.NewFloat(1)}
+	for _, c := range []struct {
+		action string
+		config map[string]any
+		want   string
+	}{
+		{"vm_snapshot_create", map[string]any{"vm": "web01", "name": ""}, `[AttributeName("name")] Invalid Attribute Value Length`},
+		{"vm_snapshot_create", map[string]any{"vm": "web01", "name": strings.Repeat("n", 60)}, `[AttributeName("name")] Invalid Attribute Value Length`},
+		{"vm_snapshot_create", map[string]any{"vm": "web01", "name": "n", "memory": true, "quiesce": map[string]any{"mode": "required"}}, `[AttributeName("quiesce")] Conflicting Arguments`},
+		{"vm_snapshot_create", map[string]any{"vm": "web01", "name": "n", "timeouts": map[string]any{"invoke": "soon"}}, `[AttributeName("timeouts").AttributeName("invoke")] Invalid Attribute Value`},
+		{"vm_backup_run", map[string]any{"vm": ""}, `[AttributeName("vm")] Invalid Attribute Value Length`},
+		{"vm_backup_run", map[string]any{"vm": "web01", "mode": "some"}, `[AttributeName("mode")] Invalid Attribute Value Match`},
+		{"vm_backup_run", map[string]any{"vm": "web01", "retention": map[string]any{}}, `[AttributeName("retention")] Retention Without a Rule`},
+		{"vm_backup_run", map[string]any{"vm": "web01", "exclude_disks": []any{}}, `[AttributeName("exclude_disks")] Invalid Attribute Value`},
+		{"vm_backup_prune", map[string]any{"vm": "web01", "retention": map[string]any{}}, `[AttributeName("retention")] Retention Without a Rule`},
+		{"vm_backup_prune", map[string]any{"vm": "", "retention": keep}, `[AttributeName("vm")] Invalid Attribute Value Length`},
+		{"vm_backup_prune", map[string]any{"vm": "web01", "retention": map[string]any{"keep_daily": big.NewFloat(0)}}, `[AttributeName("retention").AttributeName("keep_daily")] Invalid Attribute Value`},
+		{"vm_consolidate", map[string]any{"vm": ""}, `[AttributeName("vm")] Invalid Attribute Value Length`},
+	} {
+		if text := show(r.checkAction(c.action, c.config), tfprotov6.DiagnosticSeverityError); !strings.Contains(text, c.want) {
+			t.Errorf("%s %v: got %q, want %q", c.action, c.config, text, c.want)
+		}
+	}
+}
+
+// TestActionUnconfigured invokes every action of a provider that has neither a hypervisor nor a repository: each says
+// what is missing, and nothing panics.
+func TestActionUnconfigured(t *testing.T) {
+	t.Parallel()
+	r := newRPC(t, nil, nil)
+	noErrors(t, r.configure(map[string]any{}))
+	for name, config := range map[string]map[string]any{
+		"vm_snapshot_create": {"vm": "web01", "name": "n"},
+		"vm_snapshot_revert": {"vm": "web01", "name": "n"},
+		"vm_backup_run":      {"vm": "web01"},
+		"vm_backup_prune":    {"vm": "web01", "retention": map[string]any{"keep_last": big.NewFloat(1)}},
+		"vm_consolidate":     {"vm": "web01"},
+	} {
+		got := r.invoke(t.Context(), name, config, nil)
+		if text := show(got.diagnostics, tfprotov6.DiagnosticSeverityError); !strings.Contains(text, "is configured.") {
+			t.Errorf("%s: got %q", name, text)
+		}
+	}
 }

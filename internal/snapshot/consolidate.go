@@ -30,6 +30,9 @@ func (m *Manager) Consolidate(ctx context.Context, ref hypervisor.VMRef) (*Conso
 	if err != nil {
 		return nil, fmt.Errorf("consolidate: %w", err)
 	}
+	if err := m.hv.CheckPrivileges(ctx, []hypervisor.VMID{before.ID}, hypervisor.ToConsolidate); err != nil {
+		return nil, fmt.Errorf("consolidate the disks of %s: %w", before.Path, err)
+	}
 	result := &Consolidated{VM: *before}
 	merging, phase := progress.Enter(ctx, "consolidating the disks", "vm", before.Path)
 	result.Needed, err = m.hv.Consolidate(merging, before.ID)

@@ -16,7 +16,7 @@ func (m *Manager) may(ctx context.Context, vm *hypervisor.VM, r Request) error {
 	if r.ShutDown && vm.PowerState == hypervisor.PoweredOn {
 		operations = append(operations, hypervisor.ToPowerOff, hypervisor.ToPowerOn)
 	}
-	if r.Quiesce.Mode == quiesce.Required { // one that comes back not quiesced is removed
+	if r.orNothing || r.Quiesce.Mode == quiesce.Required { // one that comes back not quiesced is removed
 		operations = append(operations, hypervisor.ToRemoveSnapshot)
 	}
 	if err := m.hv.CheckPrivileges(ctx, []hypervisor.VMID{vm.ID}, operations...); err != nil {

@@ -14,7 +14,7 @@ import (
 // changing are the points at which something is done to a VM.
 var changing = []hypervisortest.Point{
 	hypervisortest.BeforeCreateSnapshot, hypervisortest.BeforeRemoveSnapshot, hypervisortest.BeforeRenameSnapshot,
-	hypervisortest.BeforeRevertToSnapshot, hypervisortest.BeforePowerOn, hypervisortest.BeforePowerOff, hypervisortest.BeforeShutDownGuest,
+	hypervisortest.BeforeRevertToSnapshot, hypervisortest.BeforeConsolidate, hypervisortest.BeforePowerOn, hypervisortest.BeforePowerOff, hypervisortest.BeforeShutDownGuest,
 }
 
 func changes(hv *hypervisortest.Fake) (n int) {
@@ -39,6 +39,22 @@ func TestPrivileges(t *testing.T) {
 				return err
 			},
 			lacks: []hypervisor.Operation{hypervisor.ToSnapshot},
+		},
+		"take or leave nothing": {
+			do: func(t *testing.T, b *tierBench) error {
+				t.Helper()
+				_, err := b.m.TakeOrNothing(t.Context(), snapshot.Request{VM: hypervisor.VMRef(b.vms[0].ID), Name: "s"})
+				return err
+			},
+			lacks: []hypervisor.Operation{hypervisor.ToSnapshot, hypervisor.ToRemoveSnapshot},
+		},
+		"consolidate": {
+			do: func(t *testing.T, b *tierBench) error {
+				t.Helper()
+				_, err := b.m.Consolidate(t.Context(), hypervisor.VMRef(b.vms[0].ID))
+				return err
+			},
+			lacks: []hypervisor.Operation{hypervisor.ToConsolidate},
 		},
 		"take after a shutdown": {
 			do: func(t *testing.T, b *tierBench) error {
@@ -118,7 +134,7 @@ func TestPrivileges(t *testing.T) {
 			var others []hypervisor.Operation
 			for _, operation := range []hypervisor.Operation{
 				hypervisor.ToSnapshot, hypervisor.ToRemoveSnapshot, hypervisor.ToRenameSnapshot, hypervisor.ToRevert,
-				hypervisor.ToPowerOn, hypervisor.ToPowerOff, hypervisor.ToBackUp, hypervisor.ToDestroy,
+				hypervisor.ToConsolidate, hypervisor.ToPowerOn, hypervisor.ToPowerOff, hypervisor.ToBackUp, hypervisor.ToDestroy,
 			} {
 				if !slices.Contains(c.lacks, operation) {
 					others = append(others, operation)

@@ -53,6 +53,8 @@ type Request struct {
 	// ShutDown stops the guest cleanly before the snapshot and starts it again afterwards.
 	ShutDown        bool
 	ShutDownTimeout time.Duration // zero: DefaultShutDownTimeout
+
+	orNothing bool // it is removed if something goes wrong once it is there
 }
 
 // DefaultShutDownTimeout is how long a guest may take to shut down.

@@ -37,6 +37,7 @@ func MadeFor(name, purpose string) bool {
 //
 // It returns a Taken together with an error only if that snapshot could not be removed.
 func (m *Manager) TakeOrNothing(ctx context.Context, r Request) (*Taken, error) {
+	r.orNothing = true
 	taken, err := m.Take(ctx, r)
 	if err == nil || taken == nil {
 		return taken, err
