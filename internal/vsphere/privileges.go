@@ -68,7 +68,7 @@ func (c *Client) CheckPrivileges(ctx context.Context, vms []hypervisor.VMID, ope
 
 // conditions are those that hold whatever is asked for.
 func (c *Client) conditions() map[condition]bool {
-	return map[condition]bool{ifExport: slices.Contains(c.config.Transports, TransportExport)}
+	return map[condition]bool{ifExport: slices.Equal(c.config.Transports, []string{TransportExport})}
 }
 
 // foldersOf are the folders that VMs are in, as far as they can be read.

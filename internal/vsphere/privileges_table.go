@@ -50,7 +50,8 @@ const (
 	ifHardware     condition = "if its hardware is brought back"
 	ifPolicies     condition = "if it has storage policies"
 	ifEnable       condition = "with `change_tracking = \"enable\"`"
-	ifExport       condition = "unless `transports = [\"datastore\"]`"
+	ifExport       condition = "with `transports = [\"export\"]`"
+	ifFallBack     condition = "with both transports, which is the default"
 	ifChangedAreas condition = "to tell what is allocated or has changed"
 )
 
@@ -108,6 +109,7 @@ var grants = map[hypervisor.Operation][]grant{
 	hypervisor.ToBackUp: {
 		{on: onVM, ids: []string{createSnapshot, removeSnapshot}},
 		{on: onVM, ids: []string{exportVApp}, when: ifExport},
+		{on: onVM, ids: []string{exportVApp}, when: ifFallBack, without: "it fails if a disk can't be read from its datastore"},
 		{on: onDatastore, ids: []string{browse, manageFiles}, without: "disks are exported, and the reason is given"},
 		{on: onHome, ids: []string{browse, manageFiles}, without: "a warning says that the firmware variables are not captured"},
 		{on: onVM, ids: []string{randomRead}, when: ifChangedAreas, without: "every disk is read in full, and the reason is given"},

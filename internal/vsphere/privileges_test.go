@@ -257,7 +257,7 @@ func TestPrivileges_backup(t *testing.T) {
 	const store = "/DC0/datastore/LocalDS_0"
 	w := &walk{
 		bench: b, operator: b.newOperator(), operations: []hypervisor.Operation{hypervisor.ToBackUp},
-		holds:  []condition{ifExport, ifChangedAreas},
+		holds:  []condition{ifFallBack, ifChangedAreas},
 		places: map[target][]string{onVM: {b.vm.Path}, onDatastore: {store}, onHome: {store}},
 		reset:  b.removeSnapshots, unneeded: []string{exportVApp}, cleansUp: []string{removeSnapshot},
 	}
@@ -310,7 +310,7 @@ func TestPrivileges_enableTracking(t *testing.T) {
 		bench: b, operator: b.newOperator(), operations: []hypervisor.Operation{hypervisor.ToBackUp},
 		places: map[target][]string{onVM: {b.vm.Path}},
 	}
-	w.holds = []condition{ifExport, ifEnable}
+	w.holds = []condition{ifFallBack, ifEnable}
 	w.allow(changeTracking, onVM)
 	texts, err := b.readAsOperator(w.operator, hypervisor.TrackingEnable, map[hypervisor.DiskKey]string{})
 	must(t, err)
