@@ -33,15 +33,15 @@ const (
 	ModeFull Mode = "full"
 )
 
-// A Verification says how much of what didn't change is read nevertheless, and compared with what is in
-// the repository.
-type Verification string
+// A Recheck says how much of what didn't change is read nevertheless, and compared with what is in the
+// repository. It is about change tracking; what is in the repository is verified by Manager.Verify.
+type Recheck string
 
 const (
-	// VerifyNothing trusts the hypervisor's change tracking. It is the default.
-	VerifyNothing Verification = ""
-	// VerifySample reads a random share of it.
-	VerifySample Verification = "sample"
+	// RecheckNothing trusts the hypervisor's change tracking. It is the default.
+	RecheckNothing Recheck = ""
+	// RecheckSample reads a random share of it.
+	RecheckSample Recheck = "sample"
 )
 
 // DefaultFullEvery is after how many incremental reads in a row a disk is read in full. That stores next to
@@ -57,7 +57,7 @@ type Request struct {
 
 	Mode           Mode                      // empty: ModeAuto
 	ChangeTracking hypervisor.ChangeTracking // empty: hypervisor.TrackingUse
-	Verify         Verification
+	Recheck        Recheck
 
 	// FullEvery has a disk read in full after so many incremental reads in a row. Zero: DefaultFullEvery;
 	// negative: never.

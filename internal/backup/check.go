@@ -62,10 +62,10 @@ func (r Request) check() error {
 	default:
 		return fmt.Errorf("unknown use of change tracking %q", r.ChangeTracking)
 	}
-	switch r.Verify {
-	case VerifyNothing, VerifySample:
+	switch r.Recheck {
+	case RecheckNothing, RecheckSample:
 	default:
-		return fmt.Errorf("unknown verification %q", r.Verify)
+		return fmt.Errorf("unknown way %q to check change tracking", r.Recheck)
 	}
 	if r.VM == "" {
 		return errors.New("no VM is named")

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// sampleShare is the share of a disk's unchanged chunks that VerifySample reads: one of so many.
+	// sampleShare is the share of a disk's unchanged chunks that RecheckSample reads: one of so many.
 	sampleShare = 100
 	// minSample is how many bytes it reads at least, if there are as many.
 	minSample = 16 << 20
@@ -162,7 +162,7 @@ func (b *backup) openDisk(
 		open.areas = disk.NewAreas(d.Capacity, request.Granularity)
 		open.areas.Add(disk.Extent{Length: d.Capacity})
 		request.Base = nil
-	case b.Verify == VerifySample:
+	case b.Recheck == RecheckSample:
 		unchanged := d.Capacity - open.changed.Bytes()
 		chunks := (max(unchanged/sampleShare, minSample)-1)/request.Granularity + 1
 		open.sample = open.changed.Others(chunks, rand.Int64N)

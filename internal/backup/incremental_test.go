@@ -235,7 +235,7 @@ func TestTake_verify(t *testing.T) {
 	t.Parallel()
 	hv, vm := newTrackedVM(t)
 	repo := openRepository(t)
-	r := backup.Request{Verify: backup.VerifySample}
+	r := backup.Request{Recheck: backup.RecheckSample}
 	take(t, hv, vm, repo, r)
 	write(t, hv, vm, 0, "changed", 1<<20)
 	m := take(t, hv, vm, repo, r).Manifest
@@ -245,7 +245,7 @@ func TestTake_verify(t *testing.T) {
 	if err := hv.WriteDiskUnnoticed(vm.ID, 1, []byte("x"), 2<<20); err != nil {
 		t.Fatal(err)
 	}
-	_, err := newManager(hv, repo).Take(t.Context(), backup.Request{VM: "web", Verify: backup.VerifySample})
+	_, err := newManager(hv, repo).Take(t.Context(), backup.Request{VM: "web", Recheck: backup.RecheckSample})
 	var wrong *repository.TrackingError
 	if !errors.As(err, &wrong) || wrong.Offset != 2<<20 || !strings.Contains(err.Error(), "Hard disk 2") {
 		t.Errorf("error %v", err)
@@ -259,7 +259,7 @@ func TestTake_unknownChoices(t *testing.T) {
 	t.Parallel()
 	hv, _ := newVM(t)
 	for _, r := range []backup.Request{
-		{VM: "web", Mode: "x"}, {VM: "web", ChangeTracking: "x"}, {VM: "web", Verify: "x"}, {},
+		{VM: "web", Mode: "x"}, {VM: "web", ChangeTracking: "x"}, {VM: "web", Recheck: "x"}, {},
 	} {
 		if _, err := newManager(hv, nil).Check(t.Context(), r); !errors.Is(err, backup.ErrRequest) {
 			t.Errorf("%+v: %v", r, err)

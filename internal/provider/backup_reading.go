@@ -61,7 +61,7 @@ func backupReadingArguments() map[string]schema.Attribute {
 				"trusted. Default: `none`." + nextBackup,
 			Optional: true, Computed: true,
 			Default:    stringdefault.StaticString(verifyNone),
-			Validators: []validator.String{stringvalidator.OneOf(verifyNone, string(backup.VerifySample))},
+			Validators: []validator.String{stringvalidator.OneOf(verifyNone, string(backup.RecheckSample))},
 		},
 	}
 }
@@ -87,7 +87,7 @@ func (r *backupReading) fillRequest(request *backup.Request) {
 	request.Mode = backup.Mode(r.Mode.ValueString())
 	request.ChangeTracking = hypervisor.ChangeTracking(r.ChangeTracking.ValueString())
 	if verify := r.Verify.ValueString(); verify != verifyNone {
-		request.Verify = backup.Verification(verify)
+		request.Recheck = backup.Recheck(verify)
 	}
 	switch every := r.FullEvery.ValueInt64(); {
 	case r.FullEvery.IsNull(), r.FullEvery.IsUnknown():

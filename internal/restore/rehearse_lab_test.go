@@ -7,6 +7,7 @@ import (
 	"image/png"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -101,6 +102,32 @@ func TestRehearse_labCancelled(t *testing.T) {
 	if !errors.Is(err, restore.ErrNoHeartbeat) || result.Screenshot == nil {
 		t.Errorf("%+v, %v", result, err)
 	}
+	s.wantUntouched(t, before)
+}
+
+// Two at once don't meet: neither takes the other's copy for one that was left behind.
+func TestRehearse_labTwo(t *testing.T) {
+	t.Parallel()
+	s, r := rehearsing(t, lab.GuestComesUp)
+	before := s.lab.Status().VMs[0]
+	meet := make(chan struct{})
+	s.lab.OnCall("PowerOnVM_Task", func(context.Context) { // both copies are there by then
+		select {
+		case meet <- struct{}{}:
+		case <-meet:
+		case <-time.After(time.Minute):
+			t.Error("there was one copy only")
+		}
+	})
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if result, err := s.m.Rehearse(t.Context(), r); err != nil || len(result.Warnings) > 0 {
+				t.Errorf("%+v, %v", result, err)
+			}
+		})
+	}
+	both.Wait()
 	s.wantUntouched(t, before)
 }
 

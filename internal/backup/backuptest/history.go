@@ -206,7 +206,7 @@ func (h *history) request() backup.Request {
 		r.FullEvery = -1
 	}
 	if h.random.IntN(8) == 0 {
-		r.Verify = backup.VerifySample
+		r.Recheck = backup.RecheckSample
 	}
 	return r
 }
