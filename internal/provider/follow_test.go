@@ -86,8 +86,8 @@ func TestLimitLogs(t *testing.T) {
 	}
 	said("at work", map[string]any{"elapsed": "1m0s"})
 	said("copying the disks", map[string]any{
-		"vm": "/DC0/vm/web01", "percent": 25.0, "done_bytes": float64(1 << 30), "total_bytes": float64(4 << 30), "elapsed": "1m0s",
-		"moved_bytes": float64(1 << 29), "mib_per_second": 8.0, "time_left": "3m0s",
+		"vm": "/DC0/vm/web01", "percent": "25", "done_bytes": "1073741824", "total_bytes": "4294967296", "elapsed": "1m0s",
+		"moved_bytes": "536870912", "mib_per_second": "8", "time_left": "3m0s",
 	})
 	said("copying the disks", map[string]any{"done": true, "elapsed": "2h0m7s"})
 	said("removing the temporary snapshot", map[string]any{"vm": "/DC0/vm/web01", "elapsed": "1h0m1s"})
