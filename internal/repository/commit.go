@@ -127,11 +127,11 @@ func (r *Repository) commit(
 	if err != nil {
 		return "", err
 	}
-	start := wallClock()
+	start := session.Time()
 	if err := guard(ctx, session, root, entries, disks); err != nil {
 		return "", err
 	}
-	if took := wallClock().Sub(start); took > guardValidity {
+	if took := session.Time().Sub(start); took > guardValidity {
 		return "", fmt.Errorf("%w: or may be, as looking it up took %s", ErrIncomplete, took.Round(time.Second))
 	}
 	return r.saveSnapshot(ctx, session, newSnapshot(m, root, session.Time()))

@@ -32,6 +32,8 @@ type Config struct {
 	MaxOutage time.Duration
 
 	Log *slog.Logger // tells of outages; nil: nobody
+
+	now func() time.Time // Kopia's clock; nil: the system's
 }
 
 // Limits are how much is written to a repository and read from it, in bytes per second, of a minute each. Zero: no

@@ -131,6 +131,7 @@ func (r *Repository) connect(ctx context.Context, base blob.Storage, c Config) e
 	opened, err := repo.Open(ctx, file, c.Password.Reveal(), &repo.Options{
 		DisableRepositoryLog: true,
 		DoNotWaitForUpgrade:  true,
+		TimeNowFunc:          c.now,
 		// Kopia's own handler ends the process. The operation during which it is called fails too.
 		OnFatalError: func(error) {},
 	})

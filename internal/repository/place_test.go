@@ -2,6 +2,7 @@ package repository
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path"
@@ -29,10 +30,14 @@ func startS3(t *testing.T) server {
 
 func connectS3(t *testing.T, s *storagetest.S3, name string) (Config, *storagetest.Proxy) {
 	network := s.Network(t)
-	return placeConfig(&S3{
-		Bucket: s.Bucket, Prefix: name + "/", Endpoint: network.URL(), Region: storagetest.S3Region,
+	return placeConfig(s3PlaceAt(network.URL(), name)), network
+}
+
+func s3PlaceAt(url, name string) *S3 {
+	return &S3{
+		Bucket: storagetest.S3Bucket, Prefix: name + "/", Endpoint: url, Region: storagetest.S3Region,
 		AccessKeyID: storagetest.S3AccessKey, SecretAccessKey: secret.New(storagetest.S3SecretKey),
-	}), network
+	}
 }
 
 // startSSHD starts an SSH server.
@@ -47,6 +52,20 @@ func startSSHD(t *testing.T) server {
 	}
 }
 
+// startWebDAV starts a WebDAV server.
+func startWebDAV(t *testing.T) server {
+	s := storagetest.NewWebDAV(t)
+	return func(t *testing.T, name string) (Config, *storagetest.Proxy) {
+		network := s.Network(t)
+		if err := os.MkdirAll(filepath.Join(s.Dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return placeConfig(&WebDAV{
+			URL: network.URL() + "/" + name, User: storagetest.WebDAVUser, Password: secret.New(storagetest.WebDAVPassword),
+		}), network
+	}
+}
+
 func placeConfig(p Place) Config {
 	return Config{Password: secret.New(testPassword), Create: true, Place: p}
 }
@@ -54,7 +73,7 @@ func placeConfig(p Place) Config {
 // onServers runs a test on every kind of server that there is.
 func onServers(t *testing.T, test func(t *testing.T, connect server)) {
 	t.Helper()
-	for name, start := range map[string]func(*testing.T) server{"s3": startS3, "sftp": startSSHD} {
+	for name, start := range map[string]func(*testing.T) server{"s3": startS3, "sftp": startSSHD, "webdav": startWebDAV} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, start(t))
@@ -88,6 +107,70 @@ func TestPlace(t *testing.T) {
 	})
 }
 
+func init() { children["back up in s3"] = backUpInS3 }
+
+// backUpInS3 is backUpOnce on an S3 server.
+func backUpInS3(ctx context.Context, url string) error {
+	r, err := Open(ctx, placeConfig(s3PlaceAt(url, "shared")))
+	if err != nil {
+		return err
+	}
+	return backUpOnceTo(ctx, r)
+}
+
+// TestPlaceProcesses has several processes make a repository on an S3 server and back up at once.
+func TestPlaceProcesses(t *testing.T) {
+	t.Parallel()
+	c, network := startS3(t)(t, "shared")
+	concurrentProcesses(t, c, "back up in s3", network.URL())
+}
+
+// TestPlaceErrors says what is the matter with a place, without a secret.
+func TestPlaceErrors(t *testing.T) {
+	t.Parallel()
+	s3, sshd, dav := startS3(t), startSSHD(t), startWebDAV(t)
+	s3Place := func() *S3 { c, _ := s3(t, "x"); return c.Place.(*S3) }
+	sftpPlace := func() *SFTP { c, _ := sshd(t, "x"); return c.Place.(*SFTP) }
+	davPlace := func() *WebDAV { c, _ := dav(t, "x"); return c.Place.(*WebDAV) }
+	_, strange := storagetest.NewSSHD(t).Network(t)
+	strange = strings.ReplaceAll(strange, "[127.0.0.1]", "*")
+	const wrong = "wrong-secret-123"
+	for name, test := range map[string]struct {
+		place Place
+		want  error
+		names string
+	}{
+		"s3, wrong key":    {func() Place { p := s3Place(); p.SecretAccessKey = secret.New(wrong); return p }(), ErrRefused, "SignatureDoesNotMatch"},
+		"s3, no bucket":    {func() Place { p := s3Place(); p.Bucket = "nobodys"; return p }(), ErrNoRepository, "nobodys"},
+		"s3, no key":       {func() Place { p := s3Place(); p.AccessKeyID = ""; return p }(), ErrRefused, "no access key"},
+		"s3, bad endpoint": {func() Place { p := s3Place(); p.Endpoint = "ftp://x"; return p }(), ErrUnreachable, "ftp"},
+		"s3, bad prefix":   {func() Place { p := s3Place(); p.Prefix = "vm"; return p }(), ErrUnreachable, "slash"},
+		"s3, nobody":       {func() Place { p := s3Place(); p.Endpoint = "http://127.0.0.1:1"; return p }(), ErrUnreachable, "refused"},
+		"sftp, nobody":     {func() Place { p := sftpPlace(); p.Port = 1; p.KnownHosts = "* ssh-rsa x"; return p }(), ErrUnreachable, ""},
+		"sftp, other host": {func() Place { p := sftpPlace(); p.KnownHosts = strange; return p }(), ErrUnreachable, "knownhosts"},
+		"sftp, wrong key":  {func() Place { p := sftpPlace(); p.Key = secret.New(storagetest.NewSSHD(t).Key); return p }(), ErrUnreachable, "unable to authenticate"},
+		"sftp, no key":     {func() Place { p := sftpPlace(); p.Key = secret.String{}; return p }(), ErrRefused, "neither"},
+		"sftp, relative":   {func() Place { p := sftpPlace(); p.Path = "x"; return p }(), ErrNoRepository, "absolute"},
+		"webdav, wrong":    {func() Place { p := davPlace(); p.Password = secret.New(wrong); return p }(), ErrRefused, "401"},
+		"webdav, nothing":  {func() Place { p := davPlace(); p.URL += "/no/such"; return p }(), ErrNoRepository, "doesn't exist"},
+		"webdav, no URL":   {&WebDAV{URL: "ftp://x"}, ErrNoRepository, "URL"},
+		"azure, no key":    {&Azure{Account: "a", Container: "c"}, ErrRefused, "credentials"},
+		"azure, nobody":    {&Azure{Account: "127", Container: "c", SASToken: secret.New("sig=" + wrong), Endpoint: "http://0.0.1:1"}, ErrUnreachable, "refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Open(t.Context(), placeConfig(test.place))
+			if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.names) {
+				t.Errorf("error %v, want %v naming %q", err, test.want, test.names)
+			}
+			if err != nil && (strings.Contains(err.Error(), wrong) || strings.Contains(err.Error(), storagetest.S3SecretKey) ||
+				strings.Contains(err.Error(), storagetest.WebDAVPassword)) {
+				t.Errorf("the error gives a secret away: %v", err)
+			}
+		})
+	}
+}
+
 // TestObjectLock looks at what an S3 server says of the objects of a repository, and tries to remove one of them.
 func TestObjectLock(t *testing.T) {
 	t.Parallel()
@@ -99,7 +182,7 @@ func TestObjectLock(t *testing.T) {
 	r := open(t, c)
 	backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": testSource(2)})
 	lockOf := func(o minio.ObjectInfo) (mode string, until time.Time) {
-		info, err := s.Client.StatObject(t.Context(), s.Bucket, o.Key, minio.StatObjectOptions{VersionID: o.VersionID})
+		info, err := s.Client.StatObject(t.Context(), storagetest.S3Bucket, o.Key, minio.StatObjectOptions{VersionID: o.VersionID})
 		if err := errors.Join(o.Err, err); err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +196,7 @@ func TestObjectLock(t *testing.T) {
 	}
 	packs := minio.ListObjectsOptions{Prefix: place.Prefix + "p", WithVersions: true}
 	locked, unlocked := 0, 0
-	for o := range s.Client.ListObjects(t.Context(), s.Bucket, packs) {
+	for o := range s.Client.ListObjects(t.Context(), storagetest.S3Bucket, packs) {
 		switch mode, until := lockOf(o); {
 		case mode == "":
 			unlocked++
@@ -121,7 +204,7 @@ func TestObjectLock(t *testing.T) {
 			t.Errorf("%s is locked by %s until %s", o.Key, mode, until)
 		default:
 			locked++
-			err := s.Client.RemoveObject(t.Context(), s.Bucket, o.Key, minio.RemoveObjectOptions{VersionID: o.VersionID, GovernanceBypass: true})
+			err := s.Client.RemoveObject(t.Context(), storagetest.S3Bucket, o.Key, minio.RemoveObjectOptions{VersionID: o.VersionID, GovernanceBypass: true})
 			if err == nil {
 				t.Errorf("%s is removed", o.Key)
 			}
@@ -134,7 +217,7 @@ func TestObjectLock(t *testing.T) {
 	if m, err := r.Maintain(t.Context(), MaintainOptions{Now: true}); err != nil || !m.Ran {
 		t.Fatalf("maintenance: %+v, %v", m, err)
 	}
-	for o := range s.Client.ListObjects(t.Context(), s.Bucket, packs) {
+	for o := range s.Client.ListObjects(t.Context(), storagetest.S3Bucket, packs) {
 		if mode, _ := lockOf(o); mode != string(LockCompliance) {
 			t.Errorf("%s is not locked after maintenance", o.Key)
 		}

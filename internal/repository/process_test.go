@@ -24,6 +24,10 @@ func backUpOnce(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	return backUpOnceTo(ctx, r)
+}
+
+func backUpOnceTo(ctx context.Context, r *Repository) error {
 	w, err := r.NewWriter(ctx)
 	if err != nil {
 		return err
@@ -74,6 +78,12 @@ func backUpAndHang(ctx context.Context, path string) error {
 func TestConcurrentProcesses(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
+	concurrentProcesses(t, c, "back up", c.Path)
+}
+
+// concurrentProcesses has processes run a child that backs up, and compares what is in the repository then.
+func concurrentProcesses(t *testing.T, c Config, name, argument string) {
+	t.Helper()
 	type process struct {
 		wait   func() error
 		stdout bytes.Buffer
@@ -82,7 +92,7 @@ func TestConcurrentProcesses(t *testing.T) {
 	}
 	processes := make([]process, 3)
 	for i := range processes {
-		cmd := child(t, "back up", c.Path)
+		cmd := child(t, name, argument)
 		cmd.Stdout, cmd.Stderr = &processes[i].stdout, &processes[i].stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

@@ -2,7 +2,9 @@ package repository
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"path"
 	"strings"
@@ -210,7 +212,19 @@ func (p *WebDAV) connect(ctx context.Context) (blob.Storage, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
 		return nil, fmt.Errorf("%w: the URL must be one of https or http, without user, password and query", ErrNoRepository)
 	}
-	return webdav.New(ctx, p.options(), false)
+	s, err := webdav.New(ctx, p.options(), false)
+	if err != nil {
+		return nil, err
+	}
+	// Nothing was sent yet. Kopia creates no directory above those of blobs, and tries for minutes.
+	err = s.ListBlobs(ctx, ownBlobPrefix, func(blob.Metadata) error { return nil })
+	if statusOf(err) == http.StatusNotFound {
+		err = fmt.Errorf("%w: the directory doesn't exist", ErrNoRepository)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close(ctx))
+	}
+	return s, nil
 }
 
 func (p *WebDAV) options() *webdav.Options {

@@ -257,7 +257,10 @@ func failed(ctx context.Context, operation string, id blob.ID, err error) error 
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
-	for _, outcome := range append(storageOutcomes, ErrRefused, ErrNoRepository) {
+	if isOutcome(err) { // of our own making
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for _, outcome := range storageOutcomes {
 		if errors.Is(err, outcome) {
 			return fmt.Errorf("%s: %w", what, reduced{outcome, reason(err)})
 		}

@@ -10,16 +10,16 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
-// Credentials of the S3 server.
+// Credentials of the S3 server, and its bucket.
 const (
 	S3AccessKey = "AKIAIOSFODNN7EXAMPLE"
 	S3SecretKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY" //nolint:gosec // of a server on the loopback interface
 	S3Region    = "eu-central-1"
+	S3Bucket    = "backups"
 )
 
 // An S3 is a real S3 server with one bucket.
 type S3 struct {
-	Bucket string
 	Client *minio.Client // of somebody else
 
 	socket string
@@ -39,13 +39,13 @@ func NewS3(t testing.TB, lock bool) *S3 {
 		"posix", "--sidecar", filepath.Join(dir, "meta"), "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data"))
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+S3AccessKey, "ROOT_SECRET_KEY="+S3SecretKey)
 	run(t, cmd, "unix", path)
-	s := &S3{Bucket: "backups", socket: path}
+	s := &S3{socket: path}
 	var err error
 	s.Client, err = minio.New(s.Network(t).Addr().String(), &minio.Options{
 		Creds: credentials.NewStaticV4(S3AccessKey, S3SecretKey, ""), Region: S3Region,
 	})
 	if err == nil {
-		err = s.Client.MakeBucket(t.Context(), s.Bucket, minio.MakeBucketOptions{Region: S3Region, ObjectLocking: lock})
+		err = s.Client.MakeBucket(t.Context(), S3Bucket, minio.MakeBucketOptions{Region: S3Region, ObjectLocking: lock})
 	}
 	if err != nil {
 		t.Fatal(err)
