@@ -23,6 +23,7 @@ var guideTests = map[string]func(*guide){
 	"compare-with-a-copy":  walkCompare,
 	"restore-in-place":     walkInPlace,
 	"disaster-recovery":    walkDisaster,
+	"repositories":         walkRepositories,
 	"adopt":                walkAdopt,
 	"verified-backups":     walkVerified,
 	"actions":              walkActions,
