@@ -19,9 +19,9 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
 )
 
-func screenshotLab(t *testing.T) (*lab.Lab, *Client, *hypervisor.VM) {
+func screenshotLab(t *testing.T, esx bool) (*lab.Lab, *Client, *hypervisor.VM) {
 	t.Helper()
-	l := labtest.Start(t, lab.Options{VMs: []lab.VMSpec{{Name: "web", Disks: []string{labtest.RawDisk(t, 1<<20, 1)}}}})
+	l := labtest.Start(t, lab.Options{ESX: esx, VMs: []lab.VMSpec{{Name: "web", Disks: []string{labtest.RawDisk(t, 1<<20, 1)}}}})
 	c := dial(t, labConfig(l))
 	vm, err := c.FindVM(t.Context(), "web")
 	must(t, err)
@@ -40,7 +40,17 @@ func wantNoPicture(t *testing.T, l *lab.Lab) {
 
 func TestScreenshot(t *testing.T) {
 	t.Parallel()
-	l, c, vm := screenshotLab(t)
+	for name, esx := range map[string]bool{"vCenter": false, "ESXi": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			takesScreenshot(t, esx)
+		})
+	}
+}
+
+func takesScreenshot(t *testing.T, esx bool) {
+	t.Helper()
+	l, c, vm := screenshotLab(t, esx)
 	picture, err := c.Screenshot(t.Context(), vm.ID)
 	must(t, err)
 	if config, err := png.DecodeConfig(bytes.NewReader(picture)); err != nil || config.Width != 720 {
@@ -60,7 +70,7 @@ func TestScreenshot(t *testing.T) {
 // Whatever goes wrong, no picture stays on the server.
 func TestScreenshot_fails(t *testing.T) {
 	t.Parallel()
-	l, c, vm := screenshotLab(t)
+	l, c, vm := screenshotLab(t, false)
 	l.Fault(lab.Fault{Method: "CreateScreenshot_Task", Fault: "NoPermission"})
 	var denied *hypervisor.PermissionError
 	if _, err := c.Screenshot(t.Context(), vm.ID); !errors.As(err, &denied) {
