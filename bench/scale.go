@@ -50,7 +50,8 @@ func scale(ctx context.Context, b *bench) (err error) {
 		if err := spread(image, raw, s.capacity); err != nil {
 			return err
 		}
-		options.VMs = append(options.VMs, lab.VMSpec{Name: fmt.Sprintf("vm%d", i), Disks: []string{raw}})
+		// Change tracking is what tells where there is data.
+		options.VMs = append(options.VMs, lab.VMSpec{Name: fmt.Sprintf("vm%d", i), Disks: []string{raw}, ChangeTracking: true})
 	}
 	l, err := lab.Start(ctx, options)
 	if err != nil {
