@@ -115,7 +115,7 @@ func (r *Repository) runMaintenance(ctx context.Context, m *Maintenance) (err er
 		func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 			// With less safety, Kopia removes what a writer that it doesn't know of is about to use: that writer's
 			// restore point can't be read, and nobody is told. There is no way to ask for less.
-			return snapshotmaintenance.Run(ctx, w, maintenance.ModeFull, false, maintenance.SafetyFull)
+			return snapshotmaintenance.Run(ctx, tableStreams{w}, maintenance.ModeFull, false, maintenance.SafetyFull)
 		})
 	var other maintenance.NotOwnedError
 	if errors.As(err, &other) {

@@ -3,6 +3,7 @@ package repository
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -17,8 +18,8 @@ func init() {
 	children["16 TiB"] = func(ctx context.Context, path string) error { return backUpLarge(ctx, path, 16*tib) }
 }
 
-// backUpLarge writes a disk with some data everywhere, then a change of it, commits and reads it, and prints
-// the most memory that the process ever took.
+// backUpLarge writes a disk with some data everywhere, then a change of it, commits and reads it, maintains the
+// repository, and prints the most memory that the process ever took.
 func backUpLarge(ctx context.Context, path string, capacity int64) error {
 	r, err := openChild(ctx, path)
 	if err != nil {
@@ -46,6 +47,9 @@ func backUpLarge(ctx context.Context, path string, capacity int64) error {
 	}
 	if err := readLarge(ctx, r, id, src); err != nil {
 		return err
+	}
+	if m, err := r.Maintain(ctx, MaintainOptions{Now: true}); err != nil || !m.Ran {
+		return errors.Join(err, errors.New("no maintenance"))
 	}
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
