@@ -9,12 +9,10 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
 	"github.com/hashicorp/terraform-plugin-framework/datasource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
-	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 )
 
 var _ datasource.DataSourceWithConfigure = (*snapshotDataSource)(nil)
@@ -26,18 +24,7 @@ type snapshotDataModel struct {
 	VM     types.String `tfsdk:"vm"`
 	Newest types.Bool   `tfsdk:"newest"`
 
-	ID             types.String `tfsdk:"id"`
-	Name           types.String `tfsdk:"name"`
-	Path           types.String `tfsdk:"path"`
-	Description    types.String `tfsdk:"description"`
-	CreatedAt      types.String `tfsdk:"created_at"`
-	PowerState     types.String `tfsdk:"power_state"`
-	Memory         types.Bool   `tfsdk:"memory"`
-	Consistency    types.String `tfsdk:"consistency"`
-	ParentID       types.String `tfsdk:"parent_id"`
-	ChainDepth     types.Int64  `tfsdk:"chain_depth"`
-	IsCurrent      types.Bool   `tfsdk:"is_current"`
-	SizeBytes      types.Int64  `tfsdk:"size_bytes"`
+	shownSnapshot
 	VMUUID         types.String `tfsdk:"vm_uuid"`
 	VMInstanceUUID types.String `tfsdk:"vm_instance_uuid"`
 }
@@ -61,12 +48,8 @@ func (d *snapshotDataSource) Schema(_ context.Context, _ datasource.SchemaReques
 			Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
 		}
 	}
-	attributes := computedDataAttributes(listedSnapshotTypes, listedSnapshotDescriptions)
+	attributes := ofOneVM(computedDataAttributes(listedSnapshotTypes, listedSnapshotDescriptions))
 	for name, a := range map[string]schema.Attribute{
-		"vm": schema.StringAttribute{
-			MarkdownDescription: vmDescription, Required: true,
-			Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
-		},
 		"id": text("The snapshot with this ID: `<instance UUID>/<snapshot ID>`, or the hypervisor's ID alone " +
 			"(`snapshot-12`). Read back, it is the former: what `snapshot_id` of a `vm_restore` takes."),
 		"name": text("Snapshots of this name, which needn't be unique."),
@@ -75,8 +58,6 @@ func (d *snapshotDataSource) Schema(_ context.Context, _ datasource.SchemaReques
 			MarkdownDescription: "Whether the newest is taken where several match. Default: `false`, several are an error.",
 			Optional:            true,
 		},
-		"vm_uuid":          schema.StringAttribute{MarkdownDescription: "BIOS UUID of the virtual machine.", Computed: true},
-		"vm_instance_uuid": schema.StringAttribute{MarkdownDescription: "Instance UUID of the virtual machine.", Computed: true},
 	} {
 		attributes[name] = a
 	}
@@ -93,17 +74,8 @@ func (d *snapshotDataSource) Read(ctx context.Context, req datasource.ReadReques
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := limitPlan(ctx)
-	defer cancel()
-	op := operation{verb: "Find", noun: "Snapshot", paths: map[argument]path.Path{argVM: path.Root("vm")}}
-	m, err := d.session.snapshots(ctx)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	vm, all, err := m.List(ctx, hypervisor.VMRef(model.VM.ValueString()))
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
+	vm, all, ok := d.session.listSnapshots(ctx, model.VM, operation{verb: "Find", noun: "Snapshot"}, &resp.Diagnostics)
+	if !ok {
 		return
 	}
 	found := slices.DeleteFunc(slices.Clone(all), func(s hypervisor.Snapshot) bool { return !model.matches(vm, s) })
@@ -124,7 +96,8 @@ func (d *snapshotDataSource) Read(ctx context.Context, req datasource.ReadReques
 			newest = s
 		}
 	}
-	model.fill(vm, newest)
+	model.shownSnapshot = showSnapshot(vm, newest)
+	model.VMUUID, model.VMInstanceUUID = types.StringValue(vm.BIOSUUID), types.StringValue(vm.InstanceUUID)
 	resp.Diagnostics.Append(resp.State.Set(ctx, model)...)
 }
 
@@ -134,26 +107,6 @@ func (m *snapshotDataModel) matches(vm *hypervisor.VM, s hypervisor.Snapshot) bo
 		return asked.IsNull() || slices.Contains(values, asked.ValueString())
 	}
 	return is(m.ID, snapshotKey(vm.InstanceUUID, s.ID), string(s.ID)) && is(m.Name, s.Name) && is(m.Path, s.Path)
-}
-
-func (m *snapshotDataModel) fill(vm *hypervisor.VM, s hypervisor.Snapshot) {
-	m.ID = types.StringValue(snapshotKey(vm.InstanceUUID, s.ID))
-	m.Name = types.StringValue(s.Name)
-	m.Path = types.StringValue(s.Path)
-	m.Description = types.StringValue(s.Description)
-	m.CreatedAt = timeValue(s.CreatedAt)
-	m.PowerState = types.StringValue(string(s.PowerState))
-	m.Memory = types.BoolValue(s.Memory)
-	m.Consistency = types.StringValue(string(quiesce.Of(s, false)))
-	m.ParentID = types.StringNull()
-	if s.Parent != "" {
-		m.ParentID = types.StringValue(snapshotKey(vm.InstanceUUID, s.Parent))
-	}
-	m.ChainDepth = types.Int64Value(int64(s.Depth))
-	m.IsCurrent = types.BoolValue(s.Current)
-	m.SizeBytes = sizeValue(s.SizeBytes)
-	m.VMUUID = types.StringValue(vm.BIOSUUID)
-	m.VMInstanceUUID = types.StringValue(vm.InstanceUUID)
 }
 
 // noSnapshot says that none matches, and which there are.

@@ -26,6 +26,10 @@ func (r *snapshotResource) ValidateConfig(
 	r.validateOnDestroy(ctx, config, &resp.Diagnostics)
 }
 
+// memoryAndQuiesce is why a snapshot with memory can't be quiesced.
+const memoryAndQuiesce = "A snapshot with memory resumes the guest where it was, caches and all: quiescing adds nothing and can " +
+	"fail. Leave out quiesce or memory."
+
 // validate refuses arguments that contradict each other.
 func (m *snapshotRequested) validate(ctx context.Context, diags *diag.Diagnostics) {
 	conflict := func(at path.Path, detail string) {
@@ -33,8 +37,7 @@ func (m *snapshotRequested) validate(ctx context.Context, diags *diag.Diagnostic
 	}
 	quiesced := quiesceWanted(ctx, m.Quiesce, diags)
 	if m.Memory.ValueBool() && quiesced {
-		conflict(path.Root("quiesce"), "A snapshot with memory resumes the guest where it was, caches and all: quiescing adds "+
-			"nothing and can fail. Leave out quiesce or memory.")
+		conflict(path.Root("quiesce"), memoryAndQuiesce)
 	}
 	if m.Shutdown.ValueBool() && m.Memory.ValueBool() {
 		conflict(path.Root("memory"), "A virtual machine that was shut down has no memory to save. Leave out shutdown or memory.")

@@ -21,8 +21,7 @@ func (r *snapshotSetResource) ValidateConfig(
 		return
 	}
 	conflict := func(at path.Path) {
-		resp.Diagnostics.AddAttributeError(at, "Conflicting Arguments", "A snapshot with memory resumes the guest where it was, "+
-			"caches and all: quiescing adds nothing and can fail. Leave out quiesce or memory.")
+		resp.Diagnostics.AddAttributeError(at, "Conflicting Arguments", memoryAndQuiesce)
 	}
 	if config.Memory.ValueBool() && quiesceWanted(ctx, config.Quiesce, &resp.Diagnostics) {
 		conflict(path.Root("quiesce"))

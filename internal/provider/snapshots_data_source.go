@@ -28,6 +28,36 @@ type snapshotsModel struct {
 	Snapshots      types.List   `tfsdk:"snapshots"`
 }
 
+// A shownSnapshot is a snapshot as data sources show it.
+type shownSnapshot struct {
+	ID          types.String `tfsdk:"id"`
+	Name        types.String `tfsdk:"name"`
+	Path        types.String `tfsdk:"path"`
+	Description types.String `tfsdk:"description"`
+	CreatedAt   types.String `tfsdk:"created_at"`
+	PowerState  types.String `tfsdk:"power_state"`
+	Memory      types.Bool   `tfsdk:"memory"`
+	Consistency types.String `tfsdk:"consistency"`
+	ParentID    types.String `tfsdk:"parent_id"`
+	ChainDepth  types.Int64  `tfsdk:"chain_depth"`
+	IsCurrent   types.Bool   `tfsdk:"is_current"`
+	SizeBytes   types.Int64  `tfsdk:"size_bytes"`
+}
+
+func showSnapshot(vm *hypervisor.VM, s hypervisor.Snapshot) shownSnapshot {
+	l := shownSnapshot{
+		ID: types.StringValue(snapshotKey(vm.InstanceUUID, s.ID)), Name: types.StringValue(s.Name), Path: types.StringValue(s.Path),
+		Description: types.StringValue(s.Description), CreatedAt: timeValue(s.CreatedAt),
+		PowerState: types.StringValue(string(s.PowerState)), Memory: types.BoolValue(s.Memory),
+		Consistency: types.StringValue(string(quiesce.Of(s, false))), ChainDepth: types.Int64Value(int64(s.Depth)),
+		IsCurrent: types.BoolValue(s.Current), SizeBytes: sizeValue(s.SizeBytes),
+	}
+	if s.Parent != "" {
+		l.ParentID = types.StringValue(snapshotKey(vm.InstanceUUID, s.Parent))
+	}
+	return l
+}
+
 var listedSnapshotTypes = map[string]attr.Type{
 	"id": types.StringType, "name": types.StringType, "description": types.StringType, "path": types.StringType,
 	"created_at": types.StringType, "power_state": types.StringType, "memory": types.BoolType,
@@ -65,23 +95,27 @@ func (d *snapshotsDataSource) Configure(
 func (d *snapshotsDataSource) Schema(_ context.Context, _ datasource.SchemaRequest, resp *datasource.SchemaResponse) {
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "The snapshots of a virtual machine, whoever took them.",
-		Attributes: map[string]schema.Attribute{
-			"vm": schema.StringAttribute{
-				MarkdownDescription: vmDescription, Required: true,
-				Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
-			},
-			"vm_uuid": schema.StringAttribute{MarkdownDescription: "BIOS UUID of the virtual machine.", Computed: true},
-			"vm_instance_uuid": schema.StringAttribute{
-				MarkdownDescription: "Instance UUID of the virtual machine.", Computed: true,
-			},
+		Attributes: ofOneVM(map[string]schema.Attribute{
 			"snapshots": schema.ListNestedAttribute{
 				MarkdownDescription: "The snapshots, parents before their children.",
 				Computed:            true,
 				NestedObject: schema.NestedAttributeObject{
 					Attributes: computedDataAttributes(listedSnapshotTypes, listedSnapshotDescriptions)},
 			},
-		},
+		}),
 	}
+}
+
+// ofOneVM adds to the attributes of a data source those by which its VM is named.
+func ofOneVM(attributes map[string]schema.Attribute) map[string]schema.Attribute {
+	attributes["vm"] = schema.StringAttribute{
+		MarkdownDescription: vmDescription, Required: true, Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
+	}
+	attributes["vm_uuid"] = schema.StringAttribute{MarkdownDescription: "BIOS UUID of the virtual machine.", Computed: true}
+	attributes["vm_instance_uuid"] = schema.StringAttribute{
+		MarkdownDescription: "Instance UUID of the virtual machine.", Computed: true,
+	}
+	return attributes
 }
 
 func (d *snapshotsDataSource) Read(ctx context.Context, req datasource.ReadRequest, resp *datasource.ReadResponse) {
@@ -90,48 +124,34 @@ func (d *snapshotsDataSource) Read(ctx context.Context, req datasource.ReadReque
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	ctx, cancel := limitPlan(ctx)
-	defer cancel()
-	op := operation{verb: "List", noun: "Snapshots", paths: map[argument]path.Path{argVM: path.Root("vm")}}
-	m, err := d.session.snapshots(ctx)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
+	vm, all, ok := d.session.listSnapshots(ctx, model.VM, operation{verb: "List", noun: "Snapshots"}, &resp.Diagnostics)
+	if !ok {
 		return
 	}
-	vm, all, err := m.List(ctx, hypervisor.VMRef(model.VM.ValueString()))
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
+	model.VMUUID, model.VMInstanceUUID = types.StringValue(vm.BIOSUUID), types.StringValue(vm.InstanceUUID)
+	list := make([]shownSnapshot, len(all))
+	for i, s := range all {
+		list[i] = showSnapshot(vm, s)
 	}
-	resp.Diagnostics.Append(model.fill(vm, all)...)
+	var diags diag.Diagnostics
+	model.Snapshots, diags = types.ListValueFrom(ctx, types.ObjectType{AttrTypes: listedSnapshotTypes}, list)
+	resp.Diagnostics.Append(diags...)
 	resp.Diagnostics.Append(resp.State.Set(ctx, model)...)
 }
 
-func (m *snapshotsModel) fill(vm *hypervisor.VM, all []hypervisor.Snapshot) diag.Diagnostics {
-	m.VMUUID = types.StringValue(vm.BIOSUUID)
-	m.VMInstanceUUID = types.StringValue(vm.InstanceUUID)
-	list := make([]attr.Value, len(all))
-	for i, s := range all {
-		parent := types.StringNull()
-		if s.Parent != "" {
-			parent = types.StringValue(snapshotKey(vm.InstanceUUID, s.Parent))
-		}
-		list[i] = types.ObjectValueMust(listedSnapshotTypes, map[string]attr.Value{
-			"id":          types.StringValue(snapshotKey(vm.InstanceUUID, s.ID)),
-			"name":        types.StringValue(s.Name),
-			"description": types.StringValue(s.Description),
-			"path":        types.StringValue(s.Path),
-			"created_at":  timeValue(s.CreatedAt),
-			"power_state": types.StringValue(string(s.PowerState)),
-			"memory":      types.BoolValue(s.Memory),
-			"consistency": types.StringValue(string(quiesce.Of(s, false))),
-			"parent_id":   parent,
-			"chain_depth": types.Int64Value(int64(s.Depth)),
-			"is_current":  types.BoolValue(s.Current),
-			"size_bytes":  sizeValue(s.SizeBytes),
-		})
+// listSnapshots finds a VM and its snapshots. If it can't, it says so.
+func (s *session) listSnapshots(
+	ctx context.Context, ref types.String, op operation, diags *diag.Diagnostics,
+) (vm *hypervisor.VM, all []hypervisor.Snapshot, ok bool) {
+	ctx, cancel := limitPlan(ctx)
+	defer cancel()
+	op.paths = map[argument]path.Path{argVM: path.Root("vm")}
+	m, err := s.snapshots(ctx)
+	if err == nil {
+		vm, all, err = m.List(ctx, hypervisor.VMRef(ref.ValueString()))
 	}
-	var diags diag.Diagnostics
-	m.Snapshots, diags = types.ListValue(types.ObjectType{AttrTypes: listedSnapshotTypes}, list)
-	return diags
+	if err != nil {
+		op.fail(ctx, diags, err)
+	}
+	return vm, all, err == nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"sync/atomic"
 
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -26,55 +25,21 @@ const (
 // A datastoreDisk reads one disk of a point in time from the file that the temporary snapshot has frozen.
 // It is a disk.Source for one pass.
 type datastoreDisk struct {
-	point *pointInTime
-	*pointDisk
+	diskPass
 	file folderFile
-	plan hypervisor.ReadPlan
 
 	// allocated is what of the disk isn't zero, when all of it is read and the server can tell. Nil: it can't.
 	allocated *disk.Areas
-	started   atomic.Bool
 }
-
-// Plan implements hypervisor.DiskReader.
-func (d *datastoreDisk) Plan() hypervisor.ReadPlan { return d.plan }
-
-// Capacity implements disk.Source.
-func (d *datastoreDisk) Capacity() int64 { return d.capacity }
 
 // Extents implements disk.Source. When the connection breaks, or the file isn't any more what it was when
 // the disk was opened, the error wraps hypervisor.ErrLost.
 func (d *datastoreDisk) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
-	if d.started.Swap(true) {
-		return fmt.Errorf("read %s: %w", d.label, errSecondPass)
-	}
-	yieldErr := error(nil)
-	err := d.read(ctx, func(offset int64, data []byte) error {
-		yieldErr = yield(offset, data)
-		return yieldErr
-	})
-	switch {
-	case yieldErr != nil:
-		return yieldErr
-	case err == nil:
-		d.point.diskDone(d.key)
-		return nil
-	case ctx.Err() != nil:
-		return fmt.Errorf("read %s: %w", d.label, context.Cause(ctx))
-	}
-	return fmt.Errorf("read %s: %w", d.label, err)
+	return d.pass(ctx, "read", d.read, yield)
 }
 
 func (d *datastoreDisk) read(ctx context.Context, yield func(offset int64, data []byte) error) error {
-	if d.plan.Areas != nil && d.plan.Areas.Bytes() == 0 {
-		return d.point.reading(ctx)
-	}
 	c := d.point.client
-	release, err := c.acquireTransfer(ctx, string(d.point.vm), d.point.host)
-	if err != nil {
-		return err
-	}
-	defer release()
 	ctx, stop := d.point.whileOpen(ctx)
 	defer stop()
 	if err := c.readRanges(ctx, d.file, d.extents(), yield); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"sync/atomic"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -16,55 +15,21 @@ import (
 // An exportedDisk reads one disk of a point in time through the lease that exports all of them. It is
 // a disk.Source for one pass.
 type exportedDisk struct {
-	point *pointInTime
-	*pointDisk
-	plan    hypervisor.ReadPlan
-	started atomic.Bool
+	diskPass
 }
-
-var errSecondPass = errors.New("the disk was read already")
-
-// Plan implements hypervisor.DiskReader.
-func (d *exportedDisk) Plan() hypervisor.ReadPlan { return d.plan }
-
-// Capacity implements disk.Source.
-func (d *exportedDisk) Capacity() int64 { return d.capacity }
 
 // Extents implements disk.Source. It returns nil only when the stream was complete and has the
 // checksum that the server gives for it. When the connection or the lease breaks, the error wraps
 // hypervisor.ErrLost.
 func (d *exportedDisk) Extents(ctx context.Context, yield func(offset int64, data []byte) error) error {
-	if d.started.Swap(true) {
-		return fmt.Errorf("export %s: %w", d.label, errSecondPass)
-	}
-	yieldErr := error(nil)
-	err := d.read(ctx, func(offset int64, data []byte) error {
+	return d.pass(ctx, "export", d.read, func(offset int64, data []byte) error {
 		d.point.progress(int64(len(data)))
-		yieldErr = yield(offset, data)
-		return yieldErr
+		return yield(offset, data)
 	})
-	switch {
-	case yieldErr != nil:
-		return yieldErr
-	case err == nil:
-		d.point.diskDone(d.key)
-		return nil
-	case ctx.Err() != nil:
-		return fmt.Errorf("export %s: %w", d.label, context.Cause(ctx))
-	}
-	return fmt.Errorf("export %s: %w", d.label, err)
 }
 
 func (d *exportedDisk) read(ctx context.Context, yield func(offset int64, data []byte) error) error {
-	if d.plan.Areas != nil && d.plan.Areas.Bytes() == 0 {
-		return d.point.reading(ctx)
-	}
 	c := d.point.client
-	release, err := c.acquireTransfer(ctx, string(d.point.vm), d.point.host)
-	if err != nil {
-		return err
-	}
-	defer release()
 	lease, items, err := d.point.openLease(ctx)
 	if err != nil {
 		return err

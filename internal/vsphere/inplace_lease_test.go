@@ -164,38 +164,42 @@ func (b *inPlaceBench) take(other *Client, ended bool) {
 	}
 }
 
-// A recovery that is taken over stops, too.
+// changing are calls that change a VM without its journal, or files.
+var changing = []string{"PUT /folder", "PowerOnVM_Task", "PowerOffVM_Task", "RemoveAllSnapshots_Task", "DeleteVirtualDisk_Task", "DeleteDatastoreFile_Task"}
+
+// A recovery that is taken over stops, too: when the VM has its own disks, and when it has the restored ones.
 func TestInPlace_recoveryTakenOver(t *testing.T) {
 	t.Parallel()
-	d := named(t, "NVRAM")
-	b, spec := newMortalBench(t, d)
-	b.die(d, spec)
-	r, j, err := b.claim(b.client, "run-2")
-	must(t, err)
-	if _, _, err := b.claim(dial(t, labConfig(b.lab)), "run-3"); err != nil {
-		t.Fatal(err)
-	}
-	was, files := b.lab.Calls(), len(b.lab.Status().Files)
-	for what, step := range map[string]func() error{
-		"swap back": func() error { _, err := r.swapBack(t.Context(), j); return err },
-		"undo":      func() error { return r.undo(t.Context(), j) },
-		"restart":   func() error { return r.restart(t.Context(), j) },
-		"finish": func() error {
-			return b.client.finishInPlace(t.Context(), b.vm.ID, r.line, &journal{Holder: "run-2"}, nil)
-		},
-	} {
-		if err := step(); !errors.Is(err, hypervisor.ErrTakenOver) {
-			t.Errorf("%s: %v", what, err)
+	for _, name := range []string{"destroy", "NVRAM"} {
+		d := named(t, name)
+		b, spec := newMortalBench(t, d)
+		b.die(d, spec)
+		r, j, err := b.claim(b.client, "run-2")
+		must(t, err)
+		j.Restart = true
+		if _, _, err := b.claim(dial(t, labConfig(b.lab)), "run-3"); err != nil {
+			t.Fatal(err)
 		}
-	}
-	is := b.lab.Calls()
-	for _, call := range []string{"PUT /folder", "ReconfigVM_Task", "PowerOnVM_Task", "DeleteVirtualDisk_Task", "DeleteDatastoreFile_Task"} {
-		if is[call] != was[call] {
-			t.Errorf("%s was called", call)
+		was, files := b.lab.Calls(), len(b.lab.Status().Files)
+		for what, step := range map[string]func() error{
+			"swap back": func() error { _, err := r.swapBack(t.Context(), j); return err },
+			"undo":      func() error { return r.undo(t.Context(), j) },
+			"restart":   func() error { return r.restart(t.Context(), j) },
+			"finish":    func() error { return b.client.finishInPlace(t.Context(), b.vm.ID, r.line, &journal{Holder: "run-2"}, nil) },
+		} {
+			if err := step(); !errors.Is(err, hypervisor.ErrTakenOver) {
+				t.Errorf("%s: %s: %v", name, what, err)
+			}
 		}
-	}
-	if now := len(b.lab.Status().Files); now != files {
-		t.Errorf("%d files, were %d", now, files)
+		is := b.lab.Calls()
+		for _, call := range append([]string{"ReconfigVM_Task"}, changing...) {
+			if is[call] != was[call] {
+				t.Errorf("%s: %s was called", name, call)
+			}
+		}
+		if now := len(b.lab.Status().Files); now != files {
+			t.Errorf("%s: %d files, were %d", name, now, files)
+		}
 	}
 }
 
@@ -243,6 +247,7 @@ func TestInPlace_takenOver(t *testing.T) {
 					calls = 0
 				}
 				var once atomic.Bool
+				var called map[string]int
 				b.lab.OnCall(tt.at, func(context.Context) {
 					if calls++; calls != tt.nth+1 || !once.CompareAndSwap(false, true) {
 						return
@@ -252,10 +257,16 @@ func TestInPlace_takenOver(t *testing.T) {
 					r.tenure.mu.Lock()
 					r.tenure.held = r.tenure.held.Add(-vacancy) // it was paused
 					r.tenure.mu.Unlock()
+					called = b.lab.Calls()
 				})
 				_, _, _, err := r.Swap(t.Context())
 				if !once.Load() || err == nil {
 					t.Fatalf("swap: %v", err)
+				}
+				for _, call := range changing {
+					if n := b.lab.Calls()[call]; n != called[call] {
+						t.Errorf("%s was called", call)
+					}
 				}
 				was, files := b.status(benchVM), b.lab.Status().Files
 				if err := r.Holds(t.Context()); !errors.Is(err, hypervisor.ErrTakenOver) {

@@ -2,8 +2,10 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -60,7 +62,7 @@ func (p *pointInTime) openDisk(
 		plan.Transport = transport
 		if transport == TransportExport {
 			p.ways[d.key] = transport
-			return &exportedDisk{point: p, pointDisk: d, plan: plan}, nil
+			return &exportedDisk{diskPass{point: p, pointDisk: d, plan: plan}}, nil
 		}
 		reader, why, err := p.openFile(ctx, d, request, plan, slices.Contains(p.client.config.Transports[i:], TransportExport))
 		if err != nil {
@@ -101,7 +103,65 @@ func (p *pointInTime) openFile(
 			return nil, why, err
 		}
 	}
-	return &datastoreDisk{point: p, pointDisk: d, file: file, plan: plan, allocated: allocated}, "", nil
+	return &datastoreDisk{diskPass: diskPass{point: p, pointDisk: d, plan: plan}, file: file, allocated: allocated}, "", nil
+}
+
+// A diskPass is what all ways to read a disk of a point in time have in common: a disk.Source for one pass.
+type diskPass struct {
+	point *pointInTime
+	*pointDisk
+	plan    hypervisor.ReadPlan
+	started atomic.Bool
+}
+
+var errSecondPass = errors.New("the disk was read already")
+
+// Plan implements hypervisor.DiskReader.
+func (d *diskPass) Plan() hypervisor.ReadPlan { return d.plan }
+
+// Capacity implements disk.Source.
+func (d *diskPass) Capacity() int64 { return d.capacity }
+
+// pass carries the pass out with read, as soon as there is a transfer for it. An error of yield comes back as it
+// is; verb begins all others.
+func (d *diskPass) pass(
+	ctx context.Context, verb string,
+	read func(ctx context.Context, yield func(offset int64, data []byte) error) error,
+	yield func(offset int64, data []byte) error,
+) error {
+	if d.started.Swap(true) {
+		return fmt.Errorf("%s %s: %w", verb, d.label, errSecondPass)
+	}
+	var yieldErr error
+	err := d.transfer(ctx, func() error {
+		return read(ctx, func(offset int64, data []byte) error {
+			yieldErr = yield(offset, data)
+			return yieldErr
+		})
+	})
+	switch {
+	case yieldErr != nil:
+		return yieldErr
+	case err == nil:
+		d.point.diskDone(d.key)
+		return nil
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("%s %s: %w", verb, d.label, err)
+}
+
+// transfer reads with one of the transfers that are allowed at a time, if there is anything to read.
+func (d *diskPass) transfer(ctx context.Context, read func() error) error {
+	if d.plan.Areas != nil && d.plan.Areas.Bytes() == 0 {
+		return d.point.reading(ctx)
+	}
+	release, err := d.point.client.acquireTransfer(ctx, string(d.point.vm), d.point.host)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return read()
 }
 
 // reading returns an error when nothing can be read any more.
