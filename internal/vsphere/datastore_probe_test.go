@@ -54,7 +54,7 @@ func TestDatastore_probe(t *testing.T) {
 		"locked": {reason: "can't be read: ", late: true, prepare: func(_ *testing.T, b *bench) {
 			b.lab.Fault(lab.Fault{Method: "GET /folder", Fault: "500", Count: rangeAttempts})
 		}},
-		"forbidden": {reason: "403", late: true, prepare: func(_ *testing.T, b *bench) {
+		"forbidden": {reason: "Datastore.Browse", late: true, prepare: func(_ *testing.T, b *bench) {
 			b.lab.Fault(lab.Fault{Method: "GET /folder", Fault: "403"})
 		}},
 		"no ranges": {reason: "200 OK", late: true, prepare: func(_ *testing.T, b *bench) {

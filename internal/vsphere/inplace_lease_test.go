@@ -185,7 +185,9 @@ func TestInPlace_recoveryTakenOver(t *testing.T) {
 			"swap back": func() error { _, err := r.swapBack(t.Context(), j); return err },
 			"undo":      func() error { return r.undo(t.Context(), j) },
 			"restart":   func() error { return r.restart(t.Context(), j) },
-			"finish":    func() error { return b.client.finishInPlace(t.Context(), b.vm.ID, r.line, &journal{Holder: "run-2"}, nil) },
+			"finish": func() error {
+				return b.client.finishInPlace(t.Context(), b.vm.ID, r.line, &journal{Holder: "run-2"}, nil)
+			},
 		} {
 			if err := step(); !errors.Is(err, hypervisor.ErrTakenOver) {
 				t.Errorf("%s: %s: %v", name, what, err)

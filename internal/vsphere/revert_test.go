@@ -159,6 +159,21 @@ func TestRevert_troubles(t *testing.T) {
 	}
 }
 
+// A revert that was carried out before is not taken for one of which the server has heard nothing.
+func TestRevert_again(t *testing.T) {
+	t.Parallel()
+	b := newRevertBench(t, hypervisor.SnapshotSpec{Name: "a"})
+	for _, fault := range []lab.Fault{{}, {Method: "RevertToSnapshot_Task", Fault: "drop"}} {
+		if fault.Method != "" {
+			b.write("evil once more")
+			b.lab.Fault(fault)
+		}
+		_, _, err := b.client.RevertToSnapshot(t.Context(), b.vm, b.id, hypervisor.RevertOptions{})
+		b.must(err)
+		b.wantReverted(true)
+	}
+}
+
 // TestRevert_interrupted ends the context at different moments.
 func TestRevert_interrupted(t *testing.T) {
 	t.Parallel()
