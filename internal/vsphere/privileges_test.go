@@ -216,6 +216,15 @@ func TestPrivileges_snapshots(t *testing.T) {
 			_, _, err := c.RevertToSnapshot(ctx, b.vm.ID, snapshot, hypervisor.RevertOptions{})
 			return err
 		}},
+		hypervisor.ToConsolidate: {
+			before: func(c *Client) error {
+				return errors.Join(take(c), c.RemoveSnapshot(ctx, b.vm.ID, snapshot, hypervisor.RemoveOptions{NoConsolidate: true}))
+			},
+			do: func(c *Client) error {
+				_, err := c.Consolidate(ctx, b.vm.ID)
+				return err
+			},
+		},
 		hypervisor.ToPowerOff: {before: func(c *Client) error { return c.PowerOn(ctx, b.vm.ID) }, do: func(c *Client) error {
 			return c.PowerOff(ctx, b.vm.ID)
 		}},
