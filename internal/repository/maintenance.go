@@ -35,8 +35,8 @@ type Maintenance struct {
 }
 
 // Maintain removes data that no restore point uses any more, if that is due: once a day (Kopia's full
-// maintenance). It does so only while nobody writes to the repository, and nobody can write until it ends. A
-// process that dies in the middle leaves a repository that is whole; what it didn't do is done the next time.
+// maintenance). In a directory, it does so only while nobody writes to the repository, and nobody can write until it
+// ends; in a Place, only while nobody else maintains it. A process that dies in the middle leaves a repository that is whole; what it didn't do is done the next time.
 //
 // Errors: ErrBusy (somebody writes or maintains; whoever comes next may try), ErrNotOwner, ErrReadOnly, ErrFull,
 // ErrDamaged.

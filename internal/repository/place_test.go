@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kopia/kopia/repo/blob/throttling"
 	"github.com/minio/minio-go/v7"
 	"github.com/zeebo/blake3"
 
@@ -168,6 +169,19 @@ func TestPlaceErrors(t *testing.T) {
 				t.Errorf("the error gives a secret away: %v", err)
 			}
 		})
+	}
+}
+
+// TestLimits opens repositories with limits, which Kopia keeps.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	c := testConfig(t)
+	if l := open(t, c).rep.Throttler().Limits(); l != (throttling.Limits{}) {
+		t.Errorf("limits %+v where there are none", l)
+	}
+	c.Limits = Limits{Upload: 3 * mib, Download: 5 * mib}
+	if l := open(t, c).rep.Throttler().Limits(); l != (throttling.Limits{UploadBytesPerSecond: 3 * mib, DownloadBytesPerSecond: 5 * mib}) {
+		t.Errorf("limits %+v, want %+v", l, c.Limits)
 	}
 }
 

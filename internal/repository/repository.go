@@ -6,7 +6,11 @@
 //
 // Any number of processes may use a repository at once. To delete a restore point is to delete its manifest:
 // the data goes through Kopia's own maintenance (Maintain), which waits until no writer can depend on it
-// any more, and runs only while nobody writes.
+// any more. In a directory it also runs only while nobody writes: a lock sees to that. Storage that other machines
+// serve (Place) has no locks, and there writers rely on three things alone: maintenance with Kopia's full safety
+// margin, of which there is one at a time (leaseMaintenance); the guard in Commit, which looks up everything that a
+// restore point consists of; and that no time to speak of passes between the guard and the restore point
+// (guardValidity). Nothing is offered there that would need more.
 package repository
 
 import (

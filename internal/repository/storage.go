@@ -66,11 +66,10 @@ func (s *storage) IsReadOnly() bool { return !s.compacting.Load() }
 // checkWritable finds out early what would otherwise fail with the first full pack.
 func (r *Repository) checkWritable(ctx context.Context) error {
 	if r.directory == "" {
-		id := writableBlob + blob.ID(uuid.NewString())
-		if err := r.storage.PutBlob(ctx, id, blobBytes("x"), blob.PutOptions{}); err != nil {
+		if err := r.storage.PutBlob(ctx, writableBlob, blobBytes("x"), blob.PutOptions{}); err != nil {
 			return err
 		}
-		return r.storage.DeleteBlob(ctx, id)
+		return r.storage.DeleteBlob(ctx, writableBlob)
 	}
 	f, err := os.CreateTemp(r.directory, writeTest+"*")
 	if err != nil {
@@ -79,8 +78,8 @@ func (r *Repository) checkWritable(ctx context.Context) error {
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// writableBlob begins the names of the blobs by which checkWritable finds out.
-const writableBlob = ownBlobPrefix + "write-"
+// writableBlob is the blob by which checkWritable finds out. Several may do so at once.
+const writableBlob = ownBlobPrefix + "write-test"
 
 // The client that writes and maintains repositories. It is the same everywhere, so that any process
 // of this provider may run maintenance, and no user of the kopia command does by accident.
