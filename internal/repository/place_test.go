@@ -71,10 +71,14 @@ func placeConfig(p Place) Config {
 	return Config{Password: secret.New(testPassword), Create: true, Place: p}
 }
 
-// onServers runs a test on every kind of server that there is.
-func onServers(t *testing.T, test func(t *testing.T, connect server)) {
+// servers are of every kind that there is.
+var servers = map[string]func(*testing.T) server{"s3": startS3, "sftp": startSSHD, "webdav": startWebDAV}
+
+// onServers runs a test on servers of some kinds.
+func onServers(t *testing.T, test func(t *testing.T, connect server), kinds ...string) {
 	t.Helper()
-	for name, start := range map[string]func(*testing.T) server{"s3": startS3, "sftp": startSSHD, "webdav": startWebDAV} {
+	for _, name := range kinds {
+		start := servers[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, start(t))
@@ -105,7 +109,7 @@ func TestPlace(t *testing.T) {
 		if _, err := Open(t.Context(), below); !errors.Is(err, ErrNoRepository) || errors.Is(err, ErrNotMade) {
 			t.Errorf("below another repository: %v", err)
 		}
-	})
+	}, "s3", "sftp", "webdav")
 }
 
 func init() { children["back up in s3"] = backUpInS3 }
