@@ -41,6 +41,9 @@ func (b *backup) findBases(ctx context.Context) (map[string]base, error) {
 		if looked == lookBack || len(bases) == len(wanted) {
 			break
 		}
+		if repository.Damaged(b.known[p.ID]) {
+			continue
+		}
 		manifest, err := b.m.repo.Get(ctx, p.ID)
 		if err != nil {
 			if ctx.Err() != nil {

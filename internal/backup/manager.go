@@ -19,6 +19,7 @@ type Repository interface {
 	Maintain(ctx context.Context, o repository.MaintainOptions) (*repository.Maintenance, error)
 	NewWriter(ctx context.Context) (*repository.Writer, error)
 	Hold(ctx context.Context, id repository.ID) (release func(), err error)
+	Verifications(ctx context.Context) (map[repository.ID][]repository.Verification, error)
 	Verify(ctx context.Context, id repository.ID, level repository.VerifyLevel, progress func(done, total int64)) (
 		*repository.VerifyResult, error)
 	RecordVerification(ctx context.Context, v repository.Verification) error

@@ -26,6 +26,10 @@ type PruneRequest struct {
 	// take nobody's place. Zero: none is from the future.
 	Now time.Time
 
+	// Known is what became of verifications; Prune sets it. Restore points that are damaged are kept until somebody
+	// deletes them, and take nobody's place.
+	Known map[repository.ID][]repository.Verification
+
 	// taken is a restore point that stays even if the hypervisor's clock says that others are newer. Nothing
 	// but its series is looked at.
 	taken repository.ID
@@ -61,6 +65,9 @@ func (m *Manager) Prune(ctx context.Context, r PruneRequest) (*PruneResult, erro
 	}
 	points, err := m.repo.List(ctx, repository.Filter{VM: r.VM})
 	if err != nil {
+		return result, fmt.Errorf("prune: %w", err)
+	}
+	if r.Known, err = m.repo.Verifications(ctx); err != nil {
 		return result, fmt.Errorf("prune: %w", err)
 	}
 	r.Now = m.now()
@@ -99,7 +106,7 @@ func (r PruneRequest) Judge(points []repository.RestorePoint) []Verdict {
 	var order []series
 	var taken series
 	for _, p := range points {
-		if p.InstanceUUID == "" || r.isFuture(p) { // nobody knows which VM's it is, or how old
+		if p.InstanceUUID == "" || r.isFuture(p) || r.isDamaged(p) { // nobody knows which VM's it is, how old, or what is left
 			p.Governed = false
 		}
 		s := seriesOf(p)
@@ -119,6 +126,8 @@ func (r PruneRequest) Judge(points []repository.RestorePoint) []Verdict {
 		verdicts := r.Retention.Judge(bySeries[s])
 		for i := range verdicts {
 			switch p := verdicts[i].Point; {
+			case r.isDamaged(p):
+				verdicts[i].Reasons = []string{reasonDamaged}
 			case r.isFuture(p):
 				verdicts[i].Reasons = []string{reasonFuture}
 			case p.ID == r.taken && !verdicts[i].Keep:
@@ -128,6 +137,11 @@ func (r PruneRequest) Judge(points []repository.RestorePoint) []Verdict {
 		all = append(all, verdicts...)
 	}
 	return all
+}
+
+// isDamaged reports whether a restore point is known to be damaged.
+func (r PruneRequest) isDamaged(p repository.RestorePoint) bool {
+	return repository.Damaged(r.Known[p.ID])
 }
 
 // isFuture reports whether a restore point is from the future.

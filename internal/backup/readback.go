@@ -12,6 +12,16 @@ import (
 // removeTimeout bounds the removal of a backup that can't be read.
 const removeTimeout = 5 * time.Minute
 
+// isDamaged reports whether a backup of the repository is known to be damaged, of whichever VM: all share what is stored.
+func isDamaged(known map[repository.ID][]repository.Verification) bool {
+	for _, all := range known {
+		if repository.Damaged(all) {
+			return true
+		}
+	}
+	return false
+}
+
 // readBack reads the disks of a backup that was taken onto a repository in which damage was found: what is there
 // already is not stored again, and nothing but reading tells whether it is damaged, too. A backup that can't be read
 // is removed.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,5 +94,59 @@ func TestTake_damaged(t *testing.T) {
 				t.Errorf("left behind: %v", left)
 			}
 		})
+	}
+}
+
+// TestTake_knownDamage takes backups onto what a verification found damaged, in a way that nothing but reading finds.
+// None stands that shares it, and none that is damaged takes the place of one that isn't.
+func TestTake_knownDamage(t *testing.T) {
+	t.Parallel()
+	hv := hypervisortest.NewFake(t)
+	content := make([]byte, 8<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(content) // never fails
+	hv.AddVM(hypervisortest.VMSpec{Name: "web", Tracking: true, Disks: [][]byte{content}})
+	path := filepath.Join(t.TempDir(), "repository")
+	repo, err := repository.Open(t.Context(), repository.Config{Path: path, Password: secret.New("correct horse"), Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer repo.Close(t.Context()) //nolint:errcheck // the test is over
+	clock := time.Now()
+	m := New(hv, repo, slog.New(slog.DiscardHandler), func() time.Time { return clock }, "1")
+	retention := &Retention{Last: 1}
+	first, err := m.Take(t.Context(), Request{VM: "web", Retention: retention})
+	if err != nil {
+		t.Fatal(err)
+	}
+	damageLargest(t, path)
+	points, err := repo.List(t.Context(), repository.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var damage *DamageError
+	if _, err := m.Verify(t.Context(), VerifyRequest{Points: points, Level: repository.VerifyData}); !errors.As(err, &damage) {
+		t.Fatalf("error %v, want a *DamageError", err)
+	}
+	take := func(mode Mode) {
+		t.Helper()
+		clock = clock.Add(time.Hour)
+		if _, err := m.Take(t.Context(), Request{VM: "web", Mode: mode, Retention: retention}); !errors.Is(err, repository.ErrSharedDamage) {
+			t.Errorf("error %v, want %v", err, repository.ErrSharedDamage)
+		}
+	}
+	take("")
+	take(ModeFull)
+	pruned, err := m.Prune(t.Context(), PruneRequest{Retention: *retention})
+	if err != nil || len(pruned.Removed) > 0 || len(pruned.Verdicts) != 1 || !slices.Equal(pruned.Verdicts[0].Reasons, []string{reasonDamaged}) {
+		t.Errorf("pruned: %+v, %v", pruned, err)
+	}
+
+	// That it is deleted doesn't mend what is stored.
+	if err := repo.Delete(t.Context(), first.ID); err != nil {
+		t.Fatal(err)
+	}
+	take("")
+	if points, err := repo.List(t.Context(), repository.Filter{}); err != nil || len(points) > 0 {
+		t.Errorf("%d restore points stand: %v", len(points), err)
 	}
 }

@@ -66,7 +66,7 @@ func (r Retention) check() error {
 type Verdict struct {
 	Point   repository.RestorePoint
 	Keep    bool
-	Reasons []string // of keeping: names of rules ("daily"), "newest", "pinned" or "future"; none for what goes
+	Reasons []string // of keeping: names of rules ("daily"), "newest", "pinned", "future" or "damaged"; none for what goes
 }
 
 // Reasons to keep a restore point that are not rules.
@@ -74,6 +74,8 @@ const (
 	reasonPinned = "pinned" // retention doesn't govern it
 	reasonNewest = "newest"
 	reasonFuture = "future" // a clock was wrong
+
+	reasonDamaged = "damaged" // which a verification found; somebody has to look at it
 )
 
 // Judge says which restore points of one VM are kept, in the order of their age, the newest first. All of

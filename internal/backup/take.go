@@ -36,8 +36,17 @@ func (m *Manager) Take(ctx context.Context, r Request) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
 	}
-	for left, full, damaged := attempts, false, false; ; full = true {
-		b := &backup{m: m, Request: r, vm: c.VM, excluded: c.Excluded, start: start, full: full}
+	known, err := m.repo.Verifications(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
+	}
+	damaged := isDamaged(known)
+	if damaged {
+		notes = append(notes, "backups in the repository are known to be damaged, of which this one could use data; so it was "+
+			"read back as a whole.")
+	}
+	for left, full := attempts, false; ; full = true {
+		b := &backup{m: m, Request: r, vm: c.VM, excluded: c.Excluded, start: start, full: full, known: known}
 		b.warnings = append(b.warnings, c.Warnings...)
 		result, err := b.take(ctx)
 		if len(b.bases) == 0 {
@@ -68,7 +77,8 @@ type backup struct {
 	vm       *hypervisor.VM
 	excluded []hypervisor.Disk
 	start    time.Time
-	full     bool            // whatever the request says, as an attempt before failed
+	full     bool // whatever the request says, as an attempt before failed
+	known    map[repository.ID][]repository.Verification
 	bases    map[string]base // by UUID of the disk
 	warnings []string
 }

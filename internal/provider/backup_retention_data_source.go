@@ -49,7 +49,7 @@ var judgedBackupDescriptions = map[string]string{
 	"vm_instance_uuid": "Instance UUID of the virtual machine.",
 	"keep":             "Whether it is kept.",
 	"reasons": "Why it is kept, with commas: `pinned` (it was taken without `retention`), `future` (a clock was wrong " +
-		"when it was taken), `newest`, or the rules: `last`, `hourly`, `daily`, `weekly`, `monthly`, `yearly`.",
+		"when it was taken), `damaged` (a verification found that it can't be restored), `newest`, or the rules: `last`, `hourly`, `daily`, `weekly`, `monthly`, `yearly`.",
 }
 
 func (d *backupRetentionDataSource) Metadata(
@@ -133,11 +133,15 @@ func (d *backupRetentionDataSource) Read(
 	listing, cancel := limitPlan(ctx)
 	defer cancel()
 	repo, points, err := d.session.listBackups(listing, repository.Filter{VM: model.VM.ValueString()})
+	request := backup.PruneRequest{Retention: model.Retention.retention(), Now: d.session.now()}
+	if err == nil {
+		request.Known, err = repo.Verifications(listing)
+	}
 	if err != nil {
 		op.fail(listing, &resp.Diagnostics, err)
 		return
 	}
-	going, diags := model.fill(backup.PruneRequest{Retention: model.Retention.retention(), Now: time.Now()}.Judge(points))
+	going, diags := model.fill(request.Judge(points))
 	resp.Diagnostics.Append(diags...)
 	if model.MeasureSpace.ValueBool() {
 		measuring, cancel := logged(ctx, measureTimeout)

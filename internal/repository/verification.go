@@ -131,14 +131,24 @@ func (r *Repository) replacedVerifications(ctx context.Context, v Verification) 
 			newest = at
 		}
 		replaced := mine && e.Labels[labelVerifiedLevel] == string(v.Level) && (!at.After(v.At) || !v.OK)
-		if replaced || !points[point] {
+		if replaced || !points[point] && !outlives(e.Labels, at, v.At) {
 			old = append(old, e.ID)
 		}
 	}
 	return old, newest, nil
 }
 
-// verificationsOf are the manifests of what became of verifications of a restore point.
+// damageKept is how long it is known that a restore point was damaged which has been deleted: what is damaged is in the
+// repository until maintenance has removed it, and what is there is not stored again.
+const damageKept = 30 * 24 * time.Hour
+
+// outlives reports whether what was found wrong is kept although its restore point is gone.
+func outlives(labels map[string]string, at, now time.Time) bool {
+	return labels[labelVerifiedResult] == resultFailed && labels[labelVerifiedLevel] != string(VerifyRestore) &&
+		now.Before(at.Add(damageKept))
+}
+
+// verificationsOf are the manifests of what became of verifications of a restore point, as far as they go with it.
 func (r *Repository) verificationsOf(ctx context.Context, id ID) ([]manifest.ID, error) {
 	r.manifests.RLock()
 	defer r.manifests.RUnlock()
@@ -148,15 +158,18 @@ func (r *Repository) verificationsOf(ctx context.Context, id ID) ([]manifest.ID,
 	if err != nil {
 		return nil, readError(err)
 	}
-	ids := make([]manifest.ID, len(entries))
-	for i, e := range entries {
-		ids[i] = e.ID
+	var ids []manifest.ID
+	for _, e := range entries {
+		at, err := time.Parse(time.RFC3339Nano, e.Labels[labelVerifiedAt])
+		if err != nil || !outlives(e.Labels, at, at) {
+			ids = append(ids, e.ID)
+		}
 	}
 	return ids, nil
 }
 
 // Verifications are what became of the last verification of every level, by restore point, the newest first. No
-// restore point is opened.
+// restore point is opened. What was damaged is among them for a while after it was deleted.
 func (r *Repository) Verifications(ctx context.Context) (map[ID][]Verification, error) {
 	if err := r.refresh(ctx); err != nil {
 		return nil, err

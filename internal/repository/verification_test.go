@@ -88,8 +88,15 @@ func TestRecordVerification(t *testing.T) {
 	if err := r.Delete(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
+	// What was damaged is in the repository still.
+	if n := countVerifications(t, r); n != 3 {
+		t.Errorf("%d are kept, want one that is left, and what was found of the other, twice", n)
+	}
+	longAfter := index
+	longAfter.Point, longAfter.At = other, verifiedAt.Add(damageKept+3*time.Hour)
+	record(t, r, longAfter)
 	if n := countVerifications(t, r); n != 1 {
-		t.Errorf("%d are kept of one that is left", n)
+		t.Errorf("%d are kept after a long time", n)
 	}
 	for _, gone := range []ID{id, ID(strings.Repeat("0", 32)), "x"} {
 		index.Point = gone
