@@ -19,9 +19,12 @@ const (
 	largestBlob = 64 << 20
 )
 
+// errNoAnswer: an attempt took too long.
+var errNoAnswer = fmt.Errorf("%w: there was no answer", ErrUnreachable)
+
 // timeFor is how long an attempt may take that moves so many bytes.
-func timeFor(size int64) time.Duration {
-	return attemptTimeout + time.Duration(size/slowest)*time.Second
+func (s *remoteStorage) timeFor(size int64) time.Duration {
+	return s.answer + time.Duration(size/slowest)*time.Second
 }
 
 // attempt tries something once, and doesn't wait for it longer than limit, nor once ctx has ended. The clients of SFTP,
@@ -29,7 +32,7 @@ func timeFor(size int64) time.Duration {
 // does: they are left alone then. So try may write to nothing that others use.
 func attempt[T any](ctx context.Context, limit time.Duration, try func(ctx context.Context) (T, error)) (T, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, limit,
-		fmt.Errorf("%w: there was no answer within %s", ErrUnreachable, limit))
+		fmt.Errorf("%w within %s", errNoAnswer, limit))
 	defer cancel()
 	type outcome struct {
 		value T

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -123,7 +124,7 @@ func (c *indexCache) makeRoom() {
 
 // getIndex reads a blob of the index, from the cache if it is there.
 func (s *remoteStorage) getIndex(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
-	place := s.place.String()
+	place := cacheKey(s.place)
 	all, ok := s.cache.get(place, id)
 	if !ok {
 		var read buffer
@@ -142,4 +143,43 @@ func (s *remoteStorage) getIndex(ctx context.Context, id blob.ID, offset, length
 	out.Reset()
 	_, err := out.Write(all[offset : offset+length])
 	return err
+}
+
+// cacheKey tells places apart, also those that have the same name elsewhere.
+func cacheKey(p Place) string {
+	switch p := p.(type) {
+	case *S3:
+		return p.String() + " " + p.Endpoint
+	case *Azure:
+		return p.String() + " " + p.Endpoint
+	default:
+		return p.String()
+	}
+}
+
+// checkIndex compares what the storage has of the index with what is in the cache, which this process read in its
+// place. Error: ErrDamaged, and those of a storage that can't be reached.
+func (r *Repository) checkIndex(ctx context.Context) error {
+	if r.remote == nil || r.remote.cache == nil {
+		return nil
+	}
+	place := cacheKey(r.remote.place)
+	return r.remote.ListBlobs(ctx, indexPrefix, func(m blob.Metadata) error {
+		cached, ok := r.remote.cache.get(place, m.BlobID)
+		if !ok {
+			return nil
+		}
+		var read buffer
+		err := r.remote.getBlob(ctx, m.BlobID, 0, -1, &read)
+		switch {
+		case errors.Is(err, blob.ErrBlobNotFound): // it was replaced meanwhile
+			return nil
+		case err != nil:
+			return err
+		case !bytes.Equal(read.Bytes(), cached):
+			return fmt.Errorf("%w: the index blob %s is not what was written, so that nobody can open the repository anew",
+				ErrDamaged, m.BlobID)
+		}
+		return nil
+	})
 }

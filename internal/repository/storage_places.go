@@ -142,14 +142,8 @@ func (p *SFTP) String() string { return "sftp://" + p.User + "@" + p.Host + path
 
 func (p *SFTP) lock() *ObjectLock { return nil }
 
-func (p *SFTP) around() (places []Place) {
-	for at := path.Clean(p.Path); path.Dir(at) != at; at = path.Dir(at) {
-		outer := *p
-		outer.Path = path.Dir(at)
-		places = append(places, &outer)
-	}
-	return places
-}
+// around: to look for a repository, Kopia leaves a file in each directory.
+func (p *SFTP) around() []Place { return nil }
 
 func (p *SFTP) connect(ctx context.Context) (blob.Storage, error) {
 	if !path.IsAbs(p.Path) {
@@ -193,19 +187,8 @@ func (p *WebDAV) String() string {
 
 func (p *WebDAV) lock() *ObjectLock { return nil }
 
-func (p *WebDAV) around() (places []Place) {
-	u, err := url.Parse(p.URL)
-	if err != nil {
-		return nil // it can't be reached either
-	}
-	for at := path.Join("/", u.Path); path.Dir(at) != at; at = path.Dir(at) {
-		outer, above := *p, *u
-		above.Path, above.RawPath = path.Dir(at), ""
-		outer.URL = above.String()
-		places = append(places, &outer)
-	}
-	return places
-}
+// around: as for SFTP.
+func (p *WebDAV) around() []Place { return nil }
 
 func (p *WebDAV) connect(ctx context.Context) (blob.Storage, error) {
 	u, err := url.Parse(p.URL)

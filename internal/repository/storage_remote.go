@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -48,11 +49,16 @@ type remoteStorage struct {
 	log       *slog.Logger
 	outages   outages
 	cache     *indexCache // nil: none
+
+	answer time.Duration // how long an answer may take at all
+
+	mu      sync.Mutex
+	current blob.Storage // the connection in use
 }
 
 // connectPlace reaches a place. An outage now is not waited for: nothing is under way yet.
 func connectPlace(ctx context.Context, c Config) (*remoteStorage, error) {
-	s := &remoteStorage{place: c.Place, maxOutage: c.MaxOutage, log: c.Log, cache: newIndexCache(c.Cache)}
+	s := &remoteStorage{place: c.Place, maxOutage: c.MaxOutage, log: c.Log, cache: newIndexCache(c.Cache), answer: attemptTimeout}
 	if s.maxOutage == 0 {
 		s.maxOutage = defaultMaxOutage
 	}
@@ -63,7 +69,7 @@ func connectPlace(ctx context.Context, c Config) (*remoteStorage, error) {
 	if err != nil {
 		return nil, failed(ctx, "connect", "", err)
 	}
-	s.Storage = base
+	s.Storage, s.current = base, base
 	return s, nil
 }
 
@@ -78,9 +84,36 @@ func reach(ctx context.Context, place Place) (blob.Storage, error) {
 	})
 }
 
+// client is the connection in use.
+func (s *remoteStorage) client() blob.Storage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
+}
+
+// reconnect takes another connection into use instead of one that gives no answer. Kopia's clients go on with the
+// connection that they have for as long as nobody closes it, also when what is between forgot it.
+func (s *remoteStorage) reconnect(ctx context.Context, silent blob.Storage) {
+	if s.client() != silent {
+		return // somebody did
+	}
+	fresh, err := reach(ctx, s.place)
+	if err != nil {
+		s.log.DebugContext(ctx, "connecting to the repository's storage again", "error", failed(ctx, "connect", "", err))
+		return
+	}
+	s.mu.Lock()
+	old := fresh
+	if s.current == silent {
+		old, s.current = silent, fresh
+	}
+	s.mu.Unlock()
+	go func() { _ = old.Close(context.WithoutCancel(ctx)) }() // which may not answer either
+}
+
 // Close implements blob.Storage.
 func (s *remoteStorage) Close(ctx context.Context) error {
-	return failed(ctx, "close", "", attemptOnly(ctx, attemptTimeout, s.Storage.Close))
+	return failed(ctx, "close", "", attemptOnly(ctx, attemptTimeout, s.client().Close))
 }
 
 // GetBlob implements blob.Storage. What is not exactly what was asked for is read again, unless there is no more: a
@@ -97,9 +130,9 @@ func (s *remoteStorage) getBlob(ctx context.Context, id blob.ID, offset, length 
 	if size < 0 {
 		size = largestBlob
 	}
-	return s.do(ctx, "read", id, func() error {
-		read, err := attempt(ctx, timeFor(size), func(ctx context.Context) (*buffer, error) {
-			return s.read(ctx, id, offset, length)
+	return s.do(ctx, "read", id, func(client blob.Storage) error {
+		read, err := attempt(ctx, s.timeFor(size), func(ctx context.Context) (*buffer, error) {
+			return readBlob(ctx, client, id, offset, length)
 		})
 		if err != nil {
 			return err
@@ -110,34 +143,27 @@ func (s *remoteStorage) getBlob(ctx context.Context, id blob.ID, offset, length 
 	})
 }
 
-func (s *remoteStorage) read(ctx context.Context, id blob.ID, offset, length int64) (*buffer, error) {
+func readBlob(ctx context.Context, client blob.Storage, id blob.ID, offset, length int64) (*buffer, error) {
 	read := new(buffer)
-	err := s.Storage.GetBlob(ctx, id, offset, length, read)
-	want := length
-	if errors.Is(err, blob.ErrInvalidRange) || err == nil && length < 0 {
-		m, metaErr := s.Storage.GetMetadata(ctx, id)
-		switch {
-		case metaErr != nil:
-			return nil, metaErr
-		case err != nil && m.Length < offset+max(length, 0): // there is no more
-			return nil, err
-		case length < 0:
-			want = m.Length - offset
-		}
-	} else if err != nil {
+	err := client.GetBlob(ctx, id, offset, length, read)
+	if !errors.Is(err, blob.ErrInvalidRange) {
+		return read, err
+	}
+	m, metaErr := client.GetMetadata(ctx, id)
+	switch {
+	case metaErr != nil:
+		return nil, metaErr
+	case m.Length < offset+max(length, 0): // there is no more
 		return nil, err
 	}
-	if err != nil || int64(read.Length()) != want {
-		return nil, fmt.Errorf("%w: it gave something else than was asked for", ErrUnreachable)
-	}
-	return read, nil
+	return nil, fmt.Errorf("%w: it gave something else than was asked for", ErrUnreachable)
 }
 
 // GetMetadata implements blob.Storage.
 func (s *remoteStorage) GetMetadata(ctx context.Context, id blob.ID) (m blob.Metadata, err error) {
-	err = s.do(ctx, "look for", id, func() (err error) {
-		m, err = attempt(ctx, attemptTimeout, func(ctx context.Context) (blob.Metadata, error) {
-			return s.Storage.GetMetadata(ctx, id)
+	err = s.do(ctx, "look for", id, func(client blob.Storage) (err error) {
+		m, err = attempt(ctx, s.answer, func(ctx context.Context) (blob.Metadata, error) {
+			return client.GetMetadata(ctx, id)
 		})
 		return err
 	})
@@ -155,9 +181,9 @@ func (s *remoteStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes
 	s.place.lock().apply(id, &o) // also where the repository doesn't say so yet
 	at := o.GetModTime
 	o.GetModTime = nil
-	err := s.do(ctx, "write", id, func() error {
-		return attemptOnly(ctx, timeFor(int64(mine.Len())), func(ctx context.Context) error {
-			return s.Storage.PutBlob(ctx, id, blobBytes(mine.Bytes()), o)
+	err := s.do(ctx, "write", id, func(client blob.Storage) error {
+		return attemptOnly(ctx, s.timeFor(int64(mine.Len())), func(ctx context.Context) error {
+			return client.PutBlob(ctx, id, blobBytes(mine.Bytes()), o)
 		})
 	})
 	if err != nil || at == nil {
@@ -170,16 +196,16 @@ func (s *remoteStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes
 
 // DeleteBlob implements blob.Storage.
 func (s *remoteStorage) DeleteBlob(ctx context.Context, id blob.ID) error {
-	return s.do(ctx, "delete", id, func() error {
-		return attemptOnly(ctx, attemptTimeout, func(ctx context.Context) error { return s.Storage.DeleteBlob(ctx, id) })
+	return s.do(ctx, "delete", id, func(client blob.Storage) error {
+		return attemptOnly(ctx, s.answer, func(ctx context.Context) error { return client.DeleteBlob(ctx, id) })
 	})
 }
 
 // ExtendBlobRetention implements blob.Storage.
 func (s *remoteStorage) ExtendBlobRetention(ctx context.Context, id blob.ID, o blob.ExtendOptions) error {
-	return s.do(ctx, "lock", id, func() error {
-		return attemptOnly(ctx, attemptTimeout, func(ctx context.Context) error {
-			return s.Storage.ExtendBlobRetention(ctx, id, o)
+	return s.do(ctx, "lock", id, func(client blob.Storage) error {
+		return attemptOnly(ctx, s.answer, func(ctx context.Context) error {
+			return client.ExtendBlobRetention(ctx, id, o)
 		})
 	})
 }
@@ -199,9 +225,9 @@ func (s *remoteStorage) ListBlobs(ctx context.Context, prefix blob.ID, yield fun
 // each: so it can begin again after an outage.
 func (s *remoteStorage) listAll(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
 	var all []blob.Metadata
-	err := s.do(ctx, "list", prefix, func() (err error) {
+	err := s.do(ctx, "list", prefix, func(client blob.Storage) (err error) {
 		all, err = attempt(ctx, listTimeout, func(ctx context.Context) (found []blob.Metadata, err error) {
-			err = s.Storage.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
+			err = client.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
 				found = append(found, m)
 				return ctx.Err()
 			})
@@ -216,28 +242,38 @@ func (s *remoteStorage) listAll(ctx context.Context, prefix blob.ID, yield func(
 }
 
 // do does something, and does it again while the storage can't be reached.
-func (s *remoteStorage) do(ctx context.Context, operation string, id blob.ID, once func() error) error {
+func (s *remoteStorage) do(
+	ctx context.Context, operation string, id blob.ID, once func(client blob.Storage) error,
+) error {
 	var began time.Time // of the outage
 	for delay := newBackoff(); ; {
-		start := time.Now()
-		err := failed(ctx, operation, id, once())
+		start, client := time.Now(), s.client()
+		err := failed(ctx, operation, id, once(client))
+		silent := errors.Is(err, errNoAnswer)
 		switch {
 		case err == nil && !began.IsZero():
 			s.log.InfoContext(ctx, "the repository's storage can be reached again", "outage", time.Since(began))
 			return nil
 		case !errors.Is(err, ErrUnreachable):
 			return err
+		case began.IsZero() && silent: // nobody knows since when
+			began = time.Now()
 		case began.IsZero():
 			began = start
 		}
 		if time.Since(began) >= s.maxOutage {
-			s.outages.begin(err)
+			if !isAnswer(err) { // else it is this one thing that it can't do
+				s.outages.begin(err)
+			}
 			return err
 		}
 		s.log.WarnContext(ctx, "the repository's storage can't be reached, trying again", "error", err,
 			"until", began.Add(s.maxOutage))
 		if err := delay.wait(ctx); err != nil {
 			return fmt.Errorf("%s %s: %w", operation, id, err)
+		}
+		if silent {
+			s.reconnect(ctx, client)
 		}
 	}
 }
@@ -262,16 +298,23 @@ func failed(ctx context.Context, operation string, id blob.ID, err error) error 
 	}
 	for _, outcome := range storageOutcomes {
 		if errors.Is(err, outcome) {
-			return fmt.Errorf("%s: %w", what, reduced{outcome, reason(err)})
+			return fmt.Errorf("%s: %w", what, reduced{outcome, reason(err), 0})
 		}
 	}
-	return fmt.Errorf("%s: %w", what, reduced{meaning(err), reason(err)})
+	return fmt.Errorf("%s: %w", what, reduced{meaning(err), reason(err), statusOf(err)})
 }
 
 // reduced is an outcome with the reason in words. It wraps nothing else.
 type reduced struct {
 	outcome error
 	reason  string
+	status  int // of HTTP; zero: none
+}
+
+// isAnswer reports whether an error is what a service answered, and not that it didn't.
+func isAnswer(err error) bool {
+	var r reduced
+	return errors.As(err, &r) && r.status != 0
 }
 
 func (e reduced) Error() string {
@@ -287,8 +330,8 @@ func (e reduced) Error() string {
 
 func (e reduced) Unwrap() error { return e.outcome }
 
-// meaning is the outcome that an error of a storage service is. All that isn't clear counts as a service that
-// can't be reached: that may pass.
+// meaning is the outcome that an error of a storage service is. All that may pass counts as a service that can't be
+// reached.
 func meaning(err error) error {
 	switch status := statusOf(err); {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden,
@@ -298,9 +341,21 @@ func meaning(err error) error {
 		return ErrFull
 	case status == http.StatusNotFound:
 		return ErrNoRepository
+	case status == http.StatusRequestTimeout, status == http.StatusConflict, status == http.StatusTooEarly,
+		status == http.StatusTooManyRequests, isPassing(err):
+		return ErrUnreachable
+	case status >= 400 && status < 500:
+		return ErrRefused
 	default:
 		return ErrUnreachable
 	}
+}
+
+// isPassing reports whether an error is one of those that S3 gives with the status of a request that is wrong, although
+// the same request may succeed (Amazon S3 API reference, list of error codes).
+func isPassing(err error) bool {
+	var answer minio.ErrorResponse
+	return errors.As(err, &answer) && (answer.Code == "RequestTimeout" || answer.Code == "IncompleteBody" || answer.Code == "BadDigest")
 }
 
 // statusOf is the HTTP status that an error of a storage service has; zero: none.

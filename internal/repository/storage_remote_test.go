@@ -13,6 +13,7 @@ import (
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/blob/filesystem"
+	"github.com/minio/minio-go/v7"
 )
 
 // An oddStorage is a storage in a directory that behaves as clients of storage services do now and then.
@@ -50,7 +51,8 @@ func newOddStorage(t *testing.T, odd *oddStorage) *remoteStorage {
 		t.Fatal(err)
 	}
 	odd.Storage = base
-	return &remoteStorage{Storage: odd, maxOutage: 30 * time.Second, log: slog.New(slog.DiscardHandler)}
+	return &remoteStorage{Storage: odd, current: odd, place: oddPlace{base: base}, maxOutage: time.Minute, answer: time.Minute,
+		log: slog.New(slog.DiscardHandler)}
 }
 
 // TestRemote_readTwice has a client connect again in the middle of a read and give what it had before once more. It
@@ -58,7 +60,7 @@ func newOddStorage(t *testing.T, odd *oddStorage) *remoteStorage {
 func TestRemote_readTwice(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ offset, length int64 }{
-		"a range": {2, 5}, "all": {0, -1},
+		"a range": {2, 5}, "another": {0, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -71,23 +73,19 @@ func TestRemote_readTwice(t *testing.T) {
 				if _, err := once.Write([]byte("23")); err != nil {
 					return err
 				}
-				err := really()
-				if _, writeErr := once.WriteTo(out); writeErr != nil {
-					return writeErr
+				if err := really(); err != nil {
+					return err
 				}
-				if test.length >= 0 {
-					return blob.ErrInvalidRange
+				if _, err := once.WriteTo(out); err != nil {
+					return err
 				}
-				return err
+				return blob.ErrInvalidRange
 			}})
 			var got buffer
 			if err := s.GetBlob(t.Context(), "p1", test.offset, test.length, &got); err != nil || reads.Load() != 2 {
 				t.Errorf("after %d reads: %v", reads.Load(), err)
 			}
-			want := []byte("0123456789")
-			if test.length >= 0 {
-				want = want[test.offset : test.offset+test.length]
-			}
+			want := []byte("0123456789")[test.offset : test.offset+test.length]
 			if !bytes.Equal(got.Bytes(), want) {
 				t.Errorf("it gave %q, want %q", got.Bytes(), want)
 			}
@@ -130,6 +128,48 @@ func TestRemote_deaf(t *testing.T) {
 	}
 }
 
+// An oddPlace is a place to which a new connection can be made.
+type oddPlace struct {
+	Place
+	base blob.Storage
+}
+
+func (p oddPlace) connect(context.Context) (blob.Storage, error) { return p.base, nil }
+
+// TestRemote_silent has a connection that gives no answer any more, as one that a firewall forgot. Another is made.
+func TestRemote_silent(t *testing.T) {
+	t.Parallel()
+	silent := make(chan struct{})
+	defer close(silent)
+	var reads atomic.Int32
+	s := newOddStorage(t, &oddStorage{get: func(context.Context, blob.OutputBuffer, func() error) error {
+		reads.Add(1)
+		<-silent
+		return nil
+	}})
+	s.answer = 10 * time.Millisecond // of what never comes, and what comes of a file
+	var got buffer
+	if err := s.GetBlob(t.Context(), "p1", 0, 1, &got); err != nil || got.String() != "0" || reads.Load() != 1 {
+		t.Errorf("it gave %q after %d reads: %v", got.String(), reads.Load(), err)
+	}
+}
+
+// TestRemote_answers has a service refuse something: it is no outage, and ends nothing else.
+func TestRemote_answers(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]error{
+		400: ErrRefused, 403: ErrRefused, 404: ErrNoRepository, 429: ErrUnreachable, 500: ErrUnreachable, 507: ErrFull,
+	} {
+		err := failed(t.Context(), "read", "p1", minio.ErrorResponse{StatusCode: status, Code: "Code", Message: "Text."})
+		if !errors.Is(err, want) || !isAnswer(err) || !strings.Contains(err.Error(), "Code: Text") {
+			t.Errorf("status %d: %v, want %v", status, err, want)
+		}
+	}
+	if err := failed(t.Context(), "read", "p1", errors.New("connection reset")); !errors.Is(err, ErrUnreachable) || isAnswer(err) {
+		t.Errorf("error %v, want %v", err, ErrUnreachable)
+	}
+}
+
 // TestRemote_belowAnotherPrefix lists what another repository has below, whose names could be taken for packs.
 func TestRemote_belowAnotherPrefix(t *testing.T) {
 	t.Parallel()
@@ -154,13 +194,11 @@ func TestRemote_belowAnotherPrefix(t *testing.T) {
 func TestAround(t *testing.T) {
 	t.Parallel()
 	for want, place := range map[string]Place{
-		"[s3://b/ s3://b/a/]":          &S3{Bucket: "b", Prefix: "a/b/"},
-		"[gs://b/]":                    &GCS{Bucket: "b", Prefix: "a/"},
-		"[azure://a/c/]":               &Azure{Account: "a", Container: "c", Prefix: "x/"},
-		"[b2://b/]":                    &B2{Bucket: "b", Prefix: "x/"},
-		"[sftp://u@h/srv sftp://u@h/]": &SFTP{Host: "h", User: "u", Path: "/srv/vm/"},
-		"[https://h/dav/a https://h/dav https://h/]": &WebDAV{URL: "https://h/dav/a/b"},
-		"[]": &S3{Bucket: "b"},
+		"[s3://b/ s3://b/a/]": &S3{Bucket: "b", Prefix: "a/b/"},
+		"[gs://b/]":           &GCS{Bucket: "b", Prefix: "a/"},
+		"[azure://a/c/]":      &Azure{Account: "a", Container: "c", Prefix: "x/"},
+		"[b2://b/]":           &B2{Bucket: "b", Prefix: "x/"},
+		"[]":                  &S3{Bucket: "b"},
 	} {
 		var names []string
 		for _, p := range place.around() {

@@ -110,6 +110,9 @@ func (v *verifier) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := v.checkIndex(ctx); err != nil {
+		return v.damaged(ctx, Damage{Err: err})
+	}
 	if v.entries, err = v.files(ctx, s); err != nil {
 		return v.damaged(ctx, Damage{Err: err})
 	}
