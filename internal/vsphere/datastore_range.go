@@ -35,6 +35,14 @@ func (e *rangeError) Error() string { return e.err.Error() }
 
 func (e *rangeError) Unwrap() error { return e.err }
 
+// An incompleteError is an answer for which what is read is incomplete. Like an answerError it wraps
+// hypervisor.ErrLost and doesn't say so.
+type incompleteError struct{ err error }
+
+func (e *incompleteError) Error() string { return e.err.Error() }
+
+func (e *incompleteError) Unwrap() []error { return []error{e.err, hypervisor.ErrLost} }
+
 var (
 	errRange   = errors.New("the server sent something else than the range that was asked for")
 	errStalled = errors.New("the server sent nothing for too long")
@@ -127,7 +135,7 @@ func (c *Client) requestRange(ctx context.Context, url string, e disk.Extent) (*
 		}
 		again = true
 	}
-	return nil, &rangeError{fileError(res), again}
+	return nil, &rangeError{&incompleteError{fileError(res)}, again}
 }
 
 // brokenRange is the error of a connection that broke, or stood still.
