@@ -28,7 +28,7 @@ var (
 	_ action.ActionWithModifyPlan = (*restoreTestAction)(nil)
 )
 
-const restoreTestTimeout = 24 * time.Hour
+const restoreTestTimeout = 4 * time.Hour
 
 // restoreTestAction tries a backup out: it restores it to a copy that nobody meets, boots the copy and removes it.
 type restoreTestAction struct{ configured }
@@ -83,7 +83,7 @@ func (a *restoreTestAction) Schema(ctx context.Context, _ action.SchemaRequest, 
 			"if the process is killed, the next restore or restore test removes it. The virtual machine that was backed up is " +
 			"not touched and may be gone. The outcome is kept in the repository, where the data source `vm_backup_health` finds it.",
 		Attributes: attributes,
-		Blocks:     actionTimeouts(ctx, "Default: `24h`. When it is over, the copy is removed."),
+		Blocks:     actionTimeouts(ctx, "Default: `4h`. When it is over, the copy is removed."),
 	}
 }
 

@@ -160,6 +160,8 @@ var advices = []advice{
 		"gone for good, remove the resource from the state with \"terraform state rm\"."},
 	{is: is(errInUse), todo: "To keep the virtual machine, run \"terraform untaint\" with the resource's address. To have it " +
 		"deleted and restored again, power it off first."},
+	{is: is(errImportedRuns), todo: "If it is the one to be deleted, power it off first. To keep it, remove the resource from the " +
+		"state with \"terraform state rm\"."},
 	{is: as[*hypervisor.IdentityInUseError](), about: argIdentity, todo: "Remove that virtual machine first, or restore " +
 		"beside it: new_vm = { name = \"…\", identity = \"copy\" }."},
 	{is: as[*hypervisor.NameInUseError](), about: argName, todo: "Choose another new_vm.name or new_vm.folder, or move the " +

@@ -69,6 +69,7 @@ var forwarders = []string{"fail", "warn", "warnings"}
 // A source is the sources of this package.
 type source struct {
 	set       *token.FileSet
+	constants map[string]ast.Expr
 	functions map[string]*ast.FuncDecl // by name; of methods of the same name, any
 	calls     map[string][]*ast.CallExpr
 }
@@ -76,7 +77,7 @@ type source struct {
 // readSource parses all files but tests.
 func readSource(t *testing.T) (*source, map[string]*ast.File) {
 	t.Helper()
-	s := &source{set: token.NewFileSet(), functions: map[string]*ast.FuncDecl{}, calls: map[string][]*ast.CallExpr{}}
+	s := &source{set: token.NewFileSet(), functions: map[string]*ast.FuncDecl{}, calls: map[string][]*ast.CallExpr{}, constants: map[string]ast.Expr{}}
 	names, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +96,8 @@ func readSource(t *testing.T) (*source, map[string]*ast.File) {
 			switch n := n.(type) {
 			case *ast.FuncDecl:
 				s.functions[n.Name.Name] = n
+			case *ast.GenDecl:
+				s.noteConstants(n)
 			case *ast.CallExpr:
 				s.calls[calledName(n)] = append(s.calls[calledName(n)], n)
 			}
@@ -128,6 +131,20 @@ func diagnosticsInSource(t *testing.T) []sourced {
 		}
 	}
 	return all
+}
+
+// noteConstants notes the constants of a declaration.
+func (s *source) noteConstants(d *ast.GenDecl) {
+	if d.Tok != token.CONST {
+		return
+	}
+	for _, spec := range d.Specs {
+		if v, ok := spec.(*ast.ValueSpec); ok && len(v.Names) == len(v.Values) {
+			for i, name := range v.Names {
+				s.constants[name.Name] = v.Values[i]
+			}
+		}
+	}
 }
 
 // calledName is the name of what a call calls.
@@ -228,6 +245,9 @@ func (s *source) texts(in *ast.FuncDecl, e ast.Expr, depth int) []string {
 		}
 		return all
 	case *ast.Ident:
+		if value, ok := s.constants[e.Name]; ok {
+			return s.texts(nil, value, depth)
+		}
 		if in != nil {
 			return s.variable(in, e, depth)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 
+	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
 )
@@ -82,6 +83,15 @@ func TestImportRestore(t *testing.T) {
 		"backup_id": backup, "new_vm": map[string]any{"name": "another", "identity": "copy"}}), private)
 	if len(other.RequiresReplace) == 0 {
 		t.Error("a VM of another name is taken for the one that was imported")
+	}
+
+	// A word is not enough to delete a VM that somebody uses.
+	if err := w.client().PowerOn(t.Context(), hypervisor.VMID(w.vm("copy").ID)); err != nil {
+		t.Fatal(err)
+	}
+	got := r.destroy(t.Context(), "vm_restore", made{state: state, private: private})
+	if !strings.Contains(show(got, tfprotov6.DiagnosticSeverityError), "and it runs") || w.vm("copy").Name == "" {
+		t.Errorf("an imported restore of a VM that runs is destroyed: %v", show(got, tfprotov6.DiagnosticSeverityError))
 	}
 
 	reverted := map[string]any{"snapshot_id": text(taken, "id")}

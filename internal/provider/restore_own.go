@@ -18,6 +18,9 @@ import (
 // up, is not powered off. It is complete, and may be of use to somebody.
 var errInUse = errors.New("its restore ended with an error, but it isn't powered off now: somebody may be using it")
 
+// errImportedRuns: a VM that a resource was told to have restored, and maybe has not, is not powered off.
+var errImportedRuns = errors.New("it was imported, so that nothing shows that it was restored from this backup, and it runs")
+
 // inUse reports whether the VM of a state is complete although its restore ended with an error, and not off now.
 func inUse(state restoreModel, now hypervisor.PowerState) bool {
 	return state.StartFailed.ValueBool() && now != hypervisor.PoweredOff

@@ -289,6 +289,8 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 		return
 	case err == nil && inUse(state, vm.PowerState):
 		err = fmt.Errorf("delete %s: %w", vm.Path, errInUse)
+	case err == nil && imported(ctx, req.Private) && vm.PowerState != hypervisor.PoweredOff:
+		err = fmt.Errorf("delete %s: %w", vm.Path, errImportedRuns)
 	case err == nil:
 		if err = hv.CheckPrivileges(ctx, []hypervisor.VMID{vm.ID}, hypervisor.ToDestroy); err == nil {
 			err = hv.DestroyVM(ctx, vm.ID)

@@ -225,11 +225,16 @@ func (l *lazy[T]) get(ctx context.Context, open func(context.Context) (T, error)
 		return l.value, l.err
 	}
 	value, err := open(ctx)
-	// A repository that isn't there may be made by the first backup of this very run.
-	if (err == nil || ctx.Err() == nil) && !errors.Is(err, repository.ErrNoRepository) {
+	if err == nil || ctx.Err() == nil && !mayPass(err) {
 		l.value, l.err, l.done = value, err, true
 	}
 	return value, err
+}
+
+// mayPass reports whether opening again can help: a repository that isn't there may be made by the first backup of this
+// very run, and a storage that can't be reached comes back. A login that was refused isn't repeated: accounts get locked.
+func mayPass(err error) bool {
+	return errors.Is(err, repository.ErrNoRepository) || errors.Is(err, repository.ErrUnreachable) || errors.Is(err, repository.ErrBusy)
 }
 
 // peek gives the value if it was made.

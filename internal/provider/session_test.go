@@ -44,7 +44,7 @@ func TestLazy(t *testing.T) {
 	for _, c := range []struct {
 		ctx context.Context
 		err error
-	}{{stopped, context.Canceled}, {t.Context(), repository.ErrNoRepository}} {
+	}{{stopped, context.Canceled}, {t.Context(), repository.ErrNoRepository}, {t.Context(), repository.ErrUnreachable}} {
 		if _, err := l.get(c.ctx, answer(0, c.err)); !errors.Is(err, c.err) {
 			t.Errorf("got %v, want %v", err, c.err)
 		}

@@ -281,6 +281,10 @@ func (p *inPlace) undo(ctx context.Context, swapped bool, err error) error {
 // back puts the VM's own disks back. What stands in the way of that is of this restore: that the VM may run
 // after all, and the snapshot of a verification that could not be removed.
 func (p *inPlace) back(ctx context.Context) error {
+	// Another run may have taken the VM over and started it. If that can't be told, the journal tells the next run.
+	if err := p.restore.Holds(ctx); err != nil {
+		return err
+	}
 	if err := p.m.hv.PowerOff(ctx, p.vm.ID); err != nil {
 		return err
 	}
