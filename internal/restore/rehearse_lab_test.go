@@ -22,11 +22,11 @@ var rehearsalCalls = []moment{
 	{"CreateScreenshot_Task", 1}, {"DeleteDatastoreFile_Task", 1}, {"Destroy_Task", 1},
 }
 
-// rehearsing is a site whose copies come up, or don't, and a backup of its VM.
-func rehearsing(t *testing.T, boot lab.GuestBoot) (*site, restore.RehearseRequest) {
+// rehearsing is a site whose copies come up, and a backup of its VM.
+func rehearsing(t *testing.T) (*site, restore.RehearseRequest) {
 	t.Helper()
 	s := newSite(t, lab.Options{LeaseTimeout: 4 * time.Second})
-	s.lab.SetGuestBoot("tf-restore-*", boot)
+	s.lab.SetGuestBoot("tf-restore-*", lab.GuestComesUp)
 	return s, restore.RehearseRequest{BackupID: s.take(t), Screenshot: true}
 }
 
@@ -47,7 +47,7 @@ func (s *site) wantUntouched(t *testing.T, state lab.VMStatus) {
 
 func TestRehearse_lab(t *testing.T) {
 	t.Parallel()
-	s, r := rehearsing(t, lab.GuestComesUp)
+	s, r := rehearsing(t)
 	before := s.lab.Status().VMs[0]
 	var copied lab.VMStatus
 	s.lab.OnCall("CreateScreenshot_Task", func(context.Context) {
@@ -78,7 +78,7 @@ func TestRehearse_lab(t *testing.T) {
 // Whenever the caller leaves, and if the guest hangs, nothing is left behind.
 func TestRehearse_labCancelled(t *testing.T) {
 	t.Parallel()
-	s, r := rehearsing(t, lab.GuestComesUp)
+	s, r := rehearsing(t)
 	before := s.lab.Status().VMs[0]
 	for _, m := range rehearsalCalls {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -108,7 +108,7 @@ func TestRehearse_labCancelled(t *testing.T) {
 // Two at once don't meet: neither takes the other's copy for one that was left behind.
 func TestRehearse_labTwo(t *testing.T) {
 	t.Parallel()
-	s, r := rehearsing(t, lab.GuestComesUp)
+	s, r := rehearsing(t)
 	before := s.lab.Status().VMs[0]
 	meet := make(chan struct{})
 	s.lab.OnCall("PowerOnVM_Task", func(context.Context) { // both copies are there by then
@@ -134,7 +134,7 @@ func TestRehearse_labTwo(t *testing.T) {
 // What a rehearsal that was killed left behind is removed by the next one.
 func TestRehearse_labKilled(t *testing.T) {
 	t.Parallel()
-	s, r := rehearsing(t, lab.GuestComesUp)
+	s, r := rehearsing(t)
 	before := s.lab.Status().VMs[0]
 	for _, m := range rehearsalCalls {
 		if m.call == "ImportVApp" || m.call == "HttpNfcLeaseComplete" || m.call == "POST /nfc" {
