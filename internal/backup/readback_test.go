@@ -20,6 +20,16 @@ import (
 // damageLargest changes the largest pack of data in a repository, all over.
 func damageLargest(t *testing.T, path string) {
 	t.Helper()
+	changeLargest(t, path, func(b []byte) {
+		for i := 0; i < len(b); i += 16 {
+			b[i] ^= 0x55
+		}
+	})
+}
+
+// changeLargest changes the largest pack of data in a repository.
+func changeLargest(t *testing.T, path string, change func(b []byte)) {
+	t.Helper()
 	largest, size := "", int64(0)
 	err := filepath.WalkDir(path, func(file string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() || !strings.HasPrefix(strings.TrimPrefix(file, path+"/"), "p") {
@@ -38,9 +48,7 @@ func damageLargest(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i < len(b); i += 16 {
-		b[i] ^= 0x55
-	}
+	change(b)
 	if err := os.WriteFile(largest, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +126,7 @@ func TestTake_knownDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	damageLargest(t, path)
+	changeLargest(t, path, func(b []byte) { b[len(b)/2] ^= 1 })
 	points, err := repo.List(t.Context(), repository.Filter{})
 	if err != nil {
 		t.Fatal(err)

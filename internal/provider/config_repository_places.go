@@ -224,7 +224,8 @@ func readAzure(ctx context.Context, object types.Object, r placeReader) reposito
 		p.Lock = &repository.ObjectLock{Mode: repository.LockCompliance, Period: days(l.Days)}
 	}
 	// What is written goes before all that the environment has.
-	if m.Key.IsNull() && m.SASToken.IsNull() && m.ClientSecret.IsNull() && m.FederatedTokenFile.IsNull() {
+	principal := !m.TenantID.IsNull() || !m.ClientID.IsNull() || !m.ClientSecret.IsNull() || !m.FederatedTokenFile.IsNull()
+	if m.Key.IsNull() && m.SASToken.IsNull() && !principal {
 		p.SASToken, p.Key = r.secret(m.SASToken, "AZURE_STORAGE_SAS_TOKEN"), r.secret(m.Key, "AZURE_STORAGE_KEY")
 	} else {
 		p.SASToken, p.Key = secretOf(m.SASToken.ValueString()), secretOf(m.Key.ValueString())

@@ -49,13 +49,12 @@ func (p *Azure) String() string { return "azure://" + p.Account + "/" + p.Contai
 
 func (p *Azure) lock() *ObjectLock { return p.Lock }
 
-func (p *Azure) around() (places []Place) {
-	for _, prefix := range prefixesOf(p.Prefix) {
+func (p *Azure) around() []Place {
+	return around(p.Prefix, func(prefix string) Place {
 		outer := *p
 		outer.Prefix = prefix
-		places = append(places, &outer)
-	}
-	return places
+		return &outer
+	})
 }
 
 func (p *Azure) connect(ctx context.Context) (blob.Storage, error) {
@@ -99,13 +98,12 @@ func (p *B2) String() string { return "b2://" + p.Bucket + "/" + p.Prefix }
 
 func (p *B2) lock() *ObjectLock { return nil } // Kopia can't there
 
-func (p *B2) around() (places []Place) {
-	for _, prefix := range prefixesOf(p.Prefix) {
+func (p *B2) around() []Place {
+	return around(p.Prefix, func(prefix string) Place {
 		outer := *p
 		outer.Prefix = prefix
-		places = append(places, &outer)
-	}
-	return places
+		return &outer
+	})
 }
 
 func (p *B2) connect(ctx context.Context) (blob.Storage, error) {

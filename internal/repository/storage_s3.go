@@ -41,13 +41,12 @@ func (p *S3) String() string { return "s3://" + p.Bucket + "/" + p.Prefix }
 
 func (p *S3) lock() *ObjectLock { return p.Lock }
 
-func (p *S3) around() (places []Place) {
-	for _, prefix := range prefixesOf(p.Prefix) {
+func (p *S3) around() []Place {
+	return around(p.Prefix, func(prefix string) Place {
 		outer := *p
 		outer.Prefix = prefix
-		places = append(places, &outer)
-	}
-	return places
+		return &outer
+	})
 }
 
 func (p *S3) connect(ctx context.Context) (blob.Storage, error) {
@@ -104,14 +103,14 @@ func checkPrefix(prefix string) error {
 	return nil
 }
 
-// prefixesOf are the prefixes above one: those of "a/b/" are "" and "a/".
-func prefixesOf(prefix string) (above []string) {
+// around are the places with the prefixes above one, which at makes: those of "a/b/" are "" and "a/".
+func around(prefix string, at func(prefix string) Place) (places []Place) {
 	for i := range prefix {
 		if i == 0 || prefix[i-1] == '/' {
-			above = append(above, prefix[:i])
+			places = append(places, at(prefix[:i]))
 		}
 	}
-	return above
+	return places
 }
 
 // GCS is a repository in a bucket of Google Cloud Storage, by its interface for clients of S3.
@@ -128,13 +127,12 @@ func (p *GCS) String() string { return "gs://" + p.Bucket + "/" + p.Prefix }
 
 func (p *GCS) lock() *ObjectLock { return nil } // its interface for S3 clients can't
 
-func (p *GCS) around() (places []Place) {
-	for _, prefix := range prefixesOf(p.Prefix) {
+func (p *GCS) around() []Place {
+	return around(p.Prefix, func(prefix string) Place {
 		outer := *p
 		outer.Prefix = prefix
-		places = append(places, &outer)
-	}
-	return places
+		return &outer
+	})
 }
 
 func (p *GCS) connect(ctx context.Context) (blob.Storage, error) { return p.s3().connect(ctx) }

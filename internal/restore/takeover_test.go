@@ -229,6 +229,24 @@ func TestTakeOver_stops(t *testing.T) {
 	}
 }
 
+// While nobody can tell whose the VM is, it isn't switched off: another may have it running by now.
+func TestTakeOver_unknown(t *testing.T) {
+	t.Parallel()
+	s, _ := newChangedScene(t)
+	s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforePowerOn, Err: errBroken, Do: func(context.Context) {
+		s.hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeHolds, Count: 2, Err: errBroken})
+	}})
+	if _, err := s.m.Restore(t.Context(), s.inPlace()); !errors.Is(err, errBroken) {
+		t.Errorf("got error %v", err)
+	}
+	if n := s.hv.Seen(hypervisortest.BeforePowerOff); n > 0 {
+		t.Errorf("the VM was switched off %d times", n)
+	}
+	if found, err := s.hv.InterruptedInPlace(t.Context(), s.vm.ID); err != nil || found == nil {
+		t.Errorf("the next restore finds %+v, %v", found, err)
+	}
+}
+
 // Whoever finishes a killed restore, and is overtaken then, leaves the VM to who has it.
 func TestTakeOver_leaves(t *testing.T) {
 	t.Parallel()
