@@ -291,9 +291,10 @@ type RestoreSpec struct {
 	Networks       map[string]string  // captured name to target name
 	Disconnect     bool               // network adapters don't connect at power-on
 
-	// Isolated makes a VM that nobody but its maker meets: network adapters and serial ports don't connect, and
-	// its guest can't connect them; it has no tags and custom attributes, by which others choose VMs. Where a
-	// captured network isn't there, an adapter may be on any. It is for VMs that are only tried, by Verify.
+	// Isolated makes a VM that nobody but its maker meets, and that can only boot from its disks: nothing it has
+	// connects, nor can its guest connect it, its drives are empty, and it writes nothing outside its own directory;
+	// it has no tags and custom attributes, by which others choose VMs. Where a captured network isn't there, an
+	// adapter may be on any. It is for VMs that are only tried, by Verify.
 	Isolated bool
 
 	// RunID names this run; what it creates can be recognised by it until it is complete.

@@ -16,7 +16,6 @@ type rebuild struct {
 	vmPathName string // "[datastore] directory/name.vmx"
 	identity   hypervisor.Identity
 	disconnect bool // network adapters don't connect at power-on
-	isolated   bool // nor do serial ports, and the guest can connect neither
 
 	// marker is set in extraConfig at creation and removed by the completion.
 	marker string

@@ -189,15 +189,7 @@ func rewriteNIC(device types.BaseVirtualDevice, r rebuild) (kept bool, warning s
 		}
 		dev.Connectable.StartConnected = false
 	}
-	isolate(dev, r)
 	return true, ""
-}
-
-// isolate has a device stay disconnected whatever the guest does, where nobody is to meet the VM.
-func isolate(dev *types.VirtualDevice, r rebuild) {
-	if r.isolated {
-		dev.Connectable = &types.VirtualDeviceConnectInfo{}
-	}
 }
 
 // rewriteOther decides about devices that are neither controllers, disks nor network adapters.
@@ -213,7 +205,6 @@ func rewriteOther(device types.BaseVirtualDevice, r rebuild) (kept bool, warning
 		switch dev.Backing.(type) {
 		case *types.VirtualSerialPortURIBackingInfo, *types.VirtualSerialPortPipeBackingInfo,
 			*types.VirtualSerialPortThinPrintBackingInfo:
-			isolate(dev, r)
 			return true, ""
 		}
 		return false, "is connected to a file or a device of the host and is not restored."

@@ -71,7 +71,7 @@ func ownDirectory(spec hypervisor.RestoreSpec, captured *capture, p *placement) 
 // rebuild says how the VM is made, once it is known where. The VM in the making has a name of its own.
 func (p *placement) rebuild(spec hypervisor.RestoreSpec, captured *capture) rebuild {
 	r := rebuild{
-		name: makingName(spec.RunID), marker: spec.RunID, identity: spec.Identity, disconnect: spec.Disconnect || spec.Isolated, isolated: spec.Isolated,
+		name: makingName(spec.RunID), marker: spec.RunID, identity: spec.Identity, disconnect: spec.Disconnect || spec.Isolated,
 		networks: p.networks, images: p.images, disks: map[int32]string{}, unwanted: p.unwanted,
 		sameHost: p.sameHost, versions: p.versions, vmPathName: joinPath(p.home, ""),
 	}

@@ -76,6 +76,9 @@ func (c *Client) planRestore(
 	if err != nil {
 		return nil, types.VirtualMachineConfigSpec{}, err
 	}
+	if spec.Isolated {
+		isolateConfig(captured.config)
+	}
 	r := &restore{client: c, spec: spec, captured: captured, disks: map[hypervisor.DiskKey]*importedDisk{}}
 	if r.place, err = c.place(ctx, spec, captured); err != nil {
 		return r, types.VirtualMachineConfigSpec{}, err
