@@ -3,8 +3,10 @@ package provider
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -207,9 +209,10 @@ func readCache(ctx context.Context, object types.Object, diags *diag.Diagnostics
 	return c
 }
 
-// unknownIn names a value that is not known yet, or is an object with one in it; empty: all are known.
+// unknownIn names the first value, by name, that is not known yet, or is an object with one in it; empty: all are known.
 func unknownIn(values map[string]attr.Value) string {
-	for name, value := range values {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		value := values[name]
 		if value.IsUnknown() {
 			return name
 		}

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -136,11 +137,17 @@ func readS3(ctx context.Context, object types.Object, r placeReader) repository.
 		p.Lock = &repository.ObjectLock{
 			Mode: repository.LockMode(strings.ToUpper(l.Mode.ValueString())), Period: days(l.Days),
 		}
+		r.warnOfYears(p.Lock)
 	}
 	if !p.AllowUnverifiedSSL {
 		p.CA = r.file(m.CAFile, "ca_file", "AWS_CA_BUNDLE")
 	}
 	if p.InstanceRole {
+		if r.getenv("AWS_ACCESS_KEY_ID") != "" {
+			r.diags.AddAttributeError(r.root.AtName("instance_role"), "Conflicting Arguments", "Keys are to be taken from the role of the machine, "+
+				"but the client of S3 prefers those in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment. Remove the variables, or "+
+				"instance_role.")
+		}
 		return p
 	}
 	// A token of the environment belongs to the key of the environment.
@@ -179,6 +186,18 @@ type azureLockModel struct {
 }
 
 func days(n types.Int64) time.Duration { return time.Duration(n.ValueInt64()) * 24 * time.Hour }
+
+// longLock is above what people mean who write a number of days.
+const longLock = 365 * 24 * time.Hour
+
+// warnOfYears warns, in every plan, of a lock that nobody will be able to lift for more than a year.
+func (r placeReader) warnOfYears(l *repository.ObjectLock) {
+	if l.Mode == repository.LockCompliance && l.Period > longLock {
+		r.diags.AddAttributeWarning(r.root.AtName("object_lock"), "Object Lock for Years", fmt.Sprintf("Nobody can delete what is written to this "+
+			"repository for %d days, and maintenance renews that for all that is in it. Nobody can lift the lock or shorten it, not even the owner "+
+			"of the account, and the space is paid for until then.", l.Period/(24*time.Hour)))
+	}
+}
 
 type azureModel struct {
 	Account            types.String `tfsdk:"account"`
@@ -222,10 +241,12 @@ func readAzure(ctx context.Context, object types.Object, r placeReader) reposito
 		var l azureLockModel
 		r.as(ctx, m.ObjectLock, &l)
 		p.Lock = &repository.ObjectLock{Mode: repository.LockCompliance, Period: days(l.Days)}
+		r.warnOfYears(p.Lock)
 	}
-	// What is written goes before all that the environment has.
+	// What is written goes before all that the environment has. A key of the environment is that of its account.
+	same := r.getenv("AZURE_STORAGE_ACCOUNT") == "" || r.getenv("AZURE_STORAGE_ACCOUNT") == p.Account
 	principal := !m.TenantID.IsNull() || !m.ClientID.IsNull() || !m.ClientSecret.IsNull() || !m.FederatedTokenFile.IsNull()
-	if m.Key.IsNull() && m.SASToken.IsNull() && !principal {
+	if m.Key.IsNull() && m.SASToken.IsNull() && !principal && same {
 		p.SASToken, p.Key = r.secret(m.SASToken, "AZURE_STORAGE_SAS_TOKEN"), r.secret(m.Key, "AZURE_STORAGE_KEY")
 	} else {
 		p.SASToken, p.Key = secretOf(m.SASToken.ValueString()), secretOf(m.Key.ValueString())

@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/tfsdk"
+	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 
@@ -70,6 +72,13 @@ func TestPlaces(t *testing.T) {
 			Account: "a", Container: "c", Key: secret.New("k"), Endpoint: "e",
 			Lock: &repository.ObjectLock{Mode: repository.LockCompliance, Period: repository.MinLockPeriod},
 		}},
+		"azure, a key of another account in the environment": {"azure", map[string]any{"account": "a", "container": "c", "tenant_id": "t"},
+			azure, &repository.Azure{Account: "a", Container: "c", TenantID: "t", ClientID: "env-client",
+				ClientSecret: secret.New("env-secret"), FederatedTokenFile: "/env"}},
+		"azure, another account in the environment": {"azure", map[string]any{"account": "a", "container": "c"}, azure, &repository.Azure{
+			Account: "a", Container: "c", TenantID: "env-tenant", ClientID: "env-client", ClientSecret: secret.New("env-secret"),
+			FederatedTokenFile: "/env",
+		}},
 		"gcs": {"gcs", map[string]any{"bucket": "b", "prefix": "p/"}, map[string]string{"GS_ACCESS_KEY_ID": "i", "GS_SECRET_ACCESS_KEY": "k"},
 			&repository.GCS{Bucket: "b", Prefix: "p/", AccessID: "i", Secret: secret.New("k")}},
 		"b2": {"b2", map[string]any{"bucket": "b"}, map[string]string{"B2_APPLICATION_KEY_ID": "i", "B2_APPLICATION_KEY": "k"},
@@ -125,6 +134,52 @@ func TestPlacesMissing(t *testing.T) {
 			if !strings.Contains(text.String(), want) {
 				t.Errorf("%s: the errors don't have %s:\n%s", place, want, &text)
 			}
+		}
+	}
+}
+
+// TestInstanceRole refuses a role beside keys that would be used instead.
+func TestInstanceRole(t *testing.T) {
+	t.Parallel()
+	_, diags := settingsOf(t, map[string]any{"s3": map[string]any{"bucket": "b", "instance_role": true}},
+		map[string]string{envRepositoryPassword: "p", "AWS_ACCESS_KEY_ID": "i"})
+	if len(diags) != 1 || !strings.Contains(diags[0].Detail(), "AWS_ACCESS_KEY_ID") {
+		t.Errorf("it says %v", diags)
+	}
+}
+
+// TestLongLock warns of a lock that nobody can lift.
+func TestLongLock(t *testing.T) {
+	t.Parallel()
+	lock := func(mode string, days int) map[string]any { return map[string]any{"mode": mode, "days": days} }
+	for name, test := range map[string]struct {
+		place string
+		lock  map[string]any
+		warns bool
+	}{
+		"a year":                  {"s3", lock("compliance", 365), false},
+		"more than a year":        {"s3", lock("compliance", 366), true},
+		"that some can lift":      {"s3", lock("governance", 3650), false},
+		"on Azure":                {"azure", map[string]any{"days": 366}, true},
+		"for some days, on Azure": {"azure", map[string]any{"days": 30}, false},
+	} {
+		config := map[string]any{"bucket": "b", "access_key_id": "i", "secret_access_key": "k", "object_lock": test.lock}
+		if test.place == "azure" {
+			config = map[string]any{"account": "a", "container": "c", "key": "k", "object_lock": test.lock}
+		}
+		_, diags := settingsOf(t, map[string]any{test.place: config}, map[string]string{envRepositoryPassword: "p"})
+		if diags.HasError() || (diags.WarningsCount() == 1) != test.warns {
+			t.Errorf("%s: %v", name, diags)
+		}
+	}
+}
+
+// TestUnknownIn names the same argument every time.
+func TestUnknownIn(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		if name := unknownIn(map[string]attr.Value{"c": types.StringUnknown(), "b": types.StringUnknown(), "a": types.StringNull()}); name != "b" {
+			t.Errorf("unknown is %q", name)
 		}
 	}
 }

@@ -187,12 +187,14 @@ var advices = []advice{
 		"that the backup is in. The data source vm_backups lists what is there."},
 	{is: is(repository.ErrPassword), todo: "Check repository.password (" + envRepositoryPassword + ")."},
 	{is: is(repository.ErrUncertain), todo: "When the repository can be reached again, look with the data source vm_backups whether " +
-		"the backup is there. One that is there is whole; it isn't in the state. Import it, or apply again, which takes another " +
+		"the backup is there, and once more some minutes later: what was sent last may arrive late. One that is there is whole; it isn't in the state. Import it, or apply again, which takes another " +
 		"backup and leaves that one."},
 	{is: is(repository.ErrRefused), todo: "Check the credentials of the repository in the provider block or the environment, and that " +
 		"they allow to list, read, write and delete there."},
 	{is: is(repository.ErrUnreachable), todo: "Check where the repository is in the provider block, and that the service can be " +
 		"reached from here; then apply again. What was copied already is not copied twice."},
+	{is: is(repository.ErrWeakerLock), todo: "Write the object_lock that the repository has, or a stronger one, or none: then it keeps " +
+		"its own. What is locked can't be unlocked by a configuration."},
 	{is: is(repository.ErrNoRepository), todo: "Check repository.path (" + envRepositoryPath + "), or what is written in its " +
 		"place. The first vm_backup creates a repository, in a directory whose parent exists, or a bucket or container that exists."},
 	{is: is(repository.ErrReadOnly), todo: "Allow the user who runs Terraform to write to repository.path."},

@@ -84,6 +84,8 @@ func everyError() []error {
 		fmt.Errorf("open repository s3://b/: connect: %w: AccessDenied: Access Denied", repository.ErrRefused),
 		fmt.Errorf("write disk \"disk.raw\" to repository s3://b/: write p12ab: %w: dial tcp 10.0.0.1:443: connect: connection refused",
 			repository.ErrUnreachable),
+		fmt.Errorf("open repository s3://b/: %w: they are locked by compliance for 30 days, and governance for 7 days is configured",
+			repository.ErrWeakerLock),
 		fmt.Errorf("open repository /srv/b: %w", repository.ErrNoRepository),
 		repository.ErrReadOnly,
 		repository.ErrFull,

@@ -166,11 +166,12 @@ func (r *Repository) saveSnapshot(
 	switch {
 	case err == nil:
 		return ID(id), nil
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound) && !errors.Is(flushErr, ErrUnreachable):
 		return "", flushErr
-	default:
-		return "", fmt.Errorf("restore point %s: %w: %w", id, ErrUncertain, errors.Join(writeError(flushErr), err))
+	case errors.Is(err, ErrNotFound): // what was sent may arrive yet
+		err = nil
 	}
+	return "", fmt.Errorf("restore point %s: %w: %w", id, ErrUncertain, errors.Join(writeError(flushErr), err))
 }
 
 // writeFiles stores the manifest and the files.

@@ -35,6 +35,9 @@ var (
 	ErrUnreachable = errors.New("the repository's storage can't be reached") // or fails; it may pass
 	ErrRefused     = errors.New("the repository's storage refuses access")   // with these credentials
 
+	// ErrWeakerLock says that an ObjectLock is configured that would let objects go sooner than the repository's own.
+	ErrWeakerLock = errors.New("the repository's objects are locked more strongly")
+
 	// ErrUncertain says that a restore point is there or not: the repository failed at the very end, and couldn't
 	// be asked any more. One that is there is whole.
 	ErrUncertain = errors.New("whether the restore point was made is unknown")
@@ -117,7 +120,7 @@ func systemError(err error) error {
 func isOutcome(err error) bool {
 	for _, outcome := range []error{
 		ErrNotFound, ErrNoRepository, ErrPassword, ErrReadOnly, ErrFull, ErrDamaged, ErrSchemaVersion, ErrIncomplete,
-		ErrTrackingWrong, ErrBusy, ErrNotOwner, ErrInUse, ErrUnreachable, ErrRefused, ErrUncertain,
+		ErrTrackingWrong, ErrBusy, ErrNotOwner, ErrInUse, ErrUnreachable, ErrRefused, ErrUncertain, ErrWeakerLock,
 	} {
 		if errors.Is(err, outcome) {
 			return true

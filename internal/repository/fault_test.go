@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -180,5 +181,56 @@ func TestCommitUncertain(t *testing.T) {
 		if listErr != nil || len(points) != 0 && !uncertain {
 			t.Errorf("change %d: %v, but listed %v, %v", n, err, points, listErr)
 		}
+	}
+}
+
+// A lateStorage carries out the writing of indexes only when all is over, as a server may that has become slow.
+type lateStorage struct {
+	blob.Storage
+	left int // indexes that it still writes at once
+	late map[blob.ID][]byte
+}
+
+func (s *lateStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
+	if strings.HasPrefix(string(id), string(indexPrefix)) {
+		s.left--
+	}
+	if s.left >= 0 || !strings.HasPrefix(string(id), string(indexPrefix)) {
+		return s.Storage.PutBlob(ctx, id, data, o)
+	}
+	var b bytes.Buffer
+	_, err := data.WriteTo(&b)
+	s.late[id] = b.Bytes()
+	return errors.Join(err, ErrUnreachable)
+}
+
+// TestCommitLate has a restore point appear after its backup had failed, and wants that to have been said.
+func TestCommitLate(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	late := &lateStorage{Storage: r.storage.Storage, left: math.MaxInt, late: map[blob.ID][]byte{}}
+	r.storage.Storage = late
+	w := newWriter(t, r)
+	m := testManifest()
+	writeDisk(t, w, m, "disk.raw", testSource(1))
+	late.left = 1 // that of what the restore point consists of, but not that of its manifest
+	_, err := w.Commit(t.Context(), m, testFiles)
+	if !errors.Is(err, ErrUncertain) || !errors.Is(err, ErrUnreachable) {
+		t.Errorf("error %v, want %v", err, ErrUncertain)
+	}
+	if points, err := r.List(t.Context(), Filter{}); err != nil || len(points) != 0 {
+		t.Errorf("listed %v, %v", points, err)
+	}
+	for id, b := range late.late {
+		if err := late.Storage.PutBlob(t.Context(), id, blobBytes(b), blob.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	points, listErr := r.List(t.Context(), Filter{})
+	if listErr != nil || len(points) != 1 || err == nil || !strings.Contains(err.Error(), string(points[0].ID)) {
+		t.Fatalf("listed %v, %v after error %v", points, listErr, err)
+	}
+	if b := readDisk(t, r, points[0].ID, firstDisk(t, r, points[0].ID)); !bytes.Equal(b, testSource(1).bytes()) {
+		t.Error("the disk differs")
 	}
 }

@@ -31,9 +31,11 @@ func takeClaim(ctx context.Context, storage blob.Storage, prefix blob.ID, age ti
 	}
 	var other blob.ID
 	var dead []blob.ID
+	seen := false
 	err = storage.ListBlobs(ctx, prefix, func(b blob.Metadata) error {
 		switch {
 		case b.BlobID == c.id:
+			seen = true
 		case b.Timestamp.Before(written.Add(-age)):
 			dead = append(dead, b.BlobID)
 		default:
@@ -49,10 +51,26 @@ func takeClaim(ctx context.Context, storage blob.Storage, prefix blob.ID, age ti
 		c.release(ctx)
 		return nil, fmt.Errorf("%w: %s", ErrBusy, describeClaim(ctx, storage, other))
 	}
+	if !seen { // so others who write theirs now may not be listed either
+		c.release(ctx)
+		return nil, fmt.Errorf("%w: its storage doesn't list what was written to it a moment ago", ErrBusy)
+	}
 	for _, id := range dead {
 		_ = storage.DeleteBlob(ctx, id) // it counts for nobody
 	}
 	return c, nil
+}
+
+// awaitClaim is takeClaim that waits for others for a while.
+func awaitClaim(ctx context.Context, storage blob.Storage, prefix blob.ID, age, wait time.Duration) (*claim, error) {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for delay := newBackoff(); ; {
+		c, err := takeClaim(ctx, storage, prefix, age)
+		if err == nil || !errors.Is(err, ErrBusy) || delay.wait(waiting) != nil {
+			return c, err
+		}
+	}
 }
 
 // write writes the claim, or says that it still holds, and returns the time of the storage's clock.
@@ -95,18 +113,10 @@ var errClaimLost = errors.New("the storage couldn't be told that maintenance goe
 // leaseMaintenance has the process be the only one that maintains a repository in a Place, until release is called.
 // The returned context ends when that can't be relied on any more. Writers know nothing of it: they are safe from
 // maintenance by the time that Kopia leaves between its steps.
-func (r *Repository) leaseMaintenance(ctx context.Context, wait time.Duration) (_ context.Context, release func(), err error) {
-	waiting, cancelWait := context.WithTimeout(ctx, wait)
-	defer cancelWait()
-	var mine *claim
-	for delay := newBackoff(); ; {
-		mine, err = takeClaim(ctx, r.storage.Storage, maintainClaim, maintainClaimAge)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, ErrBusy) || delay.wait(waiting) != nil {
-			return nil, nil, err
-		}
+func (r *Repository) leaseMaintenance(ctx context.Context, wait time.Duration) (_ context.Context, release func(), _ error) {
+	mine, err := awaitClaim(ctx, r.storage.Storage, maintainClaim, maintainClaimAge, wait)
+	if err != nil {
+		return nil, nil, err
 	}
 	leased, lose := context.WithCancelCause(ctx)
 	done := make(chan struct{})

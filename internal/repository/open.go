@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
@@ -21,7 +22,7 @@ const (
 // Open opens the repository that c names, or makes it if c.Create is set and there is none.
 //
 // Errors: ErrNoRepository (ErrNotMade where one could be made), ErrPassword, ErrDamaged, ErrUnreachable, ErrRefused,
-// and ErrReadOnly or ErrFull where the repository had to be made. A repository that can't be written opens, for
+// ErrWeakerLock, and ErrReadOnly or ErrFull where the repository had to be made. A repository that can't be written opens, for
 // reading.
 func Open(ctx context.Context, c Config) (*Repository, error) {
 	name, err := c.name()
@@ -82,7 +83,14 @@ func (c Config) open(ctx context.Context, name string) (*Repository, error) {
 	if err := r.connect(ctx, base, c); err != nil {
 		return nil, readError(err)
 	}
-	if err := r.checkFormat(c); err != nil {
+	r.readFormat = func(ctx context.Context) (*format.Manager, error) {
+		return format.NewManager(ctx, r.storage, "", 0, c.Password.Reveal(), time.Now)
+	}
+	err = r.checkFormat(c)
+	if err == nil {
+		err = r.checkLock(ctx)
+	}
+	if err != nil {
 		_ = r.Close(context.WithoutCancel(ctx)) // the first error tells more
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/blob/throttling"
+	"github.com/kopia/kopia/repo/format"
 	"github.com/minio/minio-go/v7"
 	"github.com/zeebo/blake3"
 
@@ -247,6 +248,59 @@ func TestObjectLock(t *testing.T) {
 	cfg, err := open(t, c).rep.FormatManager().BlobCfgBlob(t.Context())
 	if want, _ := place.Lock.blobs(); err != nil || cfg != want {
 		t.Errorf("the repository says of its lock %+v, %v", cfg, err)
+	}
+}
+
+// A spyStorage calls a function before something is written.
+type spyStorage struct {
+	blob.Storage
+	onPut func(id blob.ID)
+}
+
+func (s *spyStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
+	s.onPut(id)
+	return s.Storage.PutBlob(ctx, id, data, o)
+}
+
+// TestObjectLock_raise makes a lock stronger, by one at a time, and never weaker.
+func TestObjectLock_raise(t *testing.T) {
+	t.Parallel()
+	s := storagetest.NewS3(t, true)
+	with := func(l *ObjectLock) Config {
+		c, _ := connectS3(t, s, "locked")
+		c.Place.(*S3).Lock = l
+		return c
+	}
+	const day = 24 * time.Hour
+	plain := open(t, with(nil))
+	first, second := open(t, with(&ObjectLock{LockCompliance, 3 * day})), open(t, with(&ObjectLock{LockGovernance, 4 * day}))
+	claimed := false
+	first.storage.Storage = &spyStorage{Storage: first.storage.Storage, onPut: func(id blob.ID) {
+		if id != format.KopiaBlobCfgBlobID {
+			return
+		}
+		_, err := takeClaim(t.Context(), plain.storage, lockClaim, lockClaimAge)
+		claimed = errors.Is(err, ErrBusy)
+	}}
+	backUp(t, first, testManifest(), nil)
+	if !claimed {
+		t.Error("two can change the lock at once")
+	}
+	// The second one read the lock before.
+	if _, err := second.NewWriter(t.Context()); !errors.Is(err, ErrWeakerLock) {
+		t.Errorf("error %v, want %v", err, ErrWeakerLock)
+	}
+	for _, l := range []ObjectLock{{LockGovernance, 3 * day}, {LockGovernance, 9 * day}, {LockCompliance, 2 * day}} {
+		_, err := Open(t.Context(), with(&l))
+		if !errors.Is(err, ErrWeakerLock) || !strings.Contains(err.Error(), "compliance for 3 days") {
+			t.Errorf("lock %+v: %v", l, err)
+		}
+	}
+	backUp(t, open(t, with(&ObjectLock{LockCompliance, 5 * day})), testManifest(), nil)
+	backUp(t, open(t, with(nil)), testManifest(), nil)
+	cfg, err := open(t, with(nil)).rep.FormatManager().BlobCfgBlob(t.Context())
+	if cfg.RetentionPeriod != 5*day || cfg.RetentionMode != blob.RetentionMode(LockCompliance) || err != nil {
+		t.Errorf("it is locked by %+v, %v", cfg, err)
 	}
 }
 

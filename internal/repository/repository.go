@@ -24,6 +24,7 @@ import (
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/compression"
+	"github.com/kopia/kopia/repo/format"
 )
 
 // An ID names a restore point: the ID of its Kopia snapshot manifest, 32 hexadecimal digits.
@@ -77,6 +78,9 @@ type Repository struct {
 
 	owned atomic.Bool // maintenance is known to have an owner
 	lock  *ObjectLock // nil: none
+
+	// readFormat reads the format of the repository, and its lock, as they are now.
+	readFormat func(ctx context.Context) (*format.Manager, error)
 
 	locker   locker
 	patience time.Duration // how long a writer waits for maintenance

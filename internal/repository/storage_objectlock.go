@@ -53,8 +53,48 @@ func (c Config) lockOf() *ObjectLock {
 	return c.Place.lock()
 }
 
-// writeLock has the repository say how it is locked, which maintenance goes by, and other tools. One that is locked
-// stays so if no lock is configured.
+const (
+	lockClaim    = ownBlobPrefix + "lock-" // claims that the lock of a repository is being changed
+	lockClaimAge = time.Hour
+	lockTimeout  = 5 * time.Minute
+)
+
+// check refuses a lock that is weaker than the one that a repository has: what is written would be deleted sooner
+// than its owner was told. Error: ErrWeakerLock.
+func (l *ObjectLock) check(has format.BlobStorageConfiguration) error {
+	want, err := l.blobs()
+	if l == nil || err != nil {
+		return err
+	}
+	lifted := has.RetentionMode == blob.RetentionMode(LockCompliance) && want.RetentionMode != has.RetentionMode
+	if lifted || want.RetentionPeriod < has.RetentionPeriod {
+		return fmt.Errorf("%w: they are locked by %s, and %s is configured", ErrWeakerLock, describeLock(has), describeLock(want))
+	}
+	return nil
+}
+
+func describeLock(c format.BlobStorageConfiguration) string {
+	period := c.RetentionPeriod.String()
+	if day := 24 * time.Hour; c.RetentionPeriod%day == 0 {
+		period = fmt.Sprintf("%d days", c.RetentionPeriod/day)
+	}
+	return strings.ToLower(string(c.RetentionMode)) + " for " + period
+}
+
+// checkLock refuses a configuration with a weaker lock than the repository's.
+func (r *Repository) checkLock(ctx context.Context) error {
+	if r.lock == nil {
+		return nil
+	}
+	has, err := r.rep.FormatManager().BlobCfgBlob(ctx)
+	if err != nil {
+		return readError(err)
+	}
+	return r.lock.check(has)
+}
+
+// writeLock has the repository say how it is locked, which maintenance goes by, and other tools. The lock is only ever
+// made stronger, by one process at a time. It stays if none is configured.
 func (r *Repository) writeLock(ctx context.Context) error {
 	if r.lock == nil {
 		return nil
@@ -63,20 +103,37 @@ func (r *Repository) writeLock(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m := r.rep.FormatManager()
-	got, err := m.BlobCfgBlob(ctx)
-	if err != nil || got == want {
+	has, err := r.rep.FormatManager().BlobCfgBlob(ctx)
+	if err != nil || has == want {
 		return readError(err)
 	}
-	parameters, err := m.GetMutableParameters(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, lockTimeout, fmt.Errorf("%w: it is too slow", ErrUnreachable))
+	defer cancel()
+	mine, err := awaitClaim(ctx, r.storage.Storage, lockClaim, lockClaimAge, makePatience)
+	if err != nil {
+		return fmt.Errorf("change the lock on its objects: %w", err)
+	}
+	defer mine.release(ctx)
+	// Kopia relies for many minutes on what it read once. Another may have changed the lock since.
+	now, err := r.readFormat(ctx)
 	if err != nil {
 		return readError(err)
 	}
-	features, err := m.RequiredFeatures(ctx)
+	if has, err = now.BlobCfgBlob(ctx); err == nil {
+		err = r.lock.check(has)
+	}
 	if err != nil {
 		return readError(err)
 	}
-	return writeError(m.SetParameters(ctx, parameters, want, features))
+	parameters, err := now.GetMutableParameters(ctx)
+	if err != nil {
+		return readError(err)
+	}
+	features, err := now.RequiredFeatures(ctx)
+	if err != nil {
+		return readError(err)
+	}
+	return writeError(r.rep.FormatManager().SetParameters(ctx, parameters, want, features))
 }
 
 // apply locks a blob that is about to be written, if it is of a kind that Kopia locks.

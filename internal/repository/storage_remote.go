@@ -270,7 +270,7 @@ func (s *remoteStorage) do(
 		s.log.WarnContext(ctx, "the repository's storage can't be reached, trying again", "error", err,
 			"until", began.Add(s.maxOutage))
 		if err := delay.wait(ctx); err != nil {
-			return fmt.Errorf("%s %s: %w", operation, id, err)
+			return failed(ctx, operation, id, err)
 		}
 		if silent {
 			s.reconnect(ctx, client)
@@ -291,6 +291,9 @@ func failed(ctx context.Context, operation string, id blob.ID, err error) error 
 	}
 	what := strings.TrimSpace(operation + " " + string(id))
 	if ctx.Err() != nil {
+		if cause := context.Cause(ctx); isOutcome(cause) { // says more
+			return fmt.Errorf("%s: %w", what, cause)
+		}
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
 	if isOutcome(err) { // of our own making

@@ -21,6 +21,8 @@ type oddStorage struct {
 	blob.Storage
 	get  func(ctx context.Context, out blob.OutputBuffer, really func() error) error
 	more []blob.Metadata // that it lists besides
+
+	hides blob.ID // begins what it doesn't list; empty: all is listed
 }
 
 func (s *oddStorage) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
@@ -37,7 +39,12 @@ func (s *oddStorage) ListBlobs(ctx context.Context, prefix blob.ID, yield func(b
 			return err
 		}
 	}
-	return s.Storage.ListBlobs(ctx, prefix, yield)
+	return s.Storage.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
+		if s.hides != "" && strings.HasPrefix(string(m.BlobID), string(s.hides)) {
+			return nil
+		}
+		return yield(m)
+	})
 }
 
 // newOddStorage is a storage with one blob, "p1", seen as that of a Place.
@@ -135,6 +142,7 @@ type oddPlace struct {
 }
 
 func (p oddPlace) connect(context.Context) (blob.Storage, error) { return p.base, nil }
+func (p oddPlace) lock() *ObjectLock                             { return nil }
 
 // TestRemote_silent has a connection that gives no answer any more, as one that a firewall forgot. Another is made.
 func TestRemote_silent(t *testing.T) {
@@ -188,6 +196,26 @@ func TestRemote_belowAnotherPrefix(t *testing.T) {
 	}
 	if _, err := leftBlobs(t.Context(), s); !errors.Is(err, ErrNoRepository) {
 		t.Errorf("a place in use can be had: %v", err)
+	}
+}
+
+// TestClaim_unlisted takes no claim in a storage that doesn't list it.
+func TestClaim_unlisted(t *testing.T) {
+	t.Parallel()
+	s := newOddStorage(t, &oddStorage{hides: ownBlobPrefix})
+	if _, err := takeClaim(t.Context(), s, maintainClaim, maintainClaimAge); !errors.Is(err, ErrBusy) {
+		t.Errorf("error %v, want %v", err, ErrBusy)
+	}
+}
+
+// TestFailed_cause says why a context ended.
+func TestFailed_cause(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 0, ErrUnreachable)
+	defer cancel()
+	s := newOddStorage(t, &oddStorage{})
+	if _, err := s.GetMetadata(ctx, "p1"); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("error %v, want %v", err, ErrUnreachable)
 	}
 }
 
