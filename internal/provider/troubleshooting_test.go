@@ -135,7 +135,7 @@ func TestTroubleshootingCauses(t *testing.T) {
 	}
 }
 
-// TestDocumentationLinks follows the links between the pages of docs/.
+// TestDocumentationLinks follows the links between the pages of docs/. The first page leads to every guide.
 func TestDocumentationLinks(t *testing.T) {
 	t.Parallel()
 	const docs = "../../docs"
@@ -158,8 +158,12 @@ func TestDocumentationLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	links := 0
+	links, guides := 0, filepath.Join(docs, "guides")
+	front := readFile(t, filepath.Join(docs, "index.md"))
 	for _, file := range append(files, below...) {
+		if name := filepath.Base(file); filepath.Dir(file) == guides && !strings.Contains(front, "](guides/"+name+")") {
+			t.Errorf("the first page has no link to the guide %s", name)
+		}
 		for _, match := range link.FindAllStringSubmatch(readFile(t, file), -1) {
 			links++
 			target := file
