@@ -66,6 +66,23 @@ type VM struct {
 	Obstacles       []Obstacle
 }
 
+// Identity is who the VM is.
+func (vm *VM) Identity() VMIdentity {
+	return VMIdentity{
+		ID: vm.ID, Name: vm.Name, Path: vm.Path, BIOSUUID: vm.BIOSUUID, InstanceUUID: vm.InstanceUUID, Server: vm.Server,
+	}
+}
+
+// A VMIdentity is who a VM is, and nothing of what it is like. Its fields are those of VM.
+type VMIdentity struct {
+	ID           VMID
+	Name         string
+	Path         string
+	BIOSUUID     string
+	InstanceUUID string
+	Server       string
+}
+
 // A Disk is a virtual disk of a VM.
 type Disk struct {
 	Key       DiskKey
@@ -116,6 +133,10 @@ type Finder interface {
 	// the VM is gone: the user may not be allowed to see it. VMExists and SnapshotExists can prove it.
 	// Errors: a *VMNotFoundError, ErrOutOfReach.
 	VMByInstanceUUID(ctx context.Context, uuid string) (*VM, error)
+
+	// IdentifyVM is VMByInstanceUUID for those who needn't know more than who the VM is. Who asks for a
+	// thousand VMs spares the server the description of all their devices. Errors: as VMByInstanceUUID.
+	IdentifyVM(ctx context.Context, uuid string) (*VMIdentity, error)
 
 	// VMExists tells whether a handle that was recorded earlier, maybe on another connection to the same
 	// server, still is one of a VM. It says no only where the server does. Error: a *PermissionError.

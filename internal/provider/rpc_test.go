@@ -68,6 +68,15 @@ func (f *fakeHypervisor) VMByInstanceUUID(ctx context.Context, uuid string) (*hy
 	return f.FindVM(ctx, hypervisor.VMRef(uuid))
 }
 
+func (f *fakeHypervisor) IdentifyVM(ctx context.Context, uuid string) (*hypervisor.VMIdentity, error) {
+	vm, err := f.VMByInstanceUUID(ctx, uuid)
+	if err != nil {
+		return nil, err
+	}
+	identity := vm.Identity()
+	return &identity, nil
+}
+
 func (f *fakeHypervisor) Snapshots(context.Context, hypervisor.VMID) ([]hypervisor.Snapshot, error) {
 	return f.snapshots, nil
 }

@@ -86,7 +86,7 @@ func (d *snapshotDataSource) Read(ctx context.Context, req datasource.ReadReques
 	case len(found) > 1 && !model.Newest.ValueBool():
 		resp.Diagnostics.AddError("Unable to Find Snapshot", fmt.Sprintf(
 			"%d snapshots of %s match:\n  %s\n\nUse one of these IDs, or newest = true.",
-			len(found), vm.Path, describeSnapshots(vm, found)))
+			len(found), vm.Path, describeSnapshots(vm.InstanceUUID, found)))
 		return
 	}
 	// Of two of the same second, the one that was taken on top of the other comes later in the list.
@@ -114,14 +114,14 @@ func noSnapshot(vm *hypervisor.VM, all []hypervisor.Snapshot) string {
 	if len(all) == 0 {
 		return vm.Path + " has no snapshots at all."
 	}
-	return fmt.Sprintf("No snapshot of %s matches. There is:\n  %s", vm.Path, describeSnapshots(vm, all))
+	return fmt.Sprintf("No snapshot of %s matches. There is:\n  %s", vm.Path, describeSnapshots(vm.InstanceUUID, all))
 }
 
 // describeSnapshots lists snapshots for people to choose from, a line each.
-func describeSnapshots(vm *hypervisor.VM, list []hypervisor.Snapshot) string {
+func describeSnapshots(instanceUUID string, list []hypervisor.Snapshot) string {
 	lines := make([]string, len(list))
 	for i, s := range list {
-		lines[i] = fmt.Sprintf("%s (%s, taken at %s)", snapshotKey(vm.InstanceUUID, s.ID), s.Path, stamp(s.CreatedAt))
+		lines[i] = fmt.Sprintf("%s (%s, taken at %s)", snapshotKey(instanceUUID, s.ID), s.Path, stamp(s.CreatedAt))
 	}
 	return strings.Join(lines, "\n  ")
 }

@@ -65,7 +65,7 @@ func (r *snapshotResource) importIdentity(
 	case err != nil:
 		op.fail(ctx, &resp.Diagnostics, err)
 	default:
-		importFound(ctx, foundSnapshot{ref: taken.VM.Path, vm: &taken.VM, snapshot: taken.Snapshot}, resp)
+		importFound(ctx, foundSnapshot{ref: taken.VM.Path, vm: taken.VM, snapshot: taken.Snapshot}, resp)
 	}
 }
 
@@ -95,7 +95,7 @@ func importFound(ctx context.Context, one foundSnapshot, resp *resource.ImportSt
 // foundSnapshot is one that an import ID may mean.
 type foundSnapshot struct {
 	ref      string // the VM as it was written
-	vm       *hypervisor.VM
+	vm       hypervisor.VMIdentity
 	snapshot hypervisor.Snapshot
 }
 
@@ -119,7 +119,7 @@ func findSnapshots(ctx context.Context, m *snapshot.Manager, id string) ([]found
 			if match(s) && !slices.ContainsFunc(found, func(f foundSnapshot) bool {
 				return f.snapshot.ID == s.ID && f.vm.ID == vm.ID
 			}) {
-				found = append(found, foundSnapshot{ref: ref, vm: vm, snapshot: s})
+				found = append(found, foundSnapshot{ref: ref, vm: vm.Identity(), snapshot: s})
 			}
 		}
 		return nil
@@ -156,7 +156,7 @@ func importError(diags *diag.Diagnostics, id string, found []foundSnapshot) {
 func severalSnapshots(id string, found []foundSnapshot) string {
 	lines := make([]string, len(found))
 	for i, f := range found {
-		lines[i] = describeSnapshots(f.vm, []hypervisor.Snapshot{f.snapshot})
+		lines[i] = describeSnapshots(f.vm.InstanceUUID, []hypervisor.Snapshot{f.snapshot})
 	}
 	return fmt.Sprintf("%q matches %d snapshots:\n  %s\n\nUse one of these IDs.", id, len(found), strings.Join(lines, "\n  "))
 }

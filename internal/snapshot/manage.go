@@ -19,7 +19,7 @@ func (m *Manager) Read(ctx context.Context, instanceUUID string, id hypervisor.S
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot %s: %w", id, err)
 	}
-	s, err := m.get(ctx, vm, id)
+	s, err := m.get(ctx, *vm, id)
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +28,7 @@ func (m *Manager) Read(ctx context.Context, instanceUUID string, id hypervisor.S
 
 // get finds one snapshot in the VM's tree, by ID and never by name.
 func (m *Manager) get(
-	ctx context.Context, vm *hypervisor.VM, id hypervisor.SnapshotID,
+	ctx context.Context, vm hypervisor.VMIdentity, id hypervisor.SnapshotID,
 ) (*hypervisor.Snapshot, error) {
 	all, err := m.hv.Snapshots(ctx, vm.ID)
 	if err != nil {
@@ -62,7 +62,7 @@ func (m *Manager) List(
 func (m *Manager) Rename(
 	ctx context.Context, instanceUUID string, id hypervisor.SnapshotID, name, description string,
 ) error {
-	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
+	vm, err := m.hv.IdentifyVM(ctx, instanceUUID)
 	if err != nil {
 		return fmt.Errorf("rename snapshot %s: %w", id, err)
 	}
@@ -106,8 +106,8 @@ func (m *Manager) Remove(
 // finds as little as one whose VM was deleted, but the server doesn't deny him that the snapshot exists.
 func (m *Manager) vmOf(
 	ctx context.Context, instanceUUID string, id hypervisor.SnapshotID,
-) (*hypervisor.VM, error) {
-	vm, err := m.hv.VMByInstanceUUID(ctx, instanceUUID)
+) (*hypervisor.VMIdentity, error) {
+	vm, err := m.hv.IdentifyVM(ctx, instanceUUID)
 	if !gone(err) {
 		return vm, err
 	}

@@ -117,7 +117,7 @@ func (m *Manager) revertTarget(ctx context.Context, r RevertRequest) (*Reverted,
 	if err != nil {
 		return nil, fmt.Errorf("revert to snapshot %s: %w", r.Snapshot, err)
 	}
-	s, err := m.get(ctx, vm, r.Snapshot)
+	s, err := m.get(ctx, vm.Identity(), r.Snapshot)
 	if errors.Is(err, hypervisor.ErrSnapshotNotFound) {
 		if wrong := m.wrongVM(ctx, vm, r.Snapshot); wrong != nil {
 			return nil, wrong

@@ -47,7 +47,7 @@ func (m *Manager) Search(ctx context.Context, q Query) iter.Seq2[Found, error] {
 				yield(Found{}, err)
 				return
 			}
-			if one.Err != nil && !yield(Found{Taken: Taken{VM: one.VM}, Hidden: one.Err}, nil) {
+			if one.Err != nil && !yield(Found{Taken: Taken{VM: one.VM.Identity()}, Hidden: one.Err}, nil) {
 				return
 			}
 			for i := range one.Snapshots {
@@ -55,7 +55,7 @@ func (m *Manager) Search(ctx context.Context, q Query) iter.Seq2[Found, error] {
 				if !q.matches(s, now) {
 					continue
 				}
-				found := Found{Taken: Taken{VM: one.VM, Snapshot: *s, Consistency: quiesce.Of(*s, false)}}
+				found := Found{Taken: Taken{VM: one.VM.Identity(), Snapshot: *s, Consistency: quiesce.Of(*s, false)}}
 				if !yield(found, nil) {
 					return
 				}

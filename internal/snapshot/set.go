@@ -156,7 +156,7 @@ func (m *Manager) FindSet(ctx context.Context, id hypervisor.SnapshotID) ([]Memb
 	if err != nil {
 		return nil, nil, fmt.Errorf("find the set of snapshot %s: %w", id, err)
 	}
-	s, err := m.get(ctx, vm, id)
+	s, err := m.get(ctx, vm.Identity(), id)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find the set of snapshot %s: %w", id, err)
 	}

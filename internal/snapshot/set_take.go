@@ -304,6 +304,6 @@ func (m *Manager) dropSet(
 
 // isGone reports whether a snapshot is gone for certain.
 func (m *Manager) isGone(ctx context.Context, t *Taken) bool {
-	_, err := m.get(ctx, &t.VM, t.Snapshot.ID)
+	_, err := m.get(ctx, t.VM, t.Snapshot.ID)
 	return gone(err) || errors.Is(err, hypervisor.ErrSnapshotNotFound)
 }

@@ -62,7 +62,7 @@ const DefaultShutDownTimeout = 5 * time.Minute
 
 // Taken is a snapshot that exists.
 type Taken struct {
-	VM          hypervisor.VM
+	VM          hypervisor.VMIdentity
 	Snapshot    hypervisor.Snapshot
 	Consistency quiesce.Consistency
 	Warnings    []string // a sentence or two each

@@ -63,7 +63,7 @@ func (m *Manager) take(
 	if id == "" {
 		return nil, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
 	}
-	taken := &Taken{VM: *vm, Warnings: warnings, Consistency: quiesce.Crash, called: called, answered: answered}
+	taken := &Taken{VM: vm.Identity(), Warnings: warnings, Consistency: quiesce.Crash, called: called, answered: answered}
 	s, readErr := m.readBack(ctx, vm, id)
 	if readErr != nil {
 		// The ID is what the caller must record; the rest is what was asked for.
@@ -140,7 +140,7 @@ func (m *Manager) readBack(
 ) (*hypervisor.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
 	defer cancel()
-	return m.get(ctx, vm, id)
+	return m.get(ctx, vm.Identity(), id)
 }
 
 func (m *Manager) shutDown(ctx context.Context, vm *hypervisor.VM, timeout time.Duration) error {

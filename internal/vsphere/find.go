@@ -59,14 +59,14 @@ func ambiguous(ref hypervisor.VMRef, found []*hypervisor.VM) error {
 	return &hypervisor.AmbiguousVMError{Ref: ref, Matches: lines}
 }
 
-// load reads the VMs of a search. One that is gone by now, or was never a VM, doesn't match.
-func (c *Client) load(ctx context.Context, refs []types.ManagedObjectReference) ([]*hypervisor.VM, error) {
+// load reads the VMs of a search, as vmThrough does. One that is gone by now, or was never a VM, doesn't match.
+func (c *Client) load(ctx context.Context, r *reader, refs []types.ManagedObjectReference) ([]*hypervisor.VM, error) {
 	var found []*hypervisor.VM
 	for i, ref := range refs {
 		if ref.Type != "VirtualMachine" || slices.Contains(refs[:i], ref) {
 			continue
 		}
-		vm, err := c.vmByRef(ctx, ref)
+		vm, err := c.vmThrough(ctx, r, ref)
 		if vmGone(err) {
 			continue
 		}
@@ -82,7 +82,7 @@ func (c *Client) findByID(ctx context.Context, text string) ([]*hypervisor.VM, e
 	if !vmID.MatchString(text) {
 		return nil, nil
 	}
-	return c.load(ctx, []types.ManagedObjectReference{vmRef(hypervisor.VMID(text))})
+	return c.load(ctx, c.reads.vms, []types.ManagedObjectReference{vmRef(hypervisor.VMID(text))})
 }
 
 func (c *Client) findByUUID(ctx context.Context, text string) ([]*hypervisor.VM, error) {
@@ -98,7 +98,7 @@ func (c *Client) findByUUID(ctx context.Context, text string) ([]*hypervisor.VM,
 		}
 		refs = append(refs, found...)
 	}
-	return c.load(ctx, refs)
+	return c.load(ctx, c.reads.vms, refs)
 }
 
 // searchUUID asks the server's index of instance or BIOS UUIDs.
@@ -128,7 +128,7 @@ func (c *Client) findByPath(ctx context.Context, text string) ([]*hypervisor.VM,
 		return nil, classify(err)
 	}
 	if res.Returnval != nil && res.Returnval.Type == "VirtualMachine" {
-		return c.load(ctx, []types.ManagedObjectReference{*res.Returnval})
+		return c.load(ctx, c.reads.vms, []types.ManagedObjectReference{*res.Returnval})
 	}
 	// The index knows absolute paths through folders; what remains are relative ones, and vApps.
 	named, err := c.findByName(ctx, elements[len(elements)-1])
@@ -155,26 +155,41 @@ func (c *Client) findByName(ctx context.Context, text string) ([]*hypervisor.VM,
 			refs = append(refs, ref)
 		}
 	}
-	return c.load(ctx, refs)
+	return c.load(ctx, c.reads.vms, refs)
 }
 
 // VMByInstanceUUID implements hypervisor.Finder.
 func (c *Client) VMByInstanceUUID(ctx context.Context, id string) (*hypervisor.VM, error) {
-	vm, err := c.vmByInstanceUUID(ctx, id)
+	return c.vmByInstanceUUID(ctx, c.reads.vms, id)
+}
+
+// IdentifyVM implements hypervisor.Finder.
+func (c *Client) IdentifyVM(ctx context.Context, id string) (*hypervisor.VMIdentity, error) {
+	vm, err := c.vmByInstanceUUID(ctx, c.reads.who, id)
+	if err != nil {
+		return nil, err
+	}
+	identity := vm.Identity()
+	return &identity, nil
+}
+
+// vmByInstanceUUID finds a VM, as vmThrough reads it.
+func (c *Client) vmByInstanceUUID(ctx context.Context, r *reader, id string) (*hypervisor.VM, error) {
+	parsed, err := uuid.Parse(id)
+	if err != nil {
+		return nil, fmt.Errorf("find virtual machine by instance UUID %s: it is not a UUID", id)
+	}
+	vm, err := c.vmKnownAs(ctx, r, parsed.String())
 	if err != nil {
 		return nil, fmt.Errorf("find virtual machine by instance UUID %s: %w", id, err)
 	}
 	return vm, nil
 }
 
-func (c *Client) vmByInstanceUUID(ctx context.Context, id string) (*hypervisor.VM, error) {
-	parsed, err := uuid.Parse(id)
-	if err != nil {
-		return nil, errors.New("it is not a UUID")
-	}
-	id = parsed.String()
+// vmKnownAs goes by what is known of an instance UUID, and asks the server otherwise.
+func (c *Client) vmKnownAs(ctx context.Context, r *reader, id string) (*hypervisor.VM, error) {
 	if ref, ok := c.hints.get(id); ok {
-		vm, err := c.vmByRef(ctx, ref)
+		vm, err := c.vmThrough(ctx, r, ref)
 		if err == nil && vm.InstanceUUID == id {
 			return vm, nil
 		}
@@ -183,25 +198,25 @@ func (c *Client) vmByInstanceUUID(ctx context.Context, id string) (*hypervisor.V
 		}
 		// What was known is out of date: ask.
 	} else if c.hints.many() {
-		return c.vmByHint(ctx, id)
+		return c.vmByHint(ctx, r, id)
 	}
-	return c.vmBySearch(ctx, id)
+	return c.vmBySearch(ctx, r, id)
 }
 
 // vmBySearch asks the server's index.
-func (c *Client) vmBySearch(ctx context.Context, id string) (*hypervisor.VM, error) {
+func (c *Client) vmBySearch(ctx context.Context, r *reader, id string) (*hypervisor.VM, error) {
 	refs, err := c.searchUUID(ctx, id, true)
 	if err != nil {
 		return nil, err
 	}
-	return c.identified(ctx, refs, id)
+	return c.identified(ctx, r, refs, id)
 }
 
 // identified reads the VM that the index has found. That may lag behind the configurations, which decide.
 func (c *Client) identified(
-	ctx context.Context, refs []types.ManagedObjectReference, id string,
+	ctx context.Context, r *reader, refs []types.ManagedObjectReference, id string,
 ) (*hypervisor.VM, error) {
-	found, err := c.load(ctx, refs)
+	found, err := c.load(ctx, r, refs)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +237,7 @@ func (c *Client) identified(
 }
 
 // vmByHint lists all VMs once instead of asking the index for each of many.
-func (c *Client) vmByHint(ctx context.Context, id string) (*hypervisor.VM, error) {
+func (c *Client) vmByHint(ctx context.Context, r *reader, id string) (*hypervisor.VM, error) {
 	objects, err := c.overview.listing(ctx)
 	if err != nil {
 		return nil, err
@@ -234,7 +249,7 @@ func (c *Client) vmByHint(ctx context.Context, id string) (*hypervisor.VM, error
 		}
 	}
 	if ref, ok := c.hints.get(id); ok {
-		vm, err := c.vmByRef(ctx, ref)
+		vm, err := c.vmThrough(ctx, r, ref)
 		if err == nil && vm.InstanceUUID == id {
 			return vm, nil
 		}
@@ -242,5 +257,5 @@ func (c *Client) vmByHint(ctx context.Context, id string) (*hypervisor.VM, error
 			return nil, err
 		}
 	}
-	return c.vmBySearch(ctx, id)
+	return c.vmBySearch(ctx, r, id)
 }

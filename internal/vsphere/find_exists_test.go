@@ -76,10 +76,10 @@ func TestVMByInstanceUUID_indexDisagrees(t *testing.T) {
 	_, c := labWith(t, "web01")
 	vm := find(t, c, "web01")
 	refs := []types.ManagedObjectReference{vmRef(vm.ID)}
-	if got, err := c.identified(t.Context(), refs, vm.InstanceUUID); err != nil || got.ID != vm.ID {
+	if got, err := c.identified(t.Context(), c.reads.vms, refs, vm.InstanceUUID); err != nil || got.ID != vm.ID {
 		t.Errorf("got %+v and %v", got, err)
 	}
-	got, err := c.identified(t.Context(), refs, "00000000-0000-4000-8000-000000000001")
+	got, err := c.identified(t.Context(), c.reads.vms, refs, "00000000-0000-4000-8000-000000000001")
 	if !errors.Is(err, hypervisor.ErrOutOfReach) || !strings.Contains(err.Error(), vm.InstanceUUID) {
 		t.Errorf("got %+v and %v, want ErrOutOfReach", got, err)
 	}
@@ -91,7 +91,7 @@ func TestVMByHint_unreadable(t *testing.T) {
 	vm := find(t, c, "web01")
 	c.hints.set(vm.InstanceUUID, vmRef(vm.ID))
 	editVM(t, l, vm.ID, func(vm *simulator.VirtualMachine) { vm.Config.InstanceUuid = "" })
-	if _, err := c.vmByHint(t.Context(), vm.InstanceUUID); !errors.Is(err, hypervisor.ErrOutOfReach) {
+	if _, err := c.vmByHint(t.Context(), c.reads.vms, vm.InstanceUUID); !errors.Is(err, hypervisor.ErrOutOfReach) {
 		t.Errorf("got %v, want ErrOutOfReach", err)
 	}
 }

@@ -33,6 +33,17 @@ var vmSpec = readSpec{
 	},
 }
 
+// identitySpec is vmSpec for a hypervisor.VMIdentity: what identifiedVM needs for one, and no devices.
+var identitySpec = readSpec{
+	props: []types.PropertySpec{
+		{Type: "ManagedEntity", PathSet: []string{"name", "parent"}},
+		{Type: "VirtualMachine", PathSet: []string{
+			"parentVApp", "config.uuid", "config.instanceUuid", "runtime.connectionState",
+		}},
+	},
+	around: vmSpec.around,
+}
+
 // with is the spec with more properties of a kind of objects, of which it reads some already.
 func (s readSpec) with(kind string, paths ...string) readSpec {
 	s.props = slices.Clone(s.props)
@@ -87,15 +98,21 @@ func (c *Client) vmByID(ctx context.Context, id hypervisor.VMID) (*hypervisor.VM
 	return c.vmByRef(ctx, vmRef(id))
 }
 
-// vmByRef reads a VM. Calls for many VMs at the same time go out together. What it returns has an
-// instance UUID: a VM that is being created, whose files can't be reached, or whose configuration the
-// user may not read, has none, and must not pass for one with another identity.
+// vmByRef reads a VM.
 func (c *Client) vmByRef(ctx context.Context, ref types.ManagedObjectReference) (*hypervisor.VM, error) {
+	return c.vmThrough(ctx, c.reads.vms, ref)
+}
+
+// vmThrough reads a VM through a reader: of another than that of VMs, only the identity counts. Calls for many VMs
+// at the same time go out together. What it returns has an instance UUID: a VM that is being created, whose files
+// can't be reached, or whose configuration the user may not read, has none, and must not pass for one with another
+// identity.
+func (c *Client) vmThrough(ctx context.Context, r *reader, ref types.ManagedObjectReference) (*hypervisor.VM, error) {
 	server, err := c.Server(ctx)
 	if err != nil {
 		return nil, err
 	}
-	objects, err := c.reads.vms.read(ctx, ref)
+	objects, err := r.read(ctx, ref)
 	if err != nil {
 		return nil, c.named(classify(err))
 	}

@@ -246,7 +246,8 @@ type readers struct {
 	trees     *reader // the snapshots of a VM without
 	tasks     *reader // the snapshots and recent tasks of a VM
 	vms       *reader // what makes a hypervisor.VM, with the folders above it
-	listed    *reader // the same, and the snapshots with their files
+	who       *reader // what makes a hypervisor.VMIdentity, with the folders above it
+	listed    *reader // what makes a hypervisor.VM, and the snapshots with their files
 }
 
 func newReaders(ctx context.Context, vim *vim25.Client, o *overview) readers {
@@ -261,6 +262,7 @@ func newReaders(ctx context.Context, vim *vim25.Client, o *overview) readers {
 		trees:     one("VirtualMachine", "snapshot", "runtime.consolidationNeeded"),
 		tasks:     one("VirtualMachine", "name", "snapshot", "recentTask"),
 		vms:       newReader(vmSpec),
+		who:       newReader(identitySpec),
 		listed:    newReader(vmSpec.with("VirtualMachine", "snapshot", "layoutEx")),
 	}
 }

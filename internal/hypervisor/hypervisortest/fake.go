@@ -278,6 +278,16 @@ func (f *Fake) VMByInstanceUUID(ctx context.Context, uuid string) (*hypervisor.V
 	return nil, &hypervisor.VMNotFoundError{Ref: uuid, Where: FakeServer}
 }
 
+// IdentifyVM implements hypervisor.Finder.
+func (f *Fake) IdentifyVM(ctx context.Context, uuid string) (*hypervisor.VMIdentity, error) {
+	vm, err := f.VMByInstanceUUID(ctx, uuid)
+	if err != nil {
+		return nil, err
+	}
+	identity := vm.Identity()
+	return &identity, nil
+}
+
 // VMExists implements hypervisor.Finder.
 func (f *Fake) VMExists(ctx context.Context, id hypervisor.VMID) (bool, error) {
 	if err := f.at(ctx, BeforeVMExists); err != nil {

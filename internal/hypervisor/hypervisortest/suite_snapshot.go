@@ -6,6 +6,7 @@ import (
 	"path"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -59,6 +60,17 @@ var findTests = []suiteTest{
 		}
 		_, err := s.Hypervisor.VMByInstanceUUID(t.Context(), "11111111-2222-3333-4444-555555555555")
 		wantNotFound(t, "by instance UUID", err)
+		_, err = s.Hypervisor.IdentifyVM(t.Context(), "11111111-2222-3333-4444-555555555555")
+		wantNotFound(t, "identified by instance UUID", err)
+	}},
+	{"find/identity", func(t *testing.T, s *suite) {
+		vm := s.vm(t, "vm1")
+		for _, uuid := range []string{vm.InstanceUUID, strings.ToUpper(vm.InstanceUUID)} {
+			got, err := s.Hypervisor.IdentifyVM(t.Context(), uuid)
+			if err != nil || *got != vm.Identity() {
+				t.Errorf("%s: got %+v and %v, want %+v", uuid, got, err, vm.Identity())
+			}
+		}
 	}},
 	{"find/existence", func(t *testing.T, s *suite) {
 		vm := s.vm(t, "vm1")
