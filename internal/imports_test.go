@@ -51,6 +51,7 @@ var vendors = map[string][]string{
 	"github.com/Azure/azure-sdk-for-go":      {"internal/repository"},
 	"github.com/minio/minio-go":              {"internal/repository", "internal/repository/storagetest"},
 	"github.com/studio-b12/gowebdav":         {"internal/repository"},
+	"github.com/pkg/sftp":                    {"internal/repository"},
 	"gopkg.in/kothar/go-backblaze.v0":        {"internal/repository"},
 }
 

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/kopia/kopia/repo/blob"
 )
 
 // sweepAge is how old a file has to be that its process left behind. It takes seconds to write one, and
@@ -28,10 +30,10 @@ func isLeftover(name string) bool {
 
 // sweep removes old files that killed processes left behind. The repository's lock is held.
 func (r *Repository) sweep(ctx context.Context) (files int, bytes int64, err error) {
-	if r.directory == "" {
-		return 0, 0, nil // a Place shows blobs, and no files
-	}
 	old := time.Now().Add(-sweepAge)
+	if r.directory == "" {
+		return r.remote.sweep(ctx, old)
+	}
 	err = filepath.WalkDir(r.directory, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // its owner was faster
@@ -52,6 +54,26 @@ func (r *Repository) sweep(ctx context.Context) (files int, bytes int64, err err
 			files++
 			bytes += info.Size()
 		}
+		return err
+	})
+	return files, bytes, err
+}
+
+// sweep removes old files that writing left behind which was broken off, where blobs are files.
+func (s *remoteStorage) sweep(ctx context.Context, old time.Time) (files int, bytes int64, err error) {
+	if _, ok := s.client().(*fileStorage); !ok {
+		return 0, 0, nil
+	}
+	type swept struct {
+		files int
+		bytes int64
+	}
+	err = s.do(ctx, "sweep", "", func(client blob.Storage) error {
+		all, err := attempt(ctx, listTimeout, func(ctx context.Context) (n swept, err error) {
+			n.files, n.bytes, err = client.(*fileStorage).sweep(ctx, old) //nolint:forcetypeassert // of the same place
+			return n, err
+		})
+		files, bytes = all.files, all.bytes
 		return err
 	})
 	return files, bytes, err

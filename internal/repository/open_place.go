@@ -112,18 +112,28 @@ func makeAlone(ctx context.Context, s *remoteStorage, c Config) error {
 // leftBlobs names what making a repository left behind that was killed, and refuses a place that somebody uses for
 // something else.
 func leftBlobs(ctx context.Context, s *remoteStorage) (ids []blob.ID, err error) {
+	if _, ok := s.client().(*fileStorage); ok {
+		err = s.do(ctx, "list", "", func(client blob.Storage) (err error) {
+			ids, err = attempt(ctx, s.answer, client.(*fileStorage).left) //nolint:forcetypeassert // of the same place
+			return err
+		})
+		return ids, err
+	}
 	err = s.listAll(ctx, "", func(b blob.Metadata) error {
 		switch name := string(b.BlobID); {
 		case name == format.KopiaBlobCfgBlobID:
 			ids = append(ids, b.BlobID)
 		case strings.HasPrefix(name, ownBlobPrefix), name == "": // a prefix may be an object itself
 		default:
-			return fmt.Errorf("%w: it is not empty (it has %q) and has no object %s", ErrNoRepository, name,
-				format.KopiaRepositoryBlobID)
+			return notEmpty(name)
 		}
 		return nil
 	})
 	return ids, err
+}
+
+func notEmpty(name string) error {
+	return fmt.Errorf("%w: it is not empty (it has %q) and has no object %s", ErrNoRepository, name, format.KopiaRepositoryBlobID)
 }
 
 // refuseWithin refuses a place within that of another repository: to maintenance of the other, run by whatever

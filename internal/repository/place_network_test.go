@@ -60,7 +60,7 @@ func TestNetworkCut(t *testing.T) {
 			})
 		}
 		all.Wait()
-	}, "s3", "sftp") // Kopia's client of WebDAV tries a hundred times, for minutes
+	}, "s3", "sftp", "webdav")
 }
 
 func cutNetwork(t *testing.T, c Config, network *storagetest.Proxy, at cut) {

@@ -44,8 +44,9 @@ func s3PlaceAt(url, name string) *S3 {
 }
 
 // startSSHD starts an SSH server.
-func startSSHD(t *testing.T) server {
-	s := storagetest.NewSSHD(t)
+func startSSHD(t *testing.T) server { return onSSHD(storagetest.NewSSHD(t)) }
+
+func onSSHD(s *storagetest.SSHD) server {
 	return func(t *testing.T, name string) (Config, *storagetest.Proxy) {
 		network, hosts := s.Network(t)
 		return placeConfig(&SFTP{
@@ -59,10 +60,16 @@ func startSSHD(t *testing.T) server {
 func startWebDAV(t *testing.T) server {
 	s := storagetest.NewWebDAV(t)
 	return func(t *testing.T, name string) (Config, *storagetest.Proxy) {
-		network := s.Network(t)
 		if err := os.MkdirAll(filepath.Join(s.Dir, name), 0o700); err != nil {
 			t.Fatal(err)
 		}
+		return onWebDAV(s)(t, name)
+	}
+}
+
+func onWebDAV(s *storagetest.WebDAV) server {
+	return func(t *testing.T, name string) (Config, *storagetest.Proxy) {
+		network := s.Network(t)
 		return placeConfig(&WebDAV{
 			URL: network.URL() + "/" + name, User: storagetest.WebDAVUser, Password: secret.New(storagetest.WebDAVPassword),
 		}), network
@@ -143,7 +150,8 @@ func TestPlaceErrors(t *testing.T) {
 	sftpPlace := func() *SFTP { c, _ := sshd(t, "x"); return c.Place.(*SFTP) }
 	davPlace := func() *WebDAV { c, _ := dav(t, "x"); return c.Place.(*WebDAV) }
 	_, strange := storagetest.NewSSHD(t).Network(t)
-	strange = strings.ReplaceAll(strange, "[127.0.0.1]", "*")
+	_, key, _ := strings.Cut(strange, " ")
+	hostOf := func(p *SFTP) string { host, _, _ := strings.Cut(p.KnownHosts, " "); return host }
 	const wrong = "wrong-secret-123"
 	for name, test := range map[string]struct {
 		place Place
@@ -156,9 +164,14 @@ func TestPlaceErrors(t *testing.T) {
 		"s3, bad endpoint": {func() Place { p := s3Place(); p.Endpoint = "ftp://x"; return p }(), ErrUnreachable, "ftp"},
 		"s3, bad prefix":   {func() Place { p := s3Place(); p.Prefix = "vm"; return p }(), ErrUnreachable, "slash"},
 		"s3, nobody":       {func() Place { p := s3Place(); p.Endpoint = "http://127.0.0.1:1"; return p }(), ErrUnreachable, "refused"},
-		"sftp, nobody":     {func() Place { p := sftpPlace(); p.Port = 1; p.KnownHosts = "* ssh-rsa x"; return p }(), ErrUnreachable, ""},
-		"sftp, other host": {func() Place { p := sftpPlace(); p.KnownHosts = strange; return p }(), ErrUnreachable, "knownhosts"},
-		"sftp, wrong key":  {func() Place { p := sftpPlace(); p.Key = secret.New(storagetest.NewSSHD(t).Key); return p }(), ErrUnreachable, "unable to authenticate"},
+		"sftp, nobody":     {func() Place { p := sftpPlace(); p.Port = 1; return p }(), ErrUnreachable, ""},
+		"sftp, other host": {func() Place { p := sftpPlace(); p.KnownHosts = hostOf(p) + " " + key; return p }(), ErrRefused, "not the one that is known (line 1"},
+		"sftp, unknown":    {func() Place { p := sftpPlace(); p.KnownHosts = "elsewhere " + key; return p }(), ErrRefused, "not among the known"},
+		"sftp, no hosts":   {func() Place { p := sftpPlace(); p.KnownHosts, p.KnownHostsFile = "", "/no/such/hosts"; return p }(), ErrRefused, "/no/such/hosts: no such file"},
+		"sftp, key file":   {func() Place { p := sftpPlace(); p.Key, p.KeyFile = secret.String{}, "/no/such/key"; return p }(), ErrRefused, "/no/such/key: no such file"},
+		"sftp, bad key":    {func() Place { p := sftpPlace(); p.Key = secret.New(wrong); return p }(), ErrRefused, "can't be used"},
+		"sftp, wrong key":  {func() Place { p := sftpPlace(); p.Key = secret.New(storagetest.NewSSHD(t).Key); return p }(), ErrRefused, "unable to authenticate"},
+		"sftp, a file":     {func() Place { p := sftpPlace(); p.Path = "/etc/hosts"; return p }(), ErrNoRepository, "not a directory"},
 		"sftp, no key":     {func() Place { p := sftpPlace(); p.Key = secret.String{}; return p }(), ErrRefused, "neither"},
 		"sftp, relative":   {func() Place { p := sftpPlace(); p.Path = "x"; return p }(), ErrNoRepository, "absolute"},
 		"webdav, wrong":    {func() Place { p := davPlace(); p.Password = secret.New(wrong); return p }(), ErrRefused, "401"},

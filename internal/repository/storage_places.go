@@ -4,16 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
-	"net/url"
 	"path"
 	"strings"
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/blob/azure"
 	"github.com/kopia/kopia/repo/blob/b2"
-	"github.com/kopia/kopia/repo/blob/sftp"
-	"github.com/kopia/kopia/repo/blob/webdav"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
@@ -140,7 +138,7 @@ func (p *SFTP) String() string { return "sftp://" + p.User + "@" + p.Host + path
 
 func (p *SFTP) lock() *ObjectLock { return nil }
 
-// around: to look for a repository, Kopia leaves a file in each directory.
+// around: what is below another repository's directory isn't taken for anything of that one.
 func (p *SFTP) around() []Place { return nil }
 
 func (p *SFTP) connect(ctx context.Context) (blob.Storage, error) {
@@ -150,67 +148,27 @@ func (p *SFTP) connect(ctx context.Context) (blob.Storage, error) {
 	if !p.HasCredentials() {
 		return nil, fmt.Errorf("%w: there is neither a password nor a key", ErrRefused)
 	}
-	return sftp.New(ctx, p.options(), false)
-}
-
-func (p *SFTP) options() *sftp.Options {
-	port := p.Port
-	if port == 0 {
-		port = 22
-	}
-	return &sftp.Options{
-		Host: p.Host, Port: port, Username: p.User, Path: p.Path,
-		Password: p.Password.Reveal(), KeyData: p.Key.Reveal(), Keyfile: p.KeyFile,
-		KnownHostsData: p.KnownHosts, KnownHostsFile: p.KnownHostsFile,
-	}
-}
-
-// WebDAV is a repository in a directory of a web server.
-type WebDAV struct {
-	URL      string
-	User     string
-	Password secret.String
-
-	Thumbprint string // SHA-256 of the one certificate to trust, in hexadecimal; empty: as the system trusts
-}
-
-// String names the place without its secrets.
-func (p *WebDAV) String() string {
-	if u, err := url.Parse(p.URL); err == nil {
-		u.User = nil
-		return u.String()
-	}
-	return "webdav"
-}
-
-func (p *WebDAV) lock() *ObjectLock { return nil }
-
-// around: as for SFTP.
-func (p *WebDAV) around() []Place { return nil }
-
-func (p *WebDAV) connect(ctx context.Context) (blob.Storage, error) {
-	u, err := url.Parse(p.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
-		return nil, fmt.Errorf("%w: the URL must be one of https or http, without user, password and query", ErrNoRepository)
-	}
-	s, err := webdav.New(ctx, p.options(), false)
+	c, err := p.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// Nothing was sent yet. Kopia creates no directory above those of blobs, and tries for minutes.
-	err = s.ListBlobs(ctx, ownBlobPrefix, func(blob.Metadata) error { return nil })
-	if statusOf(err) == http.StatusNotFound {
-		err = fmt.Errorf("%w: the directory doesn't exist", ErrNoRepository)
+	files := newSFTPFiles(p, c)
+	info, err := files.stat(ctx, p.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // it is made with the first blob
+	case err == nil && !info.IsDir():
+		err = fmt.Errorf("%w: it is not a directory", ErrNoRepository)
+		fallthrough
+	case err != nil:
+		return nil, errors.Join(err, files.close())
 	}
-	if err != nil {
-		return nil, errors.Join(err, s.Close(ctx))
-	}
-	return s, nil
+	return newFileStorage(files, path.Clean(p.Path), p.String()), nil
 }
 
-func (p *WebDAV) options() *webdav.Options {
-	return &webdav.Options{
-		URL: p.URL, Username: p.User, Password: p.Password.Reveal(),
-		TrustedServerCertificateFingerprint: strings.ToLower(strings.ReplaceAll(p.Thumbprint, ":", "")),
+// defaultTransport is what HTTP goes through unless a place has something else of its own.
+func defaultTransport() *http.Transport {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		return t.Clone()
 	}
+	return new(http.Transport)
 }

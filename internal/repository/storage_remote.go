@@ -344,7 +344,7 @@ func meaning(err error) error {
 		return ErrFull
 	case status == http.StatusNotFound:
 		return ErrNoRepository
-	case status == http.StatusRequestTimeout, status == http.StatusConflict, status == http.StatusTooEarly,
+	case status == http.StatusRequestTimeout, status == http.StatusConflict, status == http.StatusLocked, status == http.StatusTooEarly,
 		status == http.StatusTooManyRequests, isPassing(err):
 		return ErrUnreachable
 	case status >= 400 && status < 500:
