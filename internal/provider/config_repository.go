@@ -86,12 +86,13 @@ func repositoryAttribute() schema.SingleNestedAttribute {
 			Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
 		},
 		"compression": schema.StringAttribute{
-			MarkdownDescription: "How disks are compressed: `zstd-fastest`, or `s2-default`, which takes about a " +
-				"sixth more space and a third less processor time, or `none`. It may be another for every backup. " +
-				"Default: `zstd-fastest`.",
+			MarkdownDescription: "How disks are compressed: `zstd-fastest`, or `s2-default`, which takes up to a sixth more space and a third " +
+				"less processor time, or `none`, or `auto`. That takes `s2-default` while processors are what a backup waits " +
+				"for, and `zstd-fastest` while it is the hypervisor, the network or the storage. It may be another for every " +
+				"backup; what is in the repository already isn't stored again. Default: `auto`.",
 			Optional: true,
-			Validators: []validator.String{stringvalidator.OneOf(string(repository.CompressionZstd),
-				string(repository.CompressionS2), string(repository.CompressionNone))},
+			Validators: []validator.String{stringvalidator.OneOf(string(repository.CompressionAuto),
+				string(repository.CompressionZstd), string(repository.CompressionS2), string(repository.CompressionNone))},
 		},
 		"encryption": schema.StringAttribute{
 			MarkdownDescription: "How the repository is encrypted when it is created: `aes256-gcm`, or `chacha20-poly1305`, which takes less " +

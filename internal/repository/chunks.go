@@ -16,8 +16,7 @@ const (
 
 	maxChunkSize = 4 * mib
 
-	// compressor is that of everything but disks, and their default: it keeps up with any way to read a
-	// virtual machine's disk, and stores a seventh less than the fastest one.
+	// compressor is that of everything but disks.
 	compressor = "zstd-fastest"
 )
 
@@ -40,19 +39,6 @@ func splitter(chunkSize int64) string {
 		return fmt.Sprintf("FIXED-%dK", chunkSize>>10)
 	}
 	return fmt.Sprintf("FIXED-%dM", chunkSize/mib)
-}
-
-// name is Kopia's name of a way to compress.
-func (c Compression) name() (compression.Name, error) {
-	switch c {
-	case "":
-		return compressor, nil
-	case CompressionZstd, CompressionS2:
-		return compression.Name(c), nil
-	case CompressionNone:
-		return "", nil
-	}
-	return "", fmt.Errorf("unknown compression %q", string(c))
 }
 
 // workers is how many goroutines store or load chunks at once, of all disks together: more than there are

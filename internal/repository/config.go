@@ -21,7 +21,7 @@ type Config struct {
 	// Empty: EncryptionAES where it is made.
 	Encryption Encryption
 
-	// Compression is how disks are compressed. Empty: CompressionZstd. It may be another each time.
+	// Compression is how disks are compressed. Empty: CompressionAuto. It may be another each time.
 	Compression Compression
 
 	Limits Limits
@@ -63,7 +63,10 @@ var encryptions = map[Encryption]string{
 type Compression string
 
 const (
-	// CompressionZstd stores about a seventh less than CompressionS2. It is the default.
+	// CompressionAuto takes for each chunk CompressionS2 while processors are what a backup waits for, or else
+	// CompressionZstd. It is the default.
+	CompressionAuto Compression = "auto"
+	// CompressionZstd stores about a seventh less than CompressionS2.
 	CompressionZstd Compression = "zstd-fastest"
 	// CompressionS2 takes the least time.
 	CompressionS2 Compression = "s2-default"

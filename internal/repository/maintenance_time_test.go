@@ -75,7 +75,7 @@ func openWithClock(t *testing.T, path string, clock *testClock) *Repository {
 		t.Fatal(err)
 	}
 	s := registerStorage(&clockStorage{Storage: base, clock: clock})
-	dir, file, err := writeClientConfig(s, Limits{})
+	dir, file, err := writeClientConfig(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func openWithClock(t *testing.T, path string, clock *testClock) *Repository {
 	}
 	r := &Repository{
 		path: path, directory: path, workDir: dir, storage: s, rep: direct, working: make(chan struct{}, workers()),
-		locker: fileLocker{path}, patience: lockPatience, compression: compressor, commitTimeout: commitTimeout,
+		locker: fileLocker{path}, patience: lockPatience, idle: newIdleMeter(), commitTimeout: commitTimeout,
 	}
 	t.Cleanup(func() {
 		if err := r.Close(context.Background()); err != nil {

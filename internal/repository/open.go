@@ -56,18 +56,18 @@ func (c Config) open(ctx context.Context, name string) (*Repository, error) {
 	if !c.Password.IsSet() {
 		return nil, fmt.Errorf("%w: the password is not set", ErrPassword)
 	}
-	compression, err := c.Compression.name()
-	if err != nil {
+	if err := c.Compression.validate(); err != nil {
 		return nil, err
 	}
 	if _, ok := encryptions[c.Encryption]; !ok {
 		return nil, fmt.Errorf("unknown encryption %q", c.Encryption)
 	}
 	r := &Repository{
-		path: name, compression: compression, working: make(chan struct{}, workers()), patience: lockPatience,
+		path: name, compression: c.Compression, idle: newIdleMeter(), working: make(chan struct{}, workers()), patience: lockPatience,
 		commitTimeout: commitTimeout, lock: c.lockOf(),
 	}
 	var base blob.Storage
+	var err error
 	if c.Place == nil {
 		r.directory, r.locker = name, fileLocker{name}
 		base, err = openDirectory(ctx, name, c)
@@ -129,8 +129,12 @@ func initialize(ctx context.Context, base blob.Storage, c Config) error {
 
 // connect opens the repository in a storage.
 func (r *Repository) connect(ctx context.Context, base blob.Storage, c Config) error {
+	base, err := c.Limits.apply(base)
+	if err != nil {
+		return err
+	}
 	r.storage = registerStorage(base)
-	dir, file, err := writeClientConfig(r.storage, c.Limits)
+	dir, file, err := writeClientConfig(r.storage)
 	if err != nil {
 		r.storage.unregister()
 		return errors.Join(fmt.Errorf("write the client's configuration: %w", err), base.Close(ctx))

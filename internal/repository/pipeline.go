@@ -19,6 +19,7 @@ type diskPipeline struct {
 	src        disk.Source
 	session    repo.RepositoryWriter
 	base       *openBase // nil: the source gives the whole disk
+	compress   *compressionChoice
 	capacity   int64
 	chunkSize  int64
 
@@ -55,9 +56,10 @@ func newDiskPipeline(
 	chunks := window()
 	p := &diskPipeline{
 		repository: r, src: src, session: session, base: base, capacity: capacity, chunkSize: chunkSize,
-		free:    make(chan *chunk, chunks),
-		pending: make(chan *chunk, chunks),
-		ordered: make(chan *chunk, chunks),
+		compress: newCompressionChoice(r.compression, r.idle.share),
+		free:     make(chan *chunk, chunks),
+		pending:  make(chan *chunk, chunks),
+		ordered:  make(chan *chunk, chunks),
 	}
 	for range chunks {
 		p.free <- &chunk{done: make(chan struct{}, 1)}
@@ -179,7 +181,8 @@ func (p *diskPipeline) storeChunk(ctx context.Context, c *chunk) (err error) {
 	defer leave()
 	c.blocks = appendBlocks(c.blocks, c.offset, c.data)
 	// A chunk of the sample, too: the base should have it, and its ID tells whether it does.
-	c.id, err = putChunk(ctx, p.session, p.chunkSize, p.repository.compression, c.data)
+	compressor := p.compress.choose(len(p.pending), int(p.repository.storage.writing.Load()))
+	c.id, err = putChunk(ctx, p.session, p.chunkSize, compressor, c.data)
 	return err
 }
 

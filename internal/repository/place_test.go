@@ -8,11 +8,11 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
-	"github.com/kopia/kopia/repo/blob/throttling"
 	"github.com/kopia/kopia/repo/format"
 	"github.com/minio/minio-go/v7"
 	"github.com/zeebo/blake3"
@@ -194,16 +194,96 @@ func TestPlaceErrors(t *testing.T) {
 	}
 }
 
-// TestLimits opens repositories with limits, which Kopia keeps.
+// TestLimits has a limit delay what it is for, for longer than anybody waits.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	c := testConfig(t)
-	if l := open(t, c).rep.Throttler().Limits(); l != (throttling.Limits{}) {
-		t.Errorf("limits %+v where there are none", l)
+	const name = ownBlobPrefix + "limited"
+	write := func(ctx context.Context, s *storage) error {
+		return s.PutBlob(ctx, name, blobBytes(random(1, mib)), blob.PutOptions{})
 	}
-	c.Limits = Limits{Upload: 3 * mib, Download: 5 * mib}
-	if l := open(t, c).rep.Throttler().Limits(); l != (throttling.Limits{UploadBytesPerSecond: 3 * mib, DownloadBytesPerSecond: 5 * mib}) {
-		t.Errorf("limits %+v, want %+v", l, c.Limits)
+	read := func(ctx context.Context, s *storage) error {
+		return s.GetBlob(ctx, name, 0, mib, new(buffer))
+	}
+	for what, test := range map[string]struct {
+		limits  Limits
+		do      func(context.Context, *storage) error
+		delayed bool
+	}{
+		"upload":           {Limits{Upload: 1}, write, true},
+		"download":         {Limits{Download: 1}, read, true},
+		"not the download": {Limits{Upload: 1}, read, false},
+		"not the upload":   {Limits{Download: 1}, write, false},
+		"far from it":      {Limits{Upload: 1 << 40}, write, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c := testConfig(t)
+			r := open(t, c)
+			if err := write(t.Context(), r.storage); err != nil {
+				t.Fatal(err)
+			}
+			ctx := t.Context()
+			s := new(storage)
+			if test.limits.Download == 0 {
+				c.Limits = test.limits
+				s = open(t, c).storage
+			} else { // opening takes too long
+				base, err := test.limits.apply(r.storage.Storage)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Storage = base
+			}
+			if test.delayed {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 200*time.Millisecond)
+				defer cancel()
+			}
+			err := test.do(ctx, s)
+			switch {
+			case test.delayed && ctx.Err() == nil:
+				t.Errorf("it was not delayed: %v", err)
+			case !test.delayed && err != nil:
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// heldStorage is a storage whose writes say that they have begun, and wait.
+type heldStorage struct {
+	blob.Storage
+	begun, held chan struct{}
+}
+
+func (s *heldStorage) PutBlob(context.Context, blob.ID, blob.Bytes, blob.PutOptions) error {
+	s.begun <- struct{}{}
+	<-s.held
+	return nil
+}
+
+func TestStorage_writing(t *testing.T) {
+	t.Parallel()
+	held := &heldStorage{begun: make(chan struct{}), held: make(chan struct{})}
+	s := &storage{Storage: held}
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() {
+			if err := s.PutBlob(t.Context(), "p", blobBytes("x"), blob.PutOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 3 {
+		<-held.begun
+	}
+	if n := s.writing.Load(); n != 3 {
+		t.Errorf("%d writes are under way, want 3", n)
+	}
+	close(held.held)
+	group.Wait()
+	if n := s.writing.Load(); n != 0 {
+		t.Errorf("%d writes are under way after the last", n)
 	}
 }
 

@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"github.com/kopia/kopia/repo"
-	"github.com/kopia/kopia/repo/compression"
 	"github.com/kopia/kopia/repo/format"
 )
 
@@ -73,8 +72,9 @@ type Repository struct {
 	remote    *remoteStorage // nil: it is in a directory
 	rep       repo.DirectRepository
 
-	compression compression.Name // of disks; empty: none
-	working     chan struct{}    // a token for each worker that has something to do
+	compression Compression   // of disks
+	idle        *idleMeter    // what it goes by, if it is chosen
+	working     chan struct{} // a token for each worker that has something to do
 
 	owned atomic.Bool // maintenance is known to have an owner
 	lock  *ObjectLock // nil: none

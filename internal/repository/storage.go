@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/kopia/kopia/repo"
@@ -43,6 +44,7 @@ type storage struct {
 	blob.Storage
 	key        string
 	compacting atomic.Bool
+	writing    atomic.Int64 // writes under way, also those that a limit delays
 }
 
 func registerStorage(base blob.Storage) *storage {
@@ -62,6 +64,13 @@ func (s *storage) ConnectionInfo() blob.ConnectionInfo {
 // in the middle of reading them, which would make listing fail on a full or read-only directory.
 // So they are compacted only when Repository.compact says so.
 func (s *storage) IsReadOnly() bool { return !s.compacting.Load() }
+
+// PutBlob implements blob.Storage.
+func (s *storage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
+	s.writing.Add(1)
+	defer s.writing.Add(-1)
+	return s.Storage.PutBlob(ctx, id, data, o)
+}
 
 // checkWritable finds out early what would otherwise fail with the first full pack.
 func (r *Repository) checkWritable(ctx context.Context) error {
@@ -93,7 +102,7 @@ const (
 // There are no caching options in it on purpose. Without them Kopia keeps the index in memory,
 // reads everything else from the repository's directory, and ignores KOPIA_CACHE_DIRECTORY; with a
 // cache directory but no cache size it dereferences nil when it reads (v0.23.1, fetchBlobInternal).
-func writeClientConfig(s *storage, l Limits) (dir, file string, err error) {
+func writeClientConfig(s *storage) (dir, file string, err error) {
 	dir, err = os.MkdirTemp("", "terraform-vm-repository-")
 	if err != nil {
 		return "", "", err
@@ -109,13 +118,8 @@ func writeClientConfig(s *storage, l Limits) (dir, file string, err error) {
 	}
 	info := s.ConnectionInfo()
 	config, err := json.Marshal(repo.LocalConfig{
-		Storage: &info,
-		ClientOptions: repo.ClientOptions{
-			Hostname: clientHost, Username: clientUser,
-			Throttling: &throttling.Limits{
-				UploadBytesPerSecond: float64(l.Upload), DownloadBytesPerSecond: float64(l.Download),
-			},
-		},
+		Storage:       &info,
+		ClientOptions: repo.ClientOptions{Hostname: clientHost, Username: clientUser},
 	})
 	if err != nil {
 		return "", "", err
@@ -127,4 +131,25 @@ func writeClientConfig(s *storage, l Limits) (dir, file string, err error) {
 // writeOptions are those of a session that counts nothing.
 func writeOptions(purpose string) repo.WriteSessionOptions {
 	return repo.WriteSessionOptions{Purpose: purpose}
+}
+
+// Kopia's own window and beginning of a throttler (v0.23.1, repo/open.go).
+const (
+	limitWindow = time.Minute
+	limitStart  = 0.1
+)
+
+// apply limits what goes to and comes from a storage. Kopia would do so too, but above ours, which then couldn't tell
+// that a write waits.
+func (l Limits) apply(base blob.Storage) (blob.Storage, error) {
+	if l == (Limits{}) {
+		return base, nil
+	}
+	throttler, err := throttling.NewThrottler(throttling.Limits{
+		UploadBytesPerSecond: float64(l.Upload), DownloadBytesPerSecond: float64(l.Download),
+	}, limitWindow, limitStart)
+	if err != nil {
+		return nil, err
+	}
+	return throttling.NewWrapper(base, throttler), nil
 }
