@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/action/schema"
@@ -64,13 +65,43 @@ func (c chosenBackups) find(
 	return nil, nil, fmt.Errorf("find backup %q: %w", c.BackupID.ValueString(), repository.ErrNotFound)
 }
 
-// newestOfEach keeps the newest restore point of each virtual machine.
+// newest finds the backup that is chosen, or the newest of the virtual machine that is. Error: errSeveralVMs.
+func (c chosenBackups) newest(ctx context.Context, s *session) (repository.RestorePoint, error) {
+	_, points, err := c.find(ctx, s)
+	if err == nil {
+		err = ofOne(c.VM.ValueString(), points)
+	}
+	if err != nil {
+		return repository.RestorePoint{}, err
+	}
+	return points[0], nil
+}
+
+// errSeveralVMs: a reference means backups of several virtual machines.
+var errSeveralVMs = errors.New("several virtual machines were called that when they were backed up")
+
+// ofOne makes sure that restore points are of one virtual machine. Error: errSeveralVMs, which lists them.
+func ofOne(ref string, points []repository.RestorePoint) error {
+	vms := newestOfEach(points)
+	if len(vms) < 2 {
+		return nil
+	}
+	lines := make([]string, len(vms))
+	for i, p := range vms {
+		lines[i] = fmt.Sprintf("%s (instance UUID %s, on server %s, last backed up at %s)", p.VMPath, p.InstanceUUID, p.Server,
+			timeValue(p.CreatedAt).ValueString())
+	}
+	return fmt.Errorf("%q: %w: %s", ref, errSeveralVMs, strings.Join(lines, "; "))
+}
+
+// newestOfEach keeps the newest restore point of each virtual machine. An instance UUID is unique on one server only.
 func newestOfEach(points []repository.RestorePoint) []repository.RestorePoint {
-	seen := map[string]bool{}
+	type identity struct{ server, instance string }
+	seen := map[identity]bool{}
 	var newest []repository.RestorePoint
 	for _, p := range points {
-		if !seen[p.InstanceUUID] {
-			seen[p.InstanceUUID] = true
+		if id := (identity{p.Server, strings.ToLower(p.InstanceUUID)}); !seen[id] {
+			seen[id] = true
 			newest = append(newest, p)
 		}
 	}

@@ -79,9 +79,10 @@ func (a *restoreTestAction) Schema(ctx context.Context, _ action.SchemaRequest, 
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "Shows that a backup can be restored: it is restored to a copy with an identity of its own, which nothing is " +
 			"connected to: no network, no serial port, no medium in its drives, so that it can only boot from its disks. The copy is " +
-			"started, its guest's heartbeat is waited for, and it is removed. It is removed also if that fails. If it is interrupted, Terraform may end the provider before; then, and " +
-			"if the process is killed, the next restore or restore test removes it. The virtual machine that was backed up is " +
-			"not touched and may be gone. The outcome is kept in the repository, where the data source `vm_backup_health` finds it.",
+			"started, its guest's heartbeat is waited for, and it is removed. It is removed also if that fails. If it is interrupted, " +
+			"Terraform may end the provider before; then, and if the process is killed, the next restore or restore test removes it, " +
+			"on whatever machine, within minutes. The virtual machine that was backed up is not touched and may be gone. The " +
+			"outcome is kept in the repository, where the data source `vm_backup_health` finds it.",
 		Attributes: attributes,
 		Blocks:     actionTimeouts(ctx, "Default: `4h`. When it is over, the copy is removed."),
 	}
@@ -123,7 +124,7 @@ func (a *restoreTestAction) ModifyPlan(
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	}
-	_, points, err := config.find(ctx, a.session)
+	point, err := config.newest(ctx, a.session)
 	if errors.Is(err, errNoBackup) || errors.Is(err, repository.ErrNotMade) {
 		return
 	}
@@ -131,7 +132,7 @@ func (a *restoreTestAction) ModifyPlan(
 	if err == nil {
 		var m *restore.Manager
 		if m, err = a.session.restores(ctx); err == nil {
-			found, err = m.CheckRehearsal(ctx, config.request(points[0].ID, a.session.version))
+			found, err = m.CheckRehearsal(ctx, config.request(point.ID, a.session.version))
 		}
 	}
 	warnings(&resp.Diagnostics, "Restore Test With Reservations", found)
@@ -197,9 +198,9 @@ func (a *restoreTestAction) Invoke(ctx context.Context, req action.InvokeRequest
 	op := restoreTestOperation("Test", "Restore").leaving("The copy was removed, unless the error says otherwise. The virtual machine that was " +
 		"backed up was not touched.")
 	err := config.checkFile()
-	var points []repository.RestorePoint
+	var point repository.RestorePoint
 	if err == nil {
-		_, points, err = config.find(ctx, a.session)
+		point, err = config.newest(ctx, a.session)
 	}
 	var m *restore.Manager
 	if err == nil {
@@ -209,7 +210,7 @@ func (a *restoreTestAction) Invoke(ctx context.Context, req action.InvokeRequest
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	}
-	result, err := m.Rehearse(ctx, config.request(points[0].ID, a.session.version))
+	result, err := m.Rehearse(ctx, config.request(point.ID, a.session.version))
 	if result != nil {
 		warnings(&resp.Diagnostics, "Restore Tested With Reservations", result.Warnings)
 	}
@@ -225,7 +226,7 @@ func (a *restoreTestAction) Invoke(ctx context.Context, req action.InvokeRequest
 		}
 	}
 	if err == nil {
-		progress.Say(ctx, describeRehearsed(points[0], result))
+		progress.Say(ctx, describeRehearsed(point, result))
 	}
 }
 

@@ -1,7 +1,10 @@
 package provider
 
 import (
+	"errors"
+	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,9 +143,22 @@ func TestBackupHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.takeBackup("web01")
-	_, diags := r.read("vm_backup_health", map[string]any{"vm": "web01", "max_age": "1h"})
-	if text := show(diags, tfprotov6.DiagnosticSeverityWarning); !strings.Contains(text, "Backups of Several Virtual Machines") || strings.Count(text, "(instance UUID ") != 2 {
-		t.Errorf("of two VMs of one name: %s", text)
+	for _, arguments := range []map[string]any{none, nil} {
+		health("of two VMs", arguments, map[string]any{
+			"ok": false, "reason": "several virtual machines", "backup_id": nil, "newest_id": nil, "failed_ids": 0,
+		})
+	}
+	got, diags := r.read("vm_backup_health", map[string]any{"vm": "web01", "max_age": "1h"})
+	if reason := fmt.Sprint(got["reason"]); len(diags) > 0 || strings.Count(reason, w.path("web01")+" (instance UUID ") != 2 {
+		t.Errorf("of two VMs: %s, %s", reason, show(diags, tfprotov6.DiagnosticSeverityWarning))
+	}
+	test := map[string]any{"vm": "web01"}
+	for _, diags := range [][]*tfprotov6.Diagnostic{
+		r.checkAction("vm_restore_test", test), r.invoke(t.Context(), "vm_restore_test", test, nil).diagnostics,
+	} {
+		if text := show(diags, tfprotov6.DiagnosticSeverityError); strings.Count(text, w.path("web01")+" (instance UUID ") != 2 {
+			t.Errorf("a restore test of two VMs: %s", text)
+		}
 	}
 	for name, config := range map[string]map[string]any{
 		"no age": {"vm": "web01"}, "no VM": {"max_age": "1h"}, "level": {"vm": "web01", "max_age": "1h", "min_verification": "some"},
@@ -151,5 +167,29 @@ func TestBackupHealth(t *testing.T) {
 		if _, diags := r.read("vm_backup_health", config); show(diags, tfprotov6.DiagnosticSeverityError) == "" {
 			t.Errorf("%s: it is accepted", name)
 		}
+	}
+}
+
+// An instance UUID is unique on one server only.
+func TestNewestOfEach(t *testing.T) {
+	t.Parallel()
+	point := func(id, server, instance string) repository.RestorePoint {
+		return repository.RestorePoint{ID: repository.ID(id), Server: server, InstanceUUID: instance, VMPath: "/DC0/vm/web01"}
+	}
+	points := []repository.RestorePoint{
+		point("1", "a", "u1"), point("2", "b", "u1"), point("3", "a", "u1"), point("4", "a", "u2"), point("5", "b", "U1"),
+	}
+	var got []string
+	for _, p := range newestOfEach(points) {
+		got = append(got, string(p.ID))
+	}
+	if !slices.Equal(got, []string{"1", "2", "4"}) {
+		t.Errorf("got %q", got)
+	}
+	if err := ofOne("web01", points[:2]); !errors.Is(err, errSeveralVMs) {
+		t.Errorf("two servers: %v", err)
+	}
+	if err := ofOne("web01", []repository.RestorePoint{points[1], points[4]}); err != nil {
+		t.Error(err)
 	}
 }

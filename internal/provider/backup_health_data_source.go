@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
@@ -161,17 +160,13 @@ func (d *backupHealthDataSource) Read(ctx context.Context, req datasource.ReadRe
 	if level := or(model.MinVerification, string(repository.VerifyData)); level != verifyNone {
 		rule.Level = repository.VerifyLevel(level)
 	}
-	if vms := newestOfEach(points); len(vms) > 1 {
-		lines := make([]string, len(vms))
-		for i, p := range vms {
-			lines[i] = fmt.Sprintf("%s (instance UUID %s), last backed up at %s", p.VMPath, p.InstanceUUID, timeValue(p.CreatedAt).ValueString())
-		}
-		resp.Diagnostics.AddAttributeWarning(path.Root("vm"), "Backups of Several Virtual Machines", fmt.Sprintf(
-			"%q is what several virtual machines were called when they were backed up, so that a backup of any of them counts:\n  %s"+
-				"\n\nUse the instance UUID of the one that is meant.", model.VM.ValueString(), strings.Join(lines, "\n  ")))
-	}
 	model.RepositoryID = types.StringValue(repo.ID())
-	model.fill(rule.Judge(model.called(), points, verifications, d.session.now()), verifications)
+	if err := ofOne(model.VM.ValueString(), points); err != nil { // else a backup of any of them would count for all
+		model.fill(&backup.Health{Reason: sentence(err.Error()) + " Write the instance UUID or the path that only the one has that is " +
+			"meant."}, nil)
+	} else {
+		model.fill(rule.Judge(model.called(), points, verifications, d.session.now()), verifications)
+	}
 	resp.Diagnostics.Append(resp.State.Set(ctx, model)...)
 }
 

@@ -182,6 +182,7 @@ var advices = []advice{
 
 	{is: is(errNoBackup), about: argVM, todo: "Take a backup first, or check the reference. The data source vm_backups lists the " +
 		"backups that there are."},
+	{is: is(errSeveralVMs), about: argVM, todo: "Write the instance UUID or the path that only the one has that is meant."},
 	{is: is(errScreenshotFile), todo: "Correct screenshot_file: a file in a directory that exists and may be written."},
 	{is: is(repository.ErrNotFound), about: argBackup, todo: "Check the ID, and that repository.path names the repository " +
 		"that the backup is in. The data source vm_backups lists what is there."},

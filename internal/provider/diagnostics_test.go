@@ -76,6 +76,8 @@ func everyError() []error {
 		&hypervisor.HardwareVersionError{Version: "vmx-21", Supported: []string{"vmx-19", "vmx-20"}},
 		hypervisor.ErrConfigFormat,
 		fmt.Errorf("%w of %q in the repository", errNoBackup, "web01"),
+		ofOne("web01", []repository.RestorePoint{
+			{VMPath: "/a/web01", Server: "vc1", InstanceUUID: "5020"}, {VMPath: "/b/web01", Server: "vc2", InstanceUUID: "5020"}}),
 		fmt.Errorf("%w: the directory /x doesn't exist", errScreenshotFile),
 		fmt.Errorf("get 61a9: %w", repository.ErrNotFound),
 		fmt.Errorf("open repository /srv/b: %w", repository.ErrPassword),
