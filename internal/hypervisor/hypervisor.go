@@ -335,6 +335,16 @@ type RestoreSpec struct {
 	Abandoned func(runID string) bool
 }
 
+// An Unfinished restore is a VM in the making: its run was killed, or goes on.
+type Unfinished struct {
+	Name  string
+	RunID string
+	// Lease has another value after LeaseRenewal if the run lives and gets through to the server; see Interrupted.
+	// Empty: none is renewed. So it is until the disks are written: until then, the server removes the VM by itself.
+	Lease string
+	Busy  bool // the server is carrying out something on the VM
+}
+
 // A Restorer builds VMs from captured configurations.
 type Restorer interface {
 	// CheckRestore does everything that can be checked without creating anything. It returns
@@ -351,10 +361,11 @@ type Restorer interface {
 	// anything is done.
 	StartRestore(ctx context.Context, spec RestoreSpec) (Restore, error)
 
-	// CleanUpRestores removes what runs left behind that were killed in the middle, if abandoned says so
-	// of a run's ID. It returns the names of what it removed. It doesn't wait for what the server still
-	// holds, which is no error: that is in nobody's way, or StartRestore waits for it.
-	CleanUpRestores(ctx context.Context, abandoned func(runID string) bool) (removed []string, err error)
+	// CleanUpRestores removes VMs in the making that runs left behind which were killed, if abandoned says so of
+	// them. It returns the names of what it removed. One whose lease was renewed since it was shown to abandoned
+	// stays. It doesn't wait for what the server still holds, which is no error: that is in nobody's way, or
+	// StartRestore waits for it.
+	CleanUpRestores(ctx context.Context, abandoned func(Unfinished) bool) (removed []string, err error)
 
 	// DestroyVM powers a VM off and removes it with its disks. A VM that is gone is no error.
 	DestroyVM(ctx context.Context, vm VMID) error
@@ -370,7 +381,8 @@ type Restore interface {
 	WriteDisk(ctx context.Context, key DiskKey, src disk.Source) error
 
 	// Commit finishes the VM: everything of the captured configuration that could not be set at
-	// creation. The VM is powered off afterwards and can be started. It returns the VM as it is, and
+	// creation. Meanwhile it renews a lease on the VM; ErrTakenOver: another run has removed it, having found that
+	// nobody renewed it. The VM is powered off afterwards and can be started. It returns the VM as it is, and
 	// warnings. On error the caller must call Abort.
 	Commit(ctx context.Context) (*VM, []string, error)
 

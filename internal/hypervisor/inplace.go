@@ -33,6 +33,10 @@ type InPlaceSpec struct {
 	// had stopped it.
 	Ran bool
 
+	// Keep is for how long the caller is going to keep the disks that are replaced: who finishes the restore in its
+	// place keeps them so long, at least.
+	Keep time.Duration
+
 	RunID string // names this run, as in a RestoreSpec
 
 	// Then are operations that the caller is going to do on the VM once it has the restored disks.
@@ -44,9 +48,12 @@ type Replaced struct {
 	Label string
 	Path  string // as the hypervisor writes it
 	Now   string // path of the disk in its place
+
+	// Until is when it may be deleted, as whoever replaced it wants it. Zero: he hasn't said so.
+	Until time.Time
 }
 
-// LeaseRenewal is how often a restore in place renews its lease on the VM.
+// LeaseRenewal is how often a restore renews its lease on the VM.
 const LeaseRenewal = time.Minute
 
 // An Interrupted restore in place is one that was neither finished nor undone: its run was killed, or goes on.
@@ -95,7 +102,8 @@ type InPlaceRestorer interface {
 	RecoverInPlace(ctx context.Context, vm VMID, found Interrupted, by string) (*VM, []Replaced, []string, error)
 
 	// KeptDisks reads what the VM says of disks that restores in place took out of it, or had given it, and of
-	// which nobody has said yet that he knows of them: those that Finish and RecoverInPlace left, and are there.
+	// which nobody has said yet that he knows of them: those that Finish and RecoverInPlace left, and are there. Each
+	// comes with the latest time that it is to be kept until.
 	KeptDisks(ctx context.Context, vm VMID) ([]Replaced, error)
 
 	// ForgetKept makes the VM say nothing of disks any more, whether it did or not.

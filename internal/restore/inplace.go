@@ -61,9 +61,11 @@ type inPlace struct {
 	ran  bool           // the VM was running before
 
 	// finished is set when a restore that was killed had replaced disks. recovered are those that earlier
-	// restores replaced, if nobody but the VM knows of them.
+	// restores replaced, if nobody but the VM knows of them; foreign are those that somebody else may know of, and
+	// wants to keep.
 	finished  bool
 	recovered []hypervisor.Replaced
+	foreign   []hypervisor.Replaced
 	observed  bool // whether it was killed was not told by its process, but by its lease
 
 	replaced []hypervisor.Replaced // by this restore
@@ -95,6 +97,7 @@ func (m *Manager) newInPlace(ctx context.Context, j *job) (*inPlace, error) {
 		VM: p.vm.ID, Config: j.spec.Config, Disks: j.spec.Disks, Hardware: !j.InPlace.KeepHardware,
 		RemoveSnapshots: j.InPlace.RemoveSnapshots, PowerOff: j.InPlace.PowerOff,
 		ShutdownTimeout: j.InPlace.ShutdownTimeout, Then: j.then(p.ran),
+		Keep: j.InPlace.KeepReplacedDisks,
 	}
 	return p, nil
 }
@@ -316,13 +319,13 @@ func (p *inPlace) finish(ctx context.Context, result *Result) error {
 		result.warnNoGuest(p.job)
 	}
 	result.CompletedAt = p.m.now().UTC()
-	result.ReplacedUntil = result.CompletedAt.Add(p.keep())
+	result.ReplacedUntil = p.until(result, p.keep())
 	switch {
 	case p.InPlace.KeepReplacedDisks > 0 || guestErr != nil:
 	case p.seen(result):
 		p.deleteReplaced(ctx, result)
 	default:
-		result.ReplacedUntil = result.CompletedAt.Add(MinimumKeep)
+		result.ReplacedUntil = p.until(result, MinimumKeep)
 		result.Warnings = append(result.Warnings, fmt.Sprintf("%s is restored, but was neither started nor verified; so the disks "+
 			"that were replaced are kept until %s: %s.", p.vm.Path, result.ReplacedUntil.Format(time.RFC3339), paths(p.replaced)))
 	}
@@ -330,9 +333,13 @@ func (p *inPlace) finish(ctx context.Context, result *Result) error {
 		result.Warnings = append(result.Warnings, fmt.Sprintf("%s is restored; disks that an earlier restore had taken out of "+
 			"it, or had given it, before it was killed are kept: %s.", p.vm.Path, paths(p.recovered)))
 	}
+	if len(p.foreign) > 0 {
+		result.Warnings = append(result.Warnings, fmt.Sprintf("disks that another restore has taken out of %s are still there, and "+
+			"are left to that: %s.", p.vm.Path, datedPaths(p.foreign)))
+	}
 	finishCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	err := p.restore.Finish(finishCtx, result.Replaced)
+	err := p.restore.Finish(finishCtx, p.remembered(result, guestErr))
 	switch {
 	case errors.Is(err, hypervisor.ErrTakenOver): // it also has the disks that were replaced
 		result.Replaced = nil
@@ -362,6 +369,31 @@ func (p *inPlace) keep() time.Duration {
 		return max(p.InPlace.KeepReplacedDisks, MinimumKeep)
 	}
 	return p.InPlace.KeepReplacedDisks
+}
+
+// until is when disks that are kept for some time may be deleted: not before any of another restore may.
+func (p *inPlace) until(result *Result, keep time.Duration) time.Time {
+	until := result.CompletedAt.Add(keep)
+	for _, d := range p.recovered {
+		if d.Until.After(until) {
+			until = d.Until
+		}
+	}
+	return until
+}
+
+// remembered are the disks that are kept as the VM remembers them. Of a restore that ends with an error, maybe nobody
+// is told.
+func (p *inPlace) remembered(result *Result, err error) []hypervisor.Replaced {
+	until := result.ReplacedUntil
+	if err != nil {
+		until = p.until(result, max(p.keep(), MinimumKeep))
+	}
+	disks := slices.Clone(result.Replaced)
+	for i := range disks {
+		disks[i].Until = until
+	}
+	return disks
 }
 
 // deleteReplaced deletes the disks that this restore replaced.

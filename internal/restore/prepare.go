@@ -17,6 +17,7 @@ type job struct {
 	spec     hypervisor.RestoreSpec
 	target   string // the VM to restore into, once it is known
 	warnings []string
+	clean    *cleaning // nil: that is not begun
 }
 
 // prepare reads the restore point, all but its disks, and turns the request into the hypervisor's

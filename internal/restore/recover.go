@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ func (m *Manager) checkInPlace(ctx context.Context, j *job) (warnings []string, 
 		return nil, err
 	}
 	if found != nil {
-		switch p.standing(found) {
+		switch p.m.standing(found.Holder, found.Lease) {
 		case alive:
 			return nil, p.underWay(found)
 		case dead:
@@ -31,7 +32,7 @@ func (m *Manager) checkInPlace(ctx context.Context, j *job) (warnings []string, 
 		case unknown:
 			warnings = append(warnings, fmt.Sprintf("another restore into %s was not ended (%s). Whether it goes on can't be told "+
 				"from here at once: before anything else the apply watches for %s whether it does, and is refused then.",
-				p.vm.Path, holder(found), observation))
+				p.vm.Path, holder(found.Holder), observation))
 		}
 	}
 	left := runsOf(found)
@@ -64,7 +65,7 @@ func (p *inPlace) recovery(interrupted *hypervisor.Interrupted, is string) strin
 	}
 	if p.observed {
 		return fmt.Sprintf("an earlier restore in place of %s (%s) has given no sign of life for %s and counts as one that was killed. It %s",
-			p.vm.Path, holder(interrupted), observation, what)
+			p.vm.Path, holder(interrupted.Holder), observation, what)
 	}
 	return fmt.Sprintf("an earlier restore in place of %s was killed, and %s", p.vm.Path, what)
 }
@@ -84,7 +85,7 @@ func (p *inPlace) recover(ctx context.Context) error {
 	kept, err := p.m.hv.KeptDisks(ctx, p.vm.ID)
 	switch {
 	case err == nil:
-		p.recovered = kept
+		p.claim(kept)
 	case ctx.Err() != nil:
 		return err
 	default:
@@ -92,6 +93,21 @@ func (p *inPlace) recover(ctx context.Context) error {
 	}
 	left := runsOf(interrupted)
 	return p.m.removeTemporary(ctx, p.vm, func(r run.Run) bool { return left[r.ID] || r.Dead(p.m.now()) })
+}
+
+// claim tells disks that nobody knows of but the VM from those that somebody else may know of. The first are what a
+// restore replaced that was killed, and those of which the time is over that whoever replaced them wanted to keep them for.
+func (p *inPlace) claim(kept []hypervisor.Replaced) {
+	own := p.recovered
+	p.recovered = nil
+	for _, d := range kept {
+		killed := slices.ContainsFunc(own, func(o hypervisor.Replaced) bool { return o.Path == d.Path })
+		if killed || !d.Until.IsZero() && !p.m.now().Before(d.Until) {
+			p.recovered = append(p.recovered, d)
+		} else {
+			p.foreign = append(p.foreign, d)
+		}
+	}
 }
 
 // takeOver ends a restore that nobody is behind any more.
@@ -176,6 +192,17 @@ func paths(disks []hypervisor.Replaced) string {
 	list := make([]string, len(disks))
 	for i, d := range disks {
 		list[i] = d.Path
+	}
+	return strings.Join(list, ", ")
+}
+
+// datedPaths lists where replaced disks are, and until when they are kept.
+func datedPaths(disks []hypervisor.Replaced) string {
+	list := make([]string, len(disks))
+	for i, d := range disks {
+		if list[i] = d.Path; !d.Until.IsZero() {
+			list[i] += " (kept until " + d.Until.Format(time.RFC3339) + ")"
+		}
 	}
 	return strings.Join(list, ", ")
 }

@@ -92,6 +92,7 @@ func (m *Manager) Rehearse(ctx context.Context, r RehearseRequest) (*Rehearsal, 
 	}
 	defer release()
 	err = h.run(ctx)
+	h.j.warnings = append(h.j.warnings, h.j.clean.end(ctx, h.tried)...)
 	if warning := h.record(ctx, err); warning != "" {
 		h.j.warnings = append(h.j.warnings, warning)
 	}

@@ -44,6 +44,10 @@ func (m *Manager) Restore(ctx context.Context, r Request) (*Result, error) {
 		do = m.restoreInPlace
 	}
 	result, err := do(ctx, j)
+	cleaned := j.clean.end(ctx, err == nil)
+	if result != nil {
+		result.Warnings = append(result.Warnings, cleaned...)
+	}
 	if err != nil {
 		return result, j.failed(err)
 	}
@@ -56,6 +60,11 @@ func (m *Manager) restoreNew(ctx context.Context, j *job) (*Result, error) {
 		return nil, err
 	}
 	warnings, err := m.hv.CheckRestore(ctx, j.spec)
+	var inUse *hypervisor.IdentityInUseError
+	if errors.As(err, &inUse) && j.clean.watching() { // maybe by what is watched
+		j.warnings = append(j.warnings, j.clean.end(ctx, true)...)
+		warnings, err = m.hv.CheckRestore(ctx, j.spec)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -72,32 +81,6 @@ func (m *Manager) restoreNew(ctx context.Context, j *job) (*Result, error) {
 		return result, fmt.Errorf("all disks of %s are restored, but %w: %w", result.VM.Path, ErrNotStarted, err)
 	}
 	return result, m.awaitGuest(ctx, j, result)
-}
-
-// abandoned reports whether nobody is behind a run any more.
-func (m *Manager) abandoned(runID string) bool {
-	r, err := run.ParseToken(runID)
-	return err == nil && r.Dead(m.now())
-}
-
-// cleanUp removes what killed restores left behind: the space and the directory that this one needs may
-// be in use by it. What the server doesn't let go yet is waited for only if it is in the way, when the
-// VM is created.
-func (m *Manager) cleanUp(ctx context.Context, j *job) error {
-	ctx, phase := progress.Enter(ctx, "cleaning up after killed restores")
-	defer phase.Leave()
-	removed, err := m.hv.CleanUpRestores(ctx, m.abandoned)
-	for _, name := range removed {
-		j.warnings = append(j.warnings, fmt.Sprintf(
-			"removed %q, which a restore left behind that was killed.", name))
-	}
-	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("clean up after killed restores: %w", err)
-	}
-	if err != nil { // in nobody's way, or CheckRestore tells of what
-		j.warnings = append(j.warnings, fmt.Sprintf("cleaning up after killed restores: %v.", err))
-	}
-	return nil
 }
 
 // start begins the run of a restore.

@@ -10,7 +10,8 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
-// Whether somebody is behind a restore of another machine, only its lease tells. It is looked at for three times
+// Whether somebody is behind a restore of another machine, only its lease tells: that of the VM's journal in place, else
+// that of the VM in the making. It is looked at for three times
 // as long as its holder takes to renew it. No clock is asked: neither of the server nor of the other machine.
 const (
 	observation  = 3 * hypervisor.LeaseRenewal
@@ -27,9 +28,9 @@ const (
 	unknown                 // its lease has to be looked at for a while
 )
 
-// standing judges a restore that was found by what can be told at once.
-func (p *inPlace) standing(found *hypervisor.Interrupted) standing {
-	holder, err := run.ParseToken(found.Holder)
+// standing judges a restore that was found, by who has it and by its lease, as far as can be told at once.
+func (m *Manager) standing(token, lease string) standing {
+	holder, err := run.ParseToken(token)
 	if err == nil {
 		if lives, known := holder.Alive(); known {
 			if lives {
@@ -39,17 +40,29 @@ func (p *inPlace) standing(found *hypervisor.Interrupted) standing {
 		}
 	}
 	switch {
-	case found.Lease != "":
+	case lease != "":
 		return unknown
-	case err == nil && holder.Dead(p.m.now()):
+	case err == nil && holder.Dead(m.now()):
 		return dead
 	}
 	return alive
 }
 
+// A silence counts the looks at a lease that nobody renewed meanwhile.
+type silence struct{ looks int }
+
+// unbroken counts one more look, begun at asked, and tells whether there were enough. While the server is busy with the
+// VM, or can't be asked, nobody could renew its lease: that time doesn't count.
+func (s *silence) unbroken(m *Manager, asked time.Time, busy bool) bool {
+	if s.looks++; busy || m.now().Sub(asked) > 2*observeEvery {
+		s.looks = 0
+	}
+	return s.looks >= observeLooks
+}
+
 // holder says, for people, who is behind a restore that was found.
-func holder(found *hypervisor.Interrupted) string {
-	r, err := run.ParseToken(found.Holder)
+func holder(token string) string {
+	r, err := run.ParseToken(token)
 	if err != nil {
 		return "a process that can't be told"
 	}
@@ -58,7 +71,7 @@ func holder(found *hypervisor.Interrupted) string {
 
 // underWay is the error of a restore into a VM that another one has.
 func (p *inPlace) underWay(found *hypervisor.Interrupted) error {
-	return fmt.Errorf("another restore into it is under way (%s): %w", holder(found),
+	return fmt.Errorf("another restore into it is under way (%s): %w", holder(found.Holder),
 		&hypervisor.InterruptedError{VM: p.vm.Path, Interrupted: *found})
 }
 
@@ -78,7 +91,7 @@ func (p *inPlace) abandoned(ctx context.Context) (*hypervisor.Interrupted, error
 	if found == nil || err != nil {
 		return nil, err
 	}
-	switch p.standing(found) {
+	switch p.m.standing(found.Holder, found.Lease) {
 	case alive:
 		return nil, p.underWay(found)
 	case unknown:
@@ -88,12 +101,11 @@ func (p *inPlace) abandoned(ctx context.Context) (*hypervisor.Interrupted, error
 	return found, nil
 }
 
-// observe looks at the lease of a restore until it is clear that nobody renews it. While the server is busy with
-// the VM, or can't be asked, nobody could: that time doesn't count.
+// observe looks at the lease of a restore until it is clear that nobody renews it.
 func (p *inPlace) observe(ctx context.Context, found *hypervisor.Interrupted) (*hypervisor.Interrupted, error) {
 	p.m.log.WarnContext(ctx, "another restore into the VM was not ended; waiting to see whether its process still lives",
-		"vm", p.vm.Path, "process", holder(found), "at_least", observation)
-	for quiet := 0; quiet < observeLooks; {
+		"vm", p.vm.Path, "process", holder(found.Holder), "at_least", observation)
+	for quiet, enough := (silence{}), false; !enough; {
 		asked := p.m.now()
 		if err := p.m.pause(ctx, observeEvery); err != nil {
 			return nil, fmt.Errorf("%w; whether it goes on was not clear yet: %w", p.underWay(found), err)
@@ -110,9 +122,7 @@ func (p *inPlace) observe(ctx context.Context, found *hypervisor.Interrupted) (*
 		if *now != was {
 			return nil, p.underWay(now)
 		}
-		if quiet++; now.Busy || p.m.now().Sub(asked) > 2*observeEvery {
-			quiet = 0
-		}
+		enough = quiet.unbroken(p.m, asked, now.Busy)
 	}
 	p.m.log.WarnContext(ctx, "nobody is behind the other restore any more; taking the VM over", "vm", p.vm.Path)
 	return found, nil

@@ -283,20 +283,39 @@ func TestTakeOver_leaves(t *testing.T) {
 	s.restoreInPlace(t, s.inPlace(), hypervisor.PoweredOn)
 }
 
-// What a restore keeps, and nobody has heard of because its process was killed before Terraform wrote its state,
-// is in the result of the next one.
+// What a restore keeps, and maybe nobody has heard of because its process was killed before Terraform wrote its state,
+// is left alone by the next one until its time is over, and is in its result then.
 func TestKeptDisks(t *testing.T) {
 	t.Parallel()
 	s, own := newChangedScene(t)
 	once, keeps := s.inPlace(), s.inPlace()
 	once.InPlace.PowerOff, keeps.InPlace.PowerOff = true, true
-	keeps.InPlace.KeepReplacedDisks = time.Hour
+	keeps.InPlace.KeepReplacedDisks = 30 * 24 * time.Hour
 	lost := s.restoreInPlace(t, keeps, hypervisor.PoweredOn)
+	if len(lost.Replaced) != len(own) || !lost.ReplacedUntil.Equal(lost.CompletedAt.Add(30*24*time.Hour)) {
+		t.Errorf("kept %+v until %s at first", lost.Replaced, lost.ReplacedUntil)
+	}
+	brief := keeps
+	brief.InPlace = &restore.InPlace{PowerOff: true, KeepReplacedDisks: time.Hour}
+	for name, r := range map[string]restore.Request{"deletes": once, "keeps": brief} {
+		result := s.restoreInPlace(t, r, hypervisor.PoweredOn)
+		for _, d := range result.Replaced {
+			if slices.ContainsFunc(lost.Replaced, func(l hypervisor.Replaced) bool { return l.Path == d.Path }) {
+				t.Errorf("one that %s also has %s", name, d.Path)
+			}
+		}
+		warnings := fmt.Sprint(result.Warnings)
+		if !strings.Contains(warnings, lost.Replaced[0].Path+" (kept until "+lost.ReplacedUntil.Format(time.RFC3339)) {
+			t.Errorf("one that %s says %s", name, warnings)
+		}
+		if err := s.m.DeleteReplaced(t.Context(), s.vm.InstanceUUID, result.Replaced); err != nil {
+			t.Error(err)
+		}
+	}
+	s.m.SetNow(func() time.Time { return lost.ReplacedUntil })
 	result := s.restoreInPlace(t, once, hypervisor.PoweredOn)
 	s.wantKept(t, result, own)
-	if len(lost.Replaced) != len(own) {
-		t.Errorf("kept %+v at first", lost.Replaced)
-	}
+	s.m.SetNow(time.Now)
 	// They are deleted, and so forgotten.
 	if result := s.restoreInPlace(t, once, hypervisor.PoweredOn); len(result.Replaced) > 0 || len(result.Warnings) > 0 {
 		t.Errorf("kept %+v, warnings %q", result.Replaced, result.Warnings)
@@ -355,7 +374,11 @@ func TestTakeOver_lab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if waited < restore.ObserveLooks || !strings.Contains(fmt.Sprint(result.Warnings), other.Holder()) || !slices.Equal(result.Replaced, replaced) {
+	same := slices.EqualFunc(result.Replaced, replaced, func(got, want hypervisor.Replaced) bool {
+		want.Until = got.Until
+		return got == want
+	})
+	if waited < restore.ObserveLooks || !strings.Contains(fmt.Sprint(result.Warnings), other.Holder()) || !same {
 		t.Errorf("waited %d times, warnings %q, kept %+v", waited, result.Warnings, result.Replaced)
 	}
 	for n, b := range s.content(t) {

@@ -121,6 +121,7 @@ func (r *inPlace) begin(ctx context.Context, from string, policies map[int32]str
 	}
 	first := &journal{
 		Version: journalVersion, Run: p.spec.RunID, Holder: p.spec.RunID, bearer: bearerOf(p.vm), Phase: phaseUpload, Restart: p.spec.Ran,
+		Keep: int64(p.spec.Keep / time.Second),
 	}
 	if from != "" {
 		first.Step = r.journal.Step + 1

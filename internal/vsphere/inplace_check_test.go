@@ -320,7 +320,7 @@ func TestReleaseTarget(t *testing.T) {
 	must(t, b.client.PowerOff(t.Context(), b.vm.ID))
 	must(t, b.client.detachDisks(t.Context(), vmRef(b.vm.ID), []string{b.vm.Disks[1].Path}))
 	b.reconfigure(vmRef(b.vm.ID), reattach(p.plan.disks[1].path))
-	removed, err := b.client.CleanUpRestores(t.Context(), func(string) bool { return true })
+	removed, err := b.client.CleanUpRestores(t.Context(), func(hypervisor.Unfinished) bool { return true })
 	if err != nil || len(removed) != 1 {
 		t.Errorf("removed %q, %v", removed, err)
 	}

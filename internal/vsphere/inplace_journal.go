@@ -42,9 +42,11 @@ type journal struct {
 	Run     string `json:"run"`
 	Holder  string `json:"holder"` // the run that may change the VM: Run itself, or one that recovers from it
 	bearer
-	Phase   phase    `json:"phase"`
-	Restart bool     `json:"restart,omitempty"` // the VM ran when it was stopped
-	Boot    []string `json:"boot,omitempty"`    // the VM's own boot order, as bootNames writes it
+	Phase   phase `json:"phase"`
+	Restart bool  `json:"restart,omitempty"` // the VM ran when it was stopped
+	// Keep is for how long the VM's own disks are to be kept once they are replaced, in seconds.
+	Keep int64    `json:"keep,omitempty"`
+	Boot []string `json:"boot,omitempty"` // the VM's own boot order, as bootNames writes it
 	// Swapped is where the VM's log was shortly before the disks were exchanged; nil: that could not be read.
 	Swapped *logPosition `json:"swapped,omitempty"`
 	// Had is set when the VM had the restored disks until its own were put back by a process that can't know

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"time"
 
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -32,6 +33,8 @@ type keptDisk struct {
 	Label string `json:"label"`
 	Path  string `json:"path"`
 	Now   string `json:"now"`
+
+	Until time.Time `json:"until,omitzero"`
 }
 
 // encodeKept is how a VM remembers disks; empty, which makes it forget, for none. What doesn't fit is left out,
@@ -99,8 +102,10 @@ func (c *Client) remember(ctx context.Context, vm *mo.VirtualMachine, disks []hy
 		c.log.WarnContext(ctx, "forgetting the disks that the VM remembers", "vm", vm.Self.Value, "error", err)
 	}
 	for _, d := range disks {
-		if !slices.ContainsFunc(all, samePath(d)) {
+		if i := slices.IndexFunc(all, samePath(d)); i < 0 {
 			all = append(all, d)
+		} else if d.Until.After(all[i].Until) { // nobody has it deleted earlier than another wants
+			all[i].Until = d.Until
 		}
 	}
 	text, err := encodeKept(vm, all)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -44,6 +45,39 @@ func TestKeptDisks(t *testing.T) {
 	must(t, b.client.properties(t.Context(), vmRef(b.vm.ID), []string{"config.extraConfig"}, &vm))
 	if got := optionValue(vm.Config.ExtraConfig, keptKey); got != "" {
 		t.Errorf("the VM still says %s", got)
+	}
+}
+
+// Until when a disk is kept outlives the run that said so, whether it came to its end or not, and never gets earlier.
+func TestKeptDisks_until(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20)
+	spec := b.spec("run-1")
+	spec.Keep = 30 * 24 * time.Hour
+	r := b.started(spec)
+	_, _, _, err := r.Swap(t.Context())
+	must(t, err)
+	must(t, b.client.PowerOn(t.Context(), b.vm.ID))
+	before := time.Now()
+	r.Leave() // it is killed
+	found, err := b.client.InterruptedInPlace(t.Context(), b.vm.ID)
+	must(t, err)
+	_, replaced, _, err := b.client.RecoverInPlace(t.Context(), b.vm.ID, *found, "run-2")
+	must(t, err)
+	if len(replaced) != 1 || replaced[0].Until.Before(before.Add(spec.Keep-time.Minute)) {
+		t.Fatalf("%+v", replaced)
+	}
+	for name, until := range map[string]time.Time{"earlier": replaced[0].Until.Add(-time.Hour), "later": replaced[0].Until.Add(time.Hour)} {
+		told := slices.Clone(replaced)
+		told[0].Until = until
+		must(t, b.client.setOptions(t.Context(), b.vm.ID, func(vm *mo.VirtualMachine) ([]types.BaseOptionValue, error) {
+			option, err := b.client.remember(t.Context(), vm, told)
+			return []types.BaseOptionValue{option}, err
+		}))
+		got, err := b.client.KeptDisks(t.Context(), b.vm.ID)
+		if err != nil || len(got) != 1 || got[0].Until.Before(replaced[0].Until) || got[0].Until.Before(until) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
 	}
 }
 
@@ -102,6 +136,7 @@ func TestEncodeKept_bounded(t *testing.T) {
 
 func FuzzKept(f *testing.F) {
 	f.Add(`{"version":1,"vm":"vm-1","instance":"i","disks":[{"label":"l","path":"[a] b.vmdk","now":"[a] c.vmdk"}]}`)
+	f.Add(`{"version":1,"vm":"vm-1","instance":"i","disks":[{"path":"[a] b.vmdk","until":"2026-03-04T05:06:07Z"}]}`)
 	f.Add(`{"version":2}`)
 	f.Add(`null`)
 	f.Add(strings.Repeat(" ", maxJournal+1))

@@ -217,7 +217,7 @@ func TestInPlace_killed(t *testing.T) {
 				}
 			}
 			if n%2 == 0 { // in either order
-				_, err := b.client.CleanUpRestores(t.Context(), func(run string) bool { return run == "run-1" })
+				_, err := b.client.CleanUpRestores(t.Context(), func(u hypervisor.Unfinished) bool { return u.RunID == "run-1" })
 				must(t, err)
 			}
 			vm, replaced, warnings, err := b.recover(t.Context(), b.vm.ID)

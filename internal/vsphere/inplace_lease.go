@@ -15,21 +15,22 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
 
-// tenureKey is the extraConfig key of the lease on a VM's journal: a value that its holder changes every
-// hypervisor.LeaseRenewal.
+// tenureKey is the extraConfig key of the lease on a VM's journal, or on a VM in the making: a value that its holder
+// changes every hypervisor.LeaseRenewal.
 const tenureKey = "terraform.vm.restore.lease"
 
 // vacancy is how long a lease has been seen not to change by whoever takes over a VM whose holder he can't look
 // for.
 const vacancy = 3 * hypervisor.LeaseRenewal
 
-// A tenure is the hold of a run on the journal of a VM. Whether it lasts, the VM alone says: whoever takes it over
+// A tenure is the hold of a run on the journal of a VM, or on a VM in the making. Whether it lasts, the VM alone says: whoever takes it over
 // writes himself into the journal. So every change of the VM goes together with the journal, and what can't be
 // done together with it comes right after a look at it.
 type tenure struct {
 	client *Client
 	vm     hypervisor.VMID
 	holder string
+	making bool // the VM is in the making, and has no journal
 
 	mu    sync.Mutex
 	count int       // of renewals
@@ -78,7 +79,7 @@ func (t *tenure) keep(ctx context.Context) {
 			}
 			err := t.renew(ctx)
 			switch {
-			case errors.Is(err, hypervisor.ErrTakenOver), errors.Is(err, errNoJournal):
+			case errors.Is(err, hypervisor.ErrTakenOver), errors.Is(err, errNoJournal), t.making && vmGone(err):
 				t.client.log.WarnContext(ctx, "the lease on the VM is lost", "vm", t.vm, "error", err)
 				lose(err)
 				return
@@ -100,6 +101,9 @@ func (t *tenure) release() {
 
 func (t *tenure) renew(ctx context.Context) error {
 	return t.client.setOptions(ctx, t.vm, func(vm *mo.VirtualMachine) ([]types.BaseOptionValue, error) {
+		if t.making { // which nobody takes over, only away: when that was is no matter
+			return []types.BaseOptionValue{t.next(time.Time{})}, t.made(vm.Config)
+		}
 		if _, err := t.client.heldBy(ctx, vm, t.holder); err != nil {
 			return nil, err
 		}
@@ -109,6 +113,15 @@ func (t *tenure) renew(ctx context.Context) error {
 		}
 		return []types.BaseOptionValue{t.next(now)}, nil
 	})
+}
+
+// made makes sure that a VM in the making still is the run's.
+func (t *tenure) made(config *types.VirtualMachineConfigInfo) error {
+	lease := optionValue(config.ExtraConfig, tenureKey)
+	if optionValue(config.ExtraConfig, markerKey) == t.holder && strings.HasPrefix(lease, t.holder+" ") {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", unescapeName(config.Name), hypervisor.ErrTakenOver)
 }
 
 // end removes a lease that was left without a journal.

@@ -330,13 +330,20 @@ func (r *recovery) restart(ctx context.Context, j *journal) error {
 	return r.client.PowerOn(ctx, r.id)
 }
 
-// finishInPlace removes the journal, and what only it knows of. Disks that are kept, the VM remembers.
+// finishInPlace removes the journal, and what only it knows of. Disks that are kept, the VM remembers; those of which it isn't said
+// until when are kept for as long as the journal says.
 func (c *Client) finishInPlace(
 	ctx context.Context, id hypervisor.VMID, line lineage, j *journal, kept []hypervisor.Replaced,
 ) error {
 	if j.NVRAM != "" {
 		if err := c.deleteFile(ctx, line, j.NVRAM); err != nil {
 			return err
+		}
+	}
+	until := time.Now().UTC().Truncate(time.Second).Add(time.Duration(j.Keep) * time.Second)
+	for i := range kept {
+		if kept[i].Until.IsZero() {
+			kept[i].Until = until
 		}
 	}
 	_, err := c.change(ctx, id, j.Holder, nil, func(vm *mo.VirtualMachine) (types.VirtualMachineConfigSpec, error) {

@@ -233,7 +233,7 @@ func TestCleanUpRestores(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	removed, err := b.client.CleanUpRestores(ctx, func(run string) bool { return run != "alive" })
+	removed, err := b.client.CleanUpRestores(ctx, func(u hypervisor.Unfinished) bool { return u.RunID != "alive" })
 	if err != nil || !slices.Equal(removed, []string{"tf-restore-dead"}) {
 		t.Errorf("removed %q, %v", removed, err)
 	}

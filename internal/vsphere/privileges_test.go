@@ -448,7 +448,7 @@ func TestPrivileges_inPlace(t *testing.T) {
 			_, out.replaced, _, err = b.recover(ctx, id)
 			must(t, err)
 		}
-		_, err = b.client.CleanUpRestores(ctx, func(string) bool { return true })
+		_, err = b.client.CleanUpRestores(ctx, func(hypervisor.Unfinished) bool { return true })
 		must(t, err)
 		must(t, b.client.PowerOff(ctx, id))
 		must(t, b.client.DeleteReplaced(ctx, id, out.replaced))

@@ -42,6 +42,7 @@ type restore struct {
 
 	lease  *lease
 	sha256 bool
+	tenure *tenure // on the VM, once the lease of the import has ended
 
 	mu        sync.Mutex
 	written   int64 // bytes of all disks so far, for the lease's progress
@@ -232,6 +233,9 @@ func (r *restore) Abort(ctx context.Context) error {
 	r.mu.Unlock()
 	if done {
 		return nil
+	}
+	if r.tenure != nil {
+		r.tenure.release()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreCleanup)
 	defer cancel()

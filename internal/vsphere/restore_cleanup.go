@@ -218,7 +218,7 @@ func (c *Client) tryDeleteFile(ctx context.Context, datacenter types.ManagedObje
 
 // CleanUpRestores implements hypervisor.Restorer. A VM counts as one of ours only if it has both the name
 // and the marker of a VM in the making.
-func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID string) bool) ([]string, error) {
+func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(hypervisor.Unfinished) bool) ([]string, error) {
 	vms, err := c.list(ctx, "VirtualMachine", "name")
 	if err != nil {
 		return nil, fmt.Errorf("clean up restores: %w", err)
@@ -231,29 +231,73 @@ func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(runID strin
 		if !ok {
 			continue
 		}
-		marker, err := c.readMarker(ctx, ref)
+		found, err := c.unfinished(ctx, ref, runID)
 		if err != nil {
 			errs = append(errs, err)
+		}
+		if found == nil || !abandoned(*found) {
 			continue
 		}
-		if marker != runID || !abandoned(runID) {
-			continue
+		err = c.removeUnfinished(ctx, ref, *found)
+		switch {
+		case fault.Is(err, &types.InvalidState{}): // held by a lease until that expires
+			c.log.InfoContext(ctx, "the server still holds what a killed restore left", "vm", found.Name)
+		case errors.Is(err, hypervisor.ErrTakenOver):
+			c.log.InfoContext(ctx, "somebody is at what was taken for the rest of a killed restore", "vm", found.Name)
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%q was left behind: %w", found.Name, err))
+		default:
+			removed = append(removed, found.Name)
 		}
-		err = c.destroyMade(ctx, ref, c.destroy)
-		if fault.Is(err, &types.InvalidState{}) { // held by a lease until that expires
-			c.log.InfoContext(ctx, "the server still holds what a killed restore left", "vm", unescapeName(name))
-			continue
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%q was left behind: %w", unescapeName(name), err))
-			continue
-		}
-		removed = append(removed, unescapeName(name))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return removed, fmt.Errorf("clean up restores: %w", err)
 	}
 	return removed, nil
+}
+
+// unfinished reads a VM in the making of a run; nil: it is none.
+func (c *Client) unfinished(ctx context.Context, ref types.ManagedObjectReference, runID string) (*hypervisor.Unfinished, error) {
+	var vm mo.VirtualMachine
+	err := c.properties(ctx, ref, []string{"config.extraConfig", "recentTask"}, &vm)
+	switch {
+	case err != nil && vmGone(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case vm.Config == nil || optionValue(vm.Config.ExtraConfig, markerKey) != runID:
+		return nil, nil
+	}
+	vm.Self = ref
+	out := &hypervisor.Unfinished{
+		Name: makingName(runID), RunID: runID, Lease: optionValue(vm.Config.ExtraConfig, tenureKey),
+	}
+	out.Busy = out.Lease != "" && c.busy(ctx, &vm)
+	return out, nil
+}
+
+// takenAway is the lease of a VM in the making that somebody is removing who isn't the run that made it.
+const takenAway = "taken away"
+
+// removeUnfinished removes a VM in the making. A run that still is at it must not give it its name any more, and finds that out by
+// the lease. Error: hypervisor.ErrTakenOver, if it isn't as it was found any more.
+func (c *Client) removeUnfinished(ctx context.Context, ref types.ManagedObjectReference, found hypervisor.Unfinished) error {
+	if found.Lease != "" {
+		err := c.setOptions(ctx, hypervisor.VMID(ref.Value), func(vm *mo.VirtualMachine) ([]types.BaseOptionValue, error) {
+			options := vm.Config.ExtraConfig
+			if optionValue(options, markerKey) != found.RunID || optionValue(options, tenureKey) != found.Lease {
+				return nil, hypervisor.ErrTakenOver
+			}
+			return []types.BaseOptionValue{&types.OptionValue{Key: tenureKey, Value: takenAway}}, nil
+		})
+		switch {
+		case vmGone(err):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	return c.destroyMade(ctx, ref, c.destroy)
 }
 
 // destroyMade removes a VM in the making and its directory, which bears the name of the finished VM. The

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/object"
@@ -38,6 +39,7 @@ func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) 
 		return nil, nil, err
 	}
 	warnings := slices.Clone(r.warnings)
+	r.tenure = &tenure{client: r.client, vm: r.VM(), holder: r.spec.RunID, making: true}
 	completed, err := r.complete(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -47,11 +49,35 @@ func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) 
 			warnings = append(warnings, w)
 		}
 	}
-	unapplied, err := r.applyPolicies(ctx)
+	r.tenure.keep(ctx)
+	vm, unapplied, err := r.furnish(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	warnings = append(warnings, unapplied...)
+	if err := r.finish(ctx); err != nil {
+		return nil, nil, err
+	}
+	r.mu.Lock()
+	r.committed = true
+	r.mu.Unlock()
+	vm, reported := r.report(ctx, vm)
+	return vm, append(warnings, reported...), nil
+}
+
+// furnish gives the VM what it has beside its configuration, and has it verified. It ends when the VM isn't the run's
+// any more.
+func (r *restore) furnish(ctx context.Context) (vm *hypervisor.VM, warnings []string, err error) {
+	ctx, stop := either(ctx, r.tenure.lost)
+	defer stop()
+	defer func() {
+		if err != nil && r.tenure.lost.Err() != nil {
+			err = errors.Join(context.Cause(r.tenure.lost), err)
+		}
+	}()
+	if warnings, err = r.applyPolicies(ctx); err != nil {
+		return nil, nil, err
+	}
 	if err := r.client.setCustomAttributes(ctx, r.vm, r.place.attributes); err != nil {
 		return nil, nil, err
 	}
@@ -69,18 +95,8 @@ func (r *restore) commit(ctx context.Context) (*hypervisor.VM, []string, error) 
 			return nil, nil, fmt.Errorf("verify: %w", err)
 		}
 	}
-	vm, err := r.client.vmByID(ctx, r.VM())
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := r.finish(ctx); err != nil {
-		return nil, nil, err
-	}
-	r.mu.Lock()
-	r.committed = true
-	r.mu.Unlock()
-	vm, reported := r.report(ctx, vm)
-	return vm, append(warnings, reported...), nil
+	vm, err = r.client.vmByID(ctx, r.VM())
+	return vm, warnings, err
 }
 
 // report reads the finished VM back and compares it with what was captured. The VM is whole: that it
@@ -146,6 +162,8 @@ func (r *restore) complete(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	// From now on, nobody but this run sees to it that the VM goes if it isn't finished.
+	spec.ExtraConfig = append(spec.ExtraConfig, r.tenure.next(time.Time{}))
 	if err := r.reconfigure(ctx, spec); err != nil {
 		return nil, err
 	}
@@ -244,25 +262,37 @@ func (r *restore) checkRestoredIdentity(ctx context.Context) error {
 	return nil
 }
 
-// finish gives the VM its name and takes the marker away, in one step. When the answer is lost, the VM
-// is asked.
+// finish gives the VM its name and takes the marker away, in one step, if the VM still is the run's. When the answer
+// is lost, the VM is asked.
 func (r *restore) finish(ctx context.Context) error {
-	spec := types.VirtualMachineConfigSpec{
-		Name:        escapeName(r.place.name),
-		ExtraConfig: []types.BaseOptionValue{&types.OptionValue{Key: markerKey, Value: ""}},
-	}
-	err := r.reconfigure(ctx, spec)
-	if err == nil {
-		return nil
-	}
-	if fault.Is(err, &types.DuplicateName{}) {
-		return &hypervisor.NameInUseError{Name: r.place.name, Folder: r.place.folderPath}
-	}
-	if ctx.Err() == nil && isAmbiguous(err) {
-		var vm mo.VirtualMachine
-		if r.client.properties(ctx, r.vm, []string{"name"}, &vm) == nil && vm.Name == escapeName(r.place.name) {
+	r.tenure.release()
+	for attempt := 1; ; attempt++ {
+		now, err := r.readConfig(ctx)
+		if err == nil {
+			err = r.tenure.made(now)
+		}
+		if err != nil {
+			return err
+		}
+		err = r.reconfigure(ctx, types.VirtualMachineConfigSpec{
+			Name: escapeName(r.place.name), ChangeVersion: now.ChangeVersion,
+			ExtraConfig: []types.BaseOptionValue{
+				&types.OptionValue{Key: markerKey, Value: ""}, &types.OptionValue{Key: tenureKey, Value: ""},
+			},
+		})
+		switch {
+		case err == nil:
 			return nil
+		case fault.Is(err, &types.DuplicateName{}):
+			return &hypervisor.NameInUseError{Name: r.place.name, Folder: r.place.folderPath}
+		case ctx.Err() == nil && isAmbiguous(err):
+			var vm mo.VirtualMachine
+			if r.client.properties(ctx, r.vm, []string{"name"}, &vm) == nil && vm.Name == escapeName(r.place.name) {
+				return nil
+			}
+		}
+		if !fault.Is(err, &types.ConcurrentAccess{}) || attempt == journalAttempts || pause(ctx, backoff(attempt)) != nil {
+			return err
 		}
 	}
-	return err
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -22,6 +23,7 @@ type fakeJournal struct {
 	busy    bool // the server is carrying out something on the VM
 	stopped bool // by the restore
 	swapped bool
+	keep    time.Duration
 	disks   []fakeSwap
 }
 
@@ -148,7 +150,7 @@ func (f *Fake) StartInPlace(ctx context.Context, spec hypervisor.InPlaceSpec) (h
 		f.mu.Unlock()
 		return nil, err
 	}
-	v.journal = &fakeJournal{runID: spec.RunID, holder: spec.RunID, stopped: spec.Ran, disks: swaps}
+	v.journal = &fakeJournal{runID: spec.RunID, holder: spec.RunID, stopped: spec.Ran, keep: spec.Keep, disks: swaps}
 	for _, s := range swaps {
 		f.loose[s.path] = newImage(s.own.Capacity)
 	}
@@ -240,6 +242,9 @@ func (f *Fake) RecoverInPlace(
 	case v.journal == nil:
 	case v.journal.swapped:
 		replaced = v.journal.replaced()
+		for i := range replaced {
+			replaced[i].Until = time.Now().UTC().Add(v.journal.keep)
+		}
 		v.journal = nil
 	default:
 		f.drop(v)
@@ -251,8 +256,10 @@ func (f *Fake) RecoverInPlace(
 // remember makes a VM remember disks that are kept.
 func (v *fakeVM) remember(disks []hypervisor.Replaced) {
 	for _, d := range disks {
-		if !slices.Contains(v.kept, d) {
+		if i := slices.IndexFunc(v.kept, func(o hypervisor.Replaced) bool { return o.Path == d.Path }); i < 0 {
 			v.kept = append(v.kept, d)
+		} else if d.Until.After(v.kept[i].Until) {
+			v.kept[i].Until = d.Until
 		}
 	}
 }

@@ -202,20 +202,52 @@ func (f *Fake) StartRestore(ctx context.Context, spec hypervisor.RestoreSpec) (h
 }
 
 // CleanUpRestores implements hypervisor.Restorer.
-func (f *Fake) CleanUpRestores(ctx context.Context, abandoned func(runID string) bool) (removed []string, err error) {
+func (f *Fake) CleanUpRestores(
+	ctx context.Context, abandoned func(hypervisor.Unfinished) bool,
+) (removed []string, err error) {
 	if err := f.at(ctx, BeforeCleanUpRestores); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, r := range f.making {
-		if abandoned(r.runID) {
+		if abandoned(r.unfinished()) {
 			removed = append(removed, r.vm.Path)
 			delete(f.making, id)
 		}
 	}
 	slices.Sort(removed)
 	return removed, nil
+}
+
+// unfinished is what others see of the restore. The caller holds the lock.
+func (r *fakeRestore) unfinished() hypervisor.Unfinished {
+	u := hypervisor.Unfinished{Name: r.vm.Path, RunID: r.runID, Busy: r.busy}
+	if r.renewed > 0 {
+		u.Lease = fmt.Sprintf("%s %d", r.runID, r.renewed)
+	}
+	return u
+}
+
+// RenewRestore plays the run that makes a VM and shows that it lives. Nothing else does: time stands still in a Fake.
+func (f *Fake) RenewRestore(runID string) {
+	f.made(runID, func(r *fakeRestore) { r.renewed++ })
+}
+
+// SetBusyRestore says whether the server is carrying out something on the VM that a run makes.
+func (f *Fake) SetBusyRestore(runID string, busy bool) {
+	f.made(runID, func(r *fakeRestore) { r.busy = busy })
+}
+
+// made changes what a run makes.
+func (f *Fake) made(runID string, edit func(*fakeRestore)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.making {
+		if r.runID == runID {
+			edit(r)
+		}
+	}
 }
 
 // DestroyVM implements hypervisor.Restorer.
@@ -234,7 +266,10 @@ type fakeRestore struct {
 
 	verify func(ctx context.Context, vm hypervisor.VMID) error
 
-	verifying bool // verify has been called; guarded by the Fake's lock
+	// Guarded by the Fake's lock.
+	verifying bool // verify has been called
+	renewed   int  // the lease, as often
+	busy      bool
 
 	mu      sync.Mutex
 	written map[hypervisor.DiskKey]bool
@@ -276,6 +311,7 @@ func (r *fakeRestore) Commit(ctx context.Context) (*hypervisor.VM, []string, err
 	if missing {
 		return nil, nil, errors.New("commit: not all disks were written")
 	}
+	r.f.RenewRestore(r.runID)
 	if r.verify != nil {
 		r.f.mu.Lock()
 		r.verifying = true

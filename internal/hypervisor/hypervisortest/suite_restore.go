@@ -221,9 +221,9 @@ var restoreTests = []suiteTest{
 			defer poll.Stop()
 			for left := true; left; {
 				var seen []string
-				removed, err := s.Hypervisor.CleanUpRestores(t.Context(), func(run string) bool {
-					seen = append(seen, run)
-					return run == abandoned
+				removed, err := s.Hypervisor.CleanUpRestores(t.Context(), func(u hypervisor.Unfinished) bool {
+					seen = append(seen, u.RunID)
+					return u.RunID == abandoned
 				})
 				left = slices.Contains(seen, abandoned) && len(removed) == 0
 				if err != nil || len(removed) > 1 || len(removed) == 1 && !slices.Contains(seen, abandoned) {
@@ -242,7 +242,7 @@ var restoreTests = []suiteTest{
 		vm := s.vm(t, "vm1")
 		config, disks := s.capture(t, vm)
 		got := s.restore(t, hypervisor.RestoreSpec{Config: config, Identity: hypervisor.IdentityCopy, Name: "copy", RunID: "run1"}, disks)
-		removed, err := s.Hypervisor.CleanUpRestores(t.Context(), func(string) bool { return true })
+		removed, err := s.Hypervisor.CleanUpRestores(t.Context(), func(hypervisor.Unfinished) bool { return true })
 		if err != nil || len(removed) > 0 {
 			t.Errorf("removed %q, %v", removed, err)
 		}
