@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/action/timeouts"
@@ -34,15 +35,24 @@ func actionTimeouts(ctx context.Context, description string) map[string]schema.B
 // is done in it is followed by whoever invoked the action, and in the log.
 //
 // Whoever invoked it may go away without taking what is sent to him: so nothing that has to be done may ever wait for
-// resp.SendProgress. Only the follower calls it.
-func invoking(
+// resp.SendProgress. Only the follower calls it. After an interrupt it sends nothing: the first progress that a
+// Terraform gets which was told to stop has it leave the action and end the provider, in the middle of cleaning up
+// (internal/terraform/hook_stop.go and node_action_trigger_instance_apply.go of 1.14). Until then it waits.
+func (a *configured) invoking(
 	ctx context.Context, written timeouts.Value, standard time.Duration, resp *action.InvokeResponse,
 ) (context.Context, context.CancelFunc) {
 	timeout, problems := written.Invoke(ctx, standard)
 	resp.Diagnostics.Append(problems...)
-	return followed(ctx, timeout, func(s progress.State) {
+	invoked, end := followed(ctx, timeout, func(s progress.State) {
 		logProgress(ctx, s)
-		resp.SendProgress(action.InvokeProgressEvent{Message: s.String()})
+		if ctx.Err() == nil {
+			resp.SendProgress(action.InvokeProgressEvent{Message: s.String()})
+		}
+	})
+	a.session.invoked.Add(1)
+	return invoked, sync.OnceFunc(func() {
+		end()
+		a.session.invoked.Done()
 	})
 }
 

@@ -93,7 +93,7 @@ func pruneOperation(verb string) operation {
 func (a *backupPruneAction) Invoke(ctx context.Context, req action.InvokeRequest, resp *action.InvokeResponse) {
 	var config backupPruneModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
-	ctx, end := invoking(ctx, config.Timeouts, backupPruneTimeout, resp)
+	ctx, end := a.invoking(ctx, config.Timeouts, backupPruneTimeout, resp)
 	defer end()
 	if resp.Diagnostics.HasError() {
 		return

@@ -62,7 +62,7 @@ func (a *backupRunAction) ModifyPlan(
 func (a *backupRunAction) Invoke(ctx context.Context, req action.InvokeRequest, resp *action.InvokeResponse) {
 	var config backupRunModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
-	ctx, end := invoking(ctx, config.Timeouts, backupCreateTimeout, resp)
+	ctx, end := a.invoking(ctx, config.Timeouts, backupCreateTimeout, resp)
 	defer end()
 	result, _ := a.session.takeBackup(ctx, config.backupRequested, actionOn(backupOperation("Take", "")), &resp.Diagnostics)
 	if result != nil {

@@ -73,7 +73,7 @@ func (a *backupVerifyAction) Schema(ctx context.Context, _ action.SchemaRequest,
 func (a *backupVerifyAction) Invoke(ctx context.Context, req action.InvokeRequest, resp *action.InvokeResponse) {
 	var config backupVerifyModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
-	ctx, end := invoking(ctx, config.Timeouts, backupVerifyTimeout, resp)
+	ctx, end := a.invoking(ctx, config.Timeouts, backupVerifyTimeout, resp)
 	defer end()
 	if resp.Diagnostics.HasError() {
 		return

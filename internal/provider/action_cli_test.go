@@ -89,14 +89,18 @@ func TestActionInterrupt(t *testing.T) {
 		"snapshot":          {"CreateSnapshotEx_Task", "vm_snapshot_create"},
 		"backup's snapshot": {"CreateSnapshotEx_Task", "vm_backup_run"},
 		"backup's reading":  {"GET /folder", "vm_backup_run"},
+		"backup's export":   {"GET /nfc", "vm_backup_run"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			s := w.workspace()
 			s.needs("1.14.0", "actions", false)
-			s.write(w.provider() + actionConfig)
+			s.write(w.providerFor(c.method) + actionConfig)
 			w.lab.Fault(lab.Fault{Method: strings.Replace(c.method, "Ex_Task", "_Task", 1), Delay: 5 * time.Second})
+			if c.method == "GET /nfc" { // cleaning up takes longer than Terraform leaves a provider that it has told to end
+				w.lab.Fault(lab.Fault{Method: "HttpNfcLeaseAbort", Delay: 3 * time.Second})
+			}
 			invoke := "-invoke=action." + c.action + ".a"
 			out := s.signal(c.method, func(cmd *exec.Cmd) error { return cmd.Process.Signal(os.Interrupt) }, invoke)
 			if !strings.Contains(out, "nterrupt") {

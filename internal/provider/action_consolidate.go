@@ -76,7 +76,7 @@ func consolidateOperation(verb string) operation {
 func (a *consolidateAction) Invoke(ctx context.Context, req action.InvokeRequest, resp *action.InvokeResponse) {
 	var config consolidateModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
-	ctx, end := invoking(ctx, config.Timeouts, consolidateTimeout, resp)
+	ctx, end := a.invoking(ctx, config.Timeouts, consolidateTimeout, resp)
 	defer end()
 	if resp.Diagnostics.HasError() {
 		return

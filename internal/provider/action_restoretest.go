@@ -190,7 +190,7 @@ func (m *restoreTestModel) writePicture(picture []byte) (err error) {
 func (a *restoreTestAction) Invoke(ctx context.Context, req action.InvokeRequest, resp *action.InvokeResponse) {
 	var config restoreTestModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
-	ctx, end := invoking(ctx, config.Timeouts, restoreTestTimeout, resp)
+	ctx, end := a.invoking(ctx, config.Timeouts, restoreTestTimeout, resp)
 	defer end()
 	if resp.Diagnostics.HasError() {
 		return

@@ -80,7 +80,7 @@ func (a *snapshotCreateAction) ModifyPlan(
 func (a *snapshotCreateAction) Invoke(ctx context.Context, req action.InvokeRequest, resp *action.InvokeResponse) {
 	var config snapshotCreateModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
-	ctx, end := invoking(ctx, config.Timeouts, snapshotCreateTimeout, resp)
+	ctx, end := a.invoking(ctx, config.Timeouts, snapshotCreateTimeout, resp)
 	defer end()
 	request := config.request(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {

@@ -137,7 +137,7 @@ func (a *snapshotRevertAction) ModifyPlan(
 func (a *snapshotRevertAction) Invoke(ctx context.Context, req action.InvokeRequest, resp *action.InvokeResponse) {
 	var config snapshotRevertModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &config)...)
-	ctx, end := invoking(ctx, config.Timeouts, snapshotRevertTimeout, resp)
+	ctx, end := a.invoking(ctx, config.Timeouts, snapshotRevertTimeout, resp)
 	defer end()
 	wait := config.guestWait(ctx, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {

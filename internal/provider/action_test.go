@@ -9,14 +9,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/terraform-plugin-framework-timeouts/action/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework/action"
 	"github.com/hashicorp/terraform-plugin-framework/action/schema"
+	"github.com/hashicorp/terraform-plugin-framework/attr"
+	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
 // An invoked is what an action said and gave.
@@ -97,6 +101,29 @@ func TestActionDescriptions(t *testing.T) {
 		for name, a := range resp.Schema.Attributes {
 			look(meta.TypeName+"."+name, a)
 		}
+	}
+}
+
+// TestActionSilent interrupts an action. From then on it sends no progress: a Terraform that was told to stop would end
+// the provider at it, in the middle of cleaning up.
+func TestActionSilent(t *testing.T) {
+	t.Parallel()
+	heard := make(chan string, 9)
+	resp := action.InvokeResponse{SendProgress: func(e action.InvokeProgressEvent) { heard <- e.Message }}
+	a := configured{session: newSession(settings{}, backends{}, "")}
+	none := timeouts.Value{Object: types.ObjectNull(map[string]attr.Type{"invoke": types.StringType})}
+	parent, interrupt := context.WithCancel(t.Context())
+	ctx, end := a.invoking(parent, none, time.Hour, &resp)
+	progress.Say(ctx, "before")
+	if line := <-heard; line != "before" {
+		t.Errorf("it said %q", line)
+	}
+	interrupt()
+	progress.Say(ctx, "after")
+	end() // what must be told has been told then
+	close(heard)
+	for line := range heard {
+		t.Errorf("after the interrupt it said %q", line)
 	}
 }
 

@@ -44,6 +44,8 @@ type session struct {
 	hv   lazy[hypervisor.Hypervisor]
 	repo lazy[*repository.Repository]
 
+	invoked sync.WaitGroup // the actions under way
+
 	mu    sync.Mutex
 	owned []owned         // VMs that resources of this run restored and would delete
 	lost  map[string]bool // restores in place and reverts whose VMs are gone, by restoreModel.existing
@@ -159,8 +161,10 @@ func sessionOf(data any, diags *diag.Diagnostics) *session {
 }
 
 // end closes what was opened: the repository first, whose files would stay, and then the connection,
-// which a server ends by itself in time. It doesn't wait for a connection that is being made.
+// which a server ends by itself in time. It doesn't wait for a connection that is being made. Actions that were left
+// while they clean up get most of the time for it.
 func (s *session) end(ctx context.Context) {
+	s.awaitActions(ctx)
 	if repo, ok := s.repo.peek(); ok {
 		if err := repo.Close(ctx); err != nil {
 			s.log.WarnContext(ctx, "close repository", "error", err)
@@ -170,6 +174,24 @@ func (s *session) end(ctx context.Context) {
 		if err := hv.Close(ctx); err != nil {
 			s.log.WarnContext(ctx, "log out", "error", err)
 		}
+	}
+}
+
+// awaitActions waits for the actions that are under way, no longer than two thirds of the time that is left.
+func (s *session) awaitActions(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.invoked.Wait()
+	}()
+	if deadline, ok := ctx.Deadline(); ok {
+		limited, cancel := context.WithTimeout(ctx, time.Until(deadline)*2/3)
+		defer cancel()
+		ctx = limited
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
 	}
 }
 

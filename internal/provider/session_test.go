@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework/provider"
@@ -68,6 +70,52 @@ func TestLazy(t *testing.T) {
 	}
 	if _, ok := failed.peek(); calls != 1 || ok {
 		t.Errorf("a failure was repeated: %d calls", calls)
+	}
+}
+
+// A closing is a hypervisor of which only closing counts.
+type closing struct {
+	fakeHypervisor
+	closed atomic.Bool
+}
+
+func (c *closing) Close(context.Context) error {
+	c.closed.Store(true)
+	return nil
+}
+
+// TestSessionEnd_actions has an action under way when the process ends: it may still use the connection, but not for ever.
+func TestSessionEnd_actions(t *testing.T) {
+	t.Parallel()
+	for name, ends := range map[string]bool{"in time": true, "too late": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				hv := &closing{}
+				s := newSession(settings{}, backends{}, "")
+				if _, err := s.hv.get(t.Context(), func(context.Context) (hypervisor.Hypervisor, error) { return hv, nil }); err != nil {
+					t.Fatal(err)
+				}
+				s.invoked.Add(1)
+				ctx, cancel := context.WithTimeout(t.Context(), closeTimeout)
+				defer cancel()
+				go s.end(ctx)
+				synctest.Wait()
+				if hv.closed.Load() {
+					t.Error("the connection was closed while an action was under way")
+				}
+				if ends {
+					s.invoked.Done()
+				} else {
+					time.Sleep(closeTimeout - 1) // of the bubble's clock
+					defer s.invoked.Done()
+				}
+				synctest.Wait()
+				if !hv.closed.Load() {
+					t.Error("the connection was not closed")
+				}
+			})
+		})
 	}
 }
 
