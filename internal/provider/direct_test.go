@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 
-	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 )
@@ -16,7 +15,7 @@ func (w *world) rpc() *rpc {
 	p := New("test")
 	p.getenv = w.getenv
 	w.t.Cleanup(func() { p.Close(context.Background()) }) // the test's own context has ended
-	server := providerserver.NewProtocol6(p)()
+	server := p.server()
 	schema, err := server.GetProviderSchema(w.t.Context(), &tfprotov6.GetProviderSchemaRequest{})
 	if err != nil {
 		w.t.Fatal(err)

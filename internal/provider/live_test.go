@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"testing"
 
-	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
 	"github.com/hashicorp/terraform-plugin-testing/knownvalue"
@@ -67,7 +66,7 @@ data "vm_snapshots" "all" {
 `, os.Getenv(envLiveVM))
 	resource.Test(t, resource.TestCase{
 		ProtoV6ProviderFactories: map[string]func() (tfprotov6.ProviderServer, error){
-			"vm": providerserver.NewProtocol6WithError(New("test")),
+			"vm": func() (tfprotov6.ProviderServer, error) { return New("test").server(), nil },
 		},
 		Steps: []resource.TestStep{{
 			Config: config,

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 
@@ -137,7 +136,7 @@ func newRPC(t *testing.T, hv hypervisor.Hypervisor, connectError error) *rpc {
 		},
 	}
 	t.Cleanup(func() { p.Close(context.Background()) })
-	server := providerserver.NewProtocol6(p)()
+	server := p.server()
 	schema, err := server.GetProviderSchema(t.Context(), &tfprotov6.GetProviderSchemaRequest{})
 	if err != nil {
 		t.Fatal(err)

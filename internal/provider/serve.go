@@ -5,8 +5,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/hashicorp/terraform-plugin-framework/provider"
-	"github.com/hashicorp/terraform-plugin-framework/providerserver"
+	"github.com/hashicorp/terraform-plugin-go/tfprotov6/tf6server"
 )
 
 // Address is where the provider is in the registry.
@@ -22,10 +21,11 @@ func Serve(ctx context.Context, version string, debug bool) error {
 		return err
 	}
 	p := New(version)
-	err := providerserver.Serve(ctx, func() provider.Provider { return p }, providerserver.ServeOpts{
-		Address: Address,
-		Debug:   debug,
-	})
+	var options []tf6server.ServeOpt
+	if debug {
+		options = append(options, tf6server.WithManagedDebug())
+	}
+	err := tf6server.Serve(Address, p.server, options...)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	p.Close(closing)

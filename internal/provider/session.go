@@ -207,6 +207,16 @@ func (s *sessions) add(one *session) {
 	s.all = append(s.all, one)
 }
 
+// newest returns the session that was configured last; nil: there is none.
+func (s *sessions) newest() *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) == 0 {
+		return nil
+	}
+	return s.all[len(s.all)-1]
+}
+
 func (s *sessions) end(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

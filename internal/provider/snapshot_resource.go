@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/identityschema"
@@ -268,25 +269,51 @@ func (r *snapshotResource) Read(ctx context.Context, req resource.ReadRequest, r
 	// can't even be dropped from the state.
 	resp.Diagnostics.Append(resp.Identity.Set(ctx, state.identity())...)
 
-	op := snapshotOperation("Read", "read")
-	m, err := r.session.snapshotsOf(ctx, state.Server)
-	if err != nil {
-		op.fail(ctx, &resp.Diagnostics, err)
-		return
-	}
-	instanceUUID, id := splitSnapshotKey(state.ID.ValueString())
-	taken, err := readSnapshot(ctx, m, instanceUUID, id)
-	switch {
+	switch err := state.read(ctx, r.session); {
 	case snapshotGone(err):
 		resp.State.RemoveResource(ctx)
-		return
 	case err != nil:
+		op := snapshotOperation("Read", "read")
 		op.fail(ctx, &resp.Diagnostics, err)
-		return
+	default:
+		resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
 	}
-	state.fill(taken)
-	resp.Diagnostics.Append(resp.State.Set(ctx, state)...)
 }
+
+// read reads the snapshot that the state describes. Errors: as snapshot.Manager.Read.
+func (m *snapshotModel) read(ctx context.Context, s *session) error {
+	manager, err := s.snapshotsOf(ctx, m.Server)
+	if err != nil {
+		return err
+	}
+	instanceUUID, id := splitSnapshotKey(m.ID.ValueString())
+	taken, err := readSnapshot(ctx, manager, instanceUUID, id)
+	if err != nil {
+		return err
+	}
+	m.fill(taken)
+	return nil
+}
+
+// refresh implements steadyModel.
+func (m *snapshotModel) refresh(ctx context.Context, s *session) error {
+	var diags diag.Diagnostics
+	ctx, cancel := limit(ctx, m.Timeouts, timeouts.Value.Read, snapshotReadTimeout, &diags)
+	defer cancel()
+	if diags.HasError() {
+		return errors.New("the timeout can't be read")
+	}
+	return m.read(ctx, s)
+}
+
+// settled implements steadyModel: the defaults are false, and ModifyPlan warns of a great age.
+func (m *snapshotModel) settled() bool {
+	no := types.BoolValue(false)
+	return m.Memory.Equal(no) && m.Shutdown.Equal(no) && m.MaxAge.IsNull()
+}
+
+// who implements steadyModel.
+func (m *snapshotModel) who() any { return m.identity() }
 
 // snapshotGone reports whether there is no such snapshot any more, or no such VM. The manager says so only
 // when it is certain.

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
 	"github.com/hashicorp/terraform-plugin-testing/plancheck"
@@ -137,7 +136,7 @@ func (w *world) factories() map[string]func() (tfprotov6.ProviderServer, error) 
 		w.mu.Lock()
 		w.serving = p
 		w.mu.Unlock()
-		return providerserver.NewProtocol6WithError(p)()
+		return p.server(), nil
 	}}
 }
 
