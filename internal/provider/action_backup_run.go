@@ -11,6 +11,7 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
 var (
@@ -77,7 +78,8 @@ func describeBackup(r *backup.Result) string {
 		m.CreatedAt.UTC().Format(time.RFC3339), progress.Size(m.SizeBytes()), m.Consistency, progress.Size(m.ReadBytes),
 		progress.Size(m.StoredBytes), r.Duration.Round(time.Second))
 	if n := len(r.Pruned); n > 0 {
-		text += fmt.Sprintf("; %d older ones were removed", n)
+		text += fmt.Sprintf("; removed by retention: %s, whose space comes back in %d hours at least, with the maintenance after "+
+			"daily backups", joinIDs(r.Pruned), int(repository.ReclaimDelay.Hours()))
 	}
 	return text
 }

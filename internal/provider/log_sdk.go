@@ -1,5 +1,7 @@
 package provider
 
+import "strings"
+
 // What libraries log of each request – a dozen lines as JSON – goes to Terraform, which throws it away unless its
 // own logging is switched on. In a refresh of a thousand resources that is a tenth of the provider's
 // time, and as much again of Terraform's.
@@ -7,11 +9,17 @@ package provider
 // libraryLogs are the variables that set the levels of what the libraries log.
 var libraryLogs = []string{"TF_LOG_SDK", "TF_LOG_SDK_PROTO", "TF_LOG_SDK_FRAMEWORK"}
 
-// muteLibraries switches off what the libraries log, unless somebody wants to see the logs of providers. Its
-// arguments are os.LookupEnv and os.Setenv.
+// muteLibraries switches off what the libraries log, unless somebody wants to see the logs of providers. At debug,
+// warnings are enough: what the framework compares, a line for each attribute, would hide the story of an operation.
+// Its arguments are os.LookupEnv and os.Setenv.
 func muteLibraries(lookup func(string) (string, bool), set func(key, value string) error) error {
+	least := "off"
 	for _, wanted := range []string{"TF_LOG", "TF_LOG_PROVIDER"} {
-		if level, _ := lookup(wanted); level != "" {
+		switch level, _ := lookup(wanted); strings.ToLower(level) {
+		case "":
+		case "debug", "info", "warn", "error", "off":
+			least = "warn"
+		default: // trace, json and what else means everything
 			return nil
 		}
 	}
@@ -19,7 +27,7 @@ func muteLibraries(lookup func(string) (string, bool), set func(key, value strin
 		if _, ok := lookup(library); ok {
 			continue
 		}
-		if err := set(library, "off"); err != nil {
+		if err := set(library, least); err != nil {
 			return err
 		}
 	}

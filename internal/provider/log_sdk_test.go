@@ -9,12 +9,15 @@ import (
 func TestMuteLibraries(t *testing.T) {
 	t.Parallel()
 	all := map[string]string{"TF_LOG_SDK": "off", "TF_LOG_SDK_PROTO": "off", "TF_LOG_SDK_FRAMEWORK": "off"}
+	warnings := map[string]string{"TF_LOG_SDK": "warn", "TF_LOG_SDK_PROTO": "warn", "TF_LOG_SDK_FRAMEWORK": "warn"}
 	for name, test := range map[string]struct{ env, set map[string]string }{
 		"nothing wanted":    {map[string]string{}, all},
 		"empty":             {map[string]string{"TF_LOG": "", "TF_LOG_PROVIDER": ""}, all},
 		"core alone":        {map[string]string{"TF_LOG_CORE": "TRACE"}, all},
-		"all wanted":        {map[string]string{"TF_LOG": "INFO"}, nil},
-		"providers wanted":  {map[string]string{"TF_LOG_PROVIDER": "DEBUG"}, nil},
+		"the story":         {map[string]string{"TF_LOG": "INFO"}, warnings},
+		"providers' story":  {map[string]string{"TF_LOG_PROVIDER": "DEBUG"}, warnings},
+		"all wanted":        {map[string]string{"TF_LOG": "DEBUG", "TF_LOG_PROVIDER": "TRACE"}, nil},
+		"as JSON":           {map[string]string{"TF_LOG": "json"}, nil},
 		"a library's level": {map[string]string{"TF_LOG_SDK": "WARN"}, map[string]string{"TF_LOG_SDK_PROTO": "off", "TF_LOG_SDK_FRAMEWORK": "off"}},
 	} {
 		set := map[string]string{}

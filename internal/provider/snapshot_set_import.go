@@ -137,10 +137,10 @@ func importSet(ctx context.Context, set *snapshot.Set, resp *resource.ImportStat
 	resp.Diagnostics.Append(resp.Private.SetKey(ctx, importedKey, []byte("true"))...)
 }
 
-// joinIDs lists VMs by their handles.
-func joinIDs(vms []hypervisor.VMID) string {
-	texts := make([]string, len(vms))
-	for i, id := range vms {
+// joinIDs lists VMs by their handles, or backups.
+func joinIDs[ID ~string](ids []ID) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
 		texts[i] = string(id)
 	}
 	return strings.Join(texts, ", ")

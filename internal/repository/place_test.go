@@ -204,6 +204,14 @@ func TestLimits(t *testing.T) {
 	read := func(ctx context.Context, s *storage) error {
 		return s.GetBlob(ctx, name, 0, mib, new(buffer))
 	}
+	whole := func(ctx context.Context, s *storage) error {
+		for range 3 {
+			if err := s.GetBlob(ctx, name+"-small", 0, -1, new(buffer)); err != nil {
+				return err
+			}
+		}
+		return ctx.Err() // a limit waits no longer than it may, and goes on
+	}
 	for what, test := range map[string]struct {
 		limits  Limits
 		do      func(context.Context, *storage) error
@@ -214,15 +222,18 @@ func TestLimits(t *testing.T) {
 		"not the download": {Limits{Upload: 1}, read, false},
 		"not the upload":   {Limits{Download: 1}, write, false},
 		"far from it":      {Limits{Upload: 1 << 40}, write, false},
+		"small blobs":      {Limits{Download: 4096}, whole, false},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			c := testConfig(t)
 			r := open(t, c)
-			if err := write(t.Context(), r.storage); err != nil {
+			if err := errors.Join(write(t.Context(), r.storage),
+				r.storage.PutBlob(t.Context(), name+"-small", blobBytes(random(1, 1024)), blob.PutOptions{})); err != nil {
 				t.Fatal(err)
 			}
-			ctx := t.Context()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
 			s := new(storage)
 			if test.limits.Download == 0 {
 				c.Limits = test.limits
@@ -235,7 +246,6 @@ func TestLimits(t *testing.T) {
 				s.Storage = base
 			}
 			if test.delayed {
-				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, 200*time.Millisecond)
 				defer cancel()
 			}

@@ -151,5 +151,25 @@ func (l Limits) apply(base blob.Storage) (blob.Storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return throttling.NewWrapper(base, throttler), nil
+	return &limitedStorage{Storage: throttling.NewWrapper(base, throttler), unlimited: base, throttler: throttler}, nil
+}
+
+// limitedStorage is a storage with limits. Kopia's wrapper takes 20 MB off the limit for each blob that is read whole,
+// whatever its length, and gives back what was too much when it has been read (v0.23.1,
+// repo/blob/throttling/throttling_storage.go): a handful of small index blobs would wait for minutes. Here their
+// lengths count.
+type limitedStorage struct {
+	blob.Storage
+	unlimited blob.Storage
+	throttler throttling.Throttler
+}
+
+// GetBlob implements blob.Storage.
+func (s *limitedStorage) GetBlob(ctx context.Context, id blob.ID, offset, length int64, output blob.OutputBuffer) error {
+	if length >= 0 {
+		return s.Storage.GetBlob(ctx, id, offset, length, output)
+	}
+	err := s.unlimited.GetBlob(ctx, id, offset, length, output)
+	s.throttler.BeforeDownload(ctx, int64(output.Length()))
+	return err
 }
