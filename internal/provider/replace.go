@@ -3,7 +3,10 @@ package provider
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"reflect"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
@@ -118,9 +121,9 @@ func replaceOtherMap() planmodifier.Map {
 	}, replaceOtherDescription, replaceOtherDescription)
 }
 
-// sameJSON keeps a text in the state while other JSON of the same meaning is written. In configuration that Terraform
-// generates, a text that is JSON is a call of jsonencode, which sorts keys: descriptions that programs wrote would be
-// changed by their import.
+// sameJSON keeps a text in the state while another object or array of the same meaning is written in JSON. In
+// configuration that Terraform generates, a text that is one is a call of jsonencode, which sorts keys: descriptions that
+// programs wrote would be changed by their import. A number, such as the ID of a build, is a text like any other.
 type sameJSON struct{}
 
 var _ planmodifier.String = sameJSON{}
@@ -134,9 +137,25 @@ func (m sameJSON) MarkdownDescription(ctx context.Context) string { return m.Des
 func (sameJSON) PlanModifyString(
 	_ context.Context, req planmodifier.StringRequest, resp *planmodifier.StringResponse,
 ) {
-	var was, is any
-	if json.Unmarshal([]byte(req.StateValue.ValueString()), &was) == nil &&
-		json.Unmarshal([]byte(req.PlanValue.ValueString()), &is) == nil && reflect.DeepEqual(was, is) {
+	was, ok := compoundJSON(req.StateValue.ValueString())
+	if is, also := compoundJSON(req.PlanValue.ValueString()); ok && also && reflect.DeepEqual(was, is) {
 		resp.PlanValue = req.StateValue
 	}
+}
+
+// compoundJSON reads a text that is an object or an array in JSON, and nothing else. Numbers stay what is written:
+// as they are, two that are far apart can be the same.
+func compoundJSON(text string) (value any, ok bool) {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if d.Decode(&value) != nil || d.More() {
+		return nil, false
+	}
+	switch value.(type) {
+	case map[string]any, []any:
+	default:
+		return nil, false
+	}
+	_, err := d.Token()
+	return value, errors.Is(err, io.EOF)
 }
