@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"math/big"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -53,6 +54,12 @@ func TestActionBackup(t *testing.T) {
 	w := newWorld(t)
 	r := w.rpc()
 	content := w.content("web01", 0)
+	// There is no repository yet; the same apply may make it.
+	if _, err := os.Stat(w.repo); err == nil {
+		t.Error("there is a repository")
+	}
+	noErrors(t, r.checkAction("vm_backup_prune", map[string]any{"vm": "web01", "retention": map[string]any{"keep_last": big.NewFloat(1)}}))
+	noErrors(t, r.checkAction("vm_backup_verify", map[string]any{"vm": "web01"}))
 	governed := map[string]any{
 		"vm": "web01", "description": "by an action", "quiesce": map[string]any{"mode": "required"}, "mode": "auto",
 		"tags": map[string]any{"job": "nightly"}, "retention": map[string]any{"keep_last": big.NewFloat(10)}, "verify": "sample",

@@ -43,8 +43,15 @@ func TestActionSnapshotRevert(t *testing.T) {
 		}
 	}
 	config := map[string]any{"vm": "web01", "name": "before update"}
-	if text := show(r.checkAction("vm_snapshot_revert", config), tfprotov6.DiagnosticSeverityWarning); !strings.Contains(text, "[AttributeName(\"name\")] Revert Loses What Was Done Since") {
-		t.Errorf("the plan warns: %s", text)
+	text := show(r.checkAction("vm_snapshot_revert", config), tfprotov6.DiagnosticSeverityWarning)
+	newest := w.vm("web01").Snapshots[1]
+	for _, want := range []string{
+		"[AttributeName(\"name\")] Revert Loses What Was Done Since", newest.Name, newest.Created.UTC().Format("2006-01-02 15:04:05 MST"),
+		"That is snapshot " + w.vm("web01").InstanceUUID + "/" + newest.ID + ", the newest now that was taken for \"before update\".",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the plan doesn't warn of %q: %s", want, text)
+		}
 	}
 	said := r.must("vm_snapshot_revert", config)
 	at("the newest", contents[1], "poweredOn")

@@ -57,7 +57,8 @@ func (a *snapshotRevertAction) Schema(ctx context.Context, _ action.SchemaReques
 	}
 	attributes["name"] = schema.StringAttribute{
 		MarkdownDescription: "Name of the snapshot; the newest of those that have it. What was given to `vm_snapshot_create` as " +
-			"`name` finds the newest snapshot that it took for that.",
+			"`name` finds the newest snapshot that it took for that. It is looked for when the action runs: the plan names the one " +
+			"that would be taken then, and the action says which it took.",
 		Optional:   true,
 		Validators: []validator.String{stringvalidator.LengthAtLeast(1)},
 	}
@@ -130,6 +131,10 @@ func (a *snapshotRevertAction) ModifyPlan(
 	if err != nil {
 		op.failPlan(ctx, &resp.Diagnostics, err)
 		return
+	}
+	if !config.Name.IsNull() {
+		found.Warnings = append(found.Warnings, fmt.Sprintf("that is snapshot %s, the newest now that was taken for %q. When the action "+
+			"runs, it takes the one that is the newest then.", snapshotKey(found.VM.InstanceUUID, found.Snapshot.ID), config.Name.ValueString()))
 	}
 	op.warnOfLoss(&resp.Diagnostics, *found)
 }

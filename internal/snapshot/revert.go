@@ -191,8 +191,10 @@ func (m *Manager) Revert(ctx context.Context, r RevertRequest) (*Reverted, error
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	want := r.Power.of(at.Snapshot)
-	m.log.InfoContext(ctx, "reverting", "vm", at.VM.Path, "snapshot", string(at.Snapshot.ID), "power", string(want))
-	reverting, phase := progress.Enter(ctx, "reverting", "vm", at.VM.Path, "snapshot", at.Snapshot.Name)
+	taken := at.Snapshot.CreatedAt.UTC().Format(time.RFC3339)
+	m.log.InfoContext(ctx, "reverting", "vm", at.VM.Path, "snapshot", string(at.Snapshot.ID), "name", at.Snapshot.Name,
+		"taken", taken, "power", string(want))
+	reverting, phase := progress.Enter(ctx, "reverting", "vm", at.VM.Path, "snapshot", at.Snapshot.Name, "taken", taken)
 	done, err := m.revert(reverting, at, hypervisor.RevertOptions{Stay: want != hypervisor.PoweredOn})
 	if err == nil {
 		err = m.settle(reverting, at, want)
