@@ -77,7 +77,9 @@ func TestImportRestore(t *testing.T) {
 	r.adopts(t, "vm_restore", backup+":copy", map[string]any{
 		"backup_id": backup, "power_on": false, "verify": true, "triggers": map[string]any{"a": "1"}, "on_destroy": "keep",
 		"new_vm": map[string]any{"identity": "copy", "connect_networks": false, "folder": "/DC0/vm"}, "only_disks": []any{"scsi0:0"},
-	}, "new_vm", "on_destroy", "only_disks", "power_on", "triggers", "verify")
+	}, "new_vm", "only_disks", "power_on", "triggers", "verify")
+	deletes := map[string]any{"backup_id": backup, "new_vm": map[string]any{"identity": "copy", "name": "copy"}, "on_destroy": "delete"}
+	r.adopts(t, "vm_restore", backup+":copy", deletes, "on_destroy")
 	state, private := r.imported("vm_restore", &tfprotov6.ImportResourceStateRequest{ID: backup + ":copy"})
 	other := r.planOn("vm_restore", state, r.value(state.Type(), map[string]any{
 		"backup_id": backup, "new_vm": map[string]any{"name": "another", "identity": "copy"}}), private)
@@ -85,13 +87,33 @@ func TestImportRestore(t *testing.T) {
 		t.Error("a VM of another name is taken for the one that was imported")
 	}
 
-	// A word is not enough to delete a VM that somebody uses.
+	// A word is not enough to delete a VM: the configuration must say so as well, and nobody may be using it.
+	got := r.destroy(t.Context(), "vm_restore", made{state: state, private: private})
+	if noErrors(t, got); w.vm("copy").Name == "" {
+		t.Error("an imported VM is deleted without anybody having said so")
+	}
+	since := map[string]any{"backup_id": backup, "new_vm": map[string]any{"identity": "copy", "name": "copy"}, "verify": true}
+	state, private = r.adopts(t, "vm_restore", backup+":copy", since, "verify")
+	noErrors(t, r.destroy(t.Context(), "vm_restore", made{state: state, private: private}))
+	if w.vm("copy").Name == "" {
+		t.Error("an imported VM is deleted after a change of something else")
+	}
 	if err := w.client().PowerOn(t.Context(), hypervisor.VMID(w.vm("copy").ID)); err != nil {
 		t.Fatal(err)
 	}
-	got := r.destroy(t.Context(), "vm_restore", made{state: state, private: private})
+	state, private = r.adopts(t, "vm_restore", backup+":copy", deletes, "on_destroy")
+	got = r.destroy(t.Context(), "vm_restore", made{state: state, private: private})
 	if !strings.Contains(show(got, tfprotov6.DiagnosticSeverityError), "and it runs") || w.vm("copy").Name == "" {
 		t.Errorf("an imported restore of a VM that runs is destroyed: %v", show(got, tfprotov6.DiagnosticSeverityError))
+	}
+	if err := w.client().PowerOff(t.Context(), hypervisor.VMID(w.vm("copy").ID)); err != nil {
+		t.Fatal(err)
+	}
+	noErrors(t, r.destroy(t.Context(), "vm_restore", made{state: state, private: private}))
+	for _, vm := range w.lab.Status().VMs {
+		if vm.Name == "copy" {
+			t.Error("the configuration says delete, but the VM is kept")
+		}
 	}
 
 	reverted := map[string]any{"snapshot_id": text(taken, "id")}
@@ -150,7 +172,8 @@ func TestImportSet(t *testing.T) {
 // TestImportRestoreRefused goes through what names no restore.
 func TestImportRestoreRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	disk := func(mib int64) string { return labtest.RawDisk(t, mib<<20, 1) }
+	w := newWorld(t, lab.VMSpec{Name: "larger", Disks: []string{disk(9)}}, lab.VMSpec{Name: "more", Disks: []string{disk(8), disk(8)}})
 	r := w.rpc()
 	m := r.apply(t.Context(), "vm_backup", map[string]any{"vm": "web01"})
 	noErrors(t, m.diagnostics)
@@ -158,6 +181,8 @@ func TestImportRestoreRefused(t *testing.T) {
 	for id, want := range map[string]string{
 		"0123456789abcdef0123456789abcdef:web01": "Unable to Import Restore: ",
 		backup + ":nobody":                       `No virtual machine "nobody"`,
+		backup + ":larger":                       `can't have been built from backup`,
+		backup + ":more":                         `can't have been built from backup`,
 		backup:                                   restoreImportForms,
 		"web01":                                  restoreImportForms,
 		"web01:none":                             `There is no snapshot "web01:none".`,
@@ -176,9 +201,11 @@ func TestImportRestoreRefused(t *testing.T) {
 
 // adopts imports a resource and applies a configuration that says more than an import can know. That changes some
 // attributes in the state, and replaces nothing; afterwards the plan is empty.
-func (r *rpc) adopts(t *testing.T, resource, id string, config map[string]any, change ...string) {
+func (r *rpc) adopts(
+	t *testing.T, resource, id string, config map[string]any, change ...string,
+) (state tftypes.Value, private []byte) {
 	t.Helper()
-	state, private := r.imported(resource, &tfprotov6.ImportResourceStateRequest{ID: id})
+	state, private = r.imported(resource, &tfprotov6.ImportResourceStateRequest{ID: id})
 	written := r.value(state.Type(), config)
 	planned := r.planOn(resource, state, written, private)
 	noErrors(t, planned.Diagnostics)
@@ -190,7 +217,7 @@ func (r *rpc) adopts(t *testing.T, resource, id string, config map[string]any, c
 		t.Errorf("%s %s changes %q, want %q", resource, id, got, change)
 	}
 	if len(change) == 0 {
-		return
+		return state, private
 	}
 	done, err := r.server.ApplyResourceChange(t.Context(), &tfprotov6.ApplyResourceChangeRequest{
 		TypeName: resource, PriorState: r.dynamic(state), Config: r.dynamic(written),
@@ -203,7 +230,9 @@ func (r *rpc) adopts(t *testing.T, resource, id string, config map[string]any, c
 	if !strings.Contains(string(done.Private), `"imported":"ZmFsc2U="`) { // as the framework encodes private state: base64 of false
 		t.Errorf("%s %s counts as imported although all of it was written since: %s", resource, id, done.Private)
 	}
-	r.plansEmpty(resource, r.undynamic(state.Type(), done.NewState), written, done.Private)
+	state = r.undynamic(state.Type(), done.NewState)
+	r.plansEmpty(resource, state, written, done.Private)
+	return state, done.Private
 }
 
 // changed are the attributes that a plan changes and that are known to be other than before.

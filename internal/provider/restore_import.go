@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
@@ -99,10 +100,12 @@ func (r *restoreResource) ImportState(
 		return
 	}
 	model.StartFailed = types.BoolValue(false)
-	model.OnDestroy = model.defaultOnDestroy(ctx, diags)
+	model.OnDestroy = types.StringValue(actionKeep) // until the configuration says otherwise
 	diags.Append(resp.State.Set(ctx, model)...)
 	diags.Append(resp.Identity.Set(ctx, model.identity())...)
-	diags.Append(resp.Private.SetKey(ctx, importedKey, []byte("true"))...)
+	for _, key := range []string{importedKey, takenUpKey} {
+		diags.Append(resp.Private.SetKey(ctx, key, []byte("true"))...)
+	}
 }
 
 // importBackup fills in a VM that has disks of a backup. How it was restored shows in who it is.
@@ -125,6 +128,11 @@ func (r *restoreResource) importBackup(
 	if err != nil {
 		return err
 	}
+	if !address.inPlace && !fits(vm, manifest) {
+		return &importFormError{fmt.Sprintf("%s can't have been built from backup %s: it has disks of %s, the backup those of %s.\n\nA "+
+			"virtual machine that got disks, or larger ones, since it was restored can't be imported: manage it without vm_restore.",
+			vm.Path, address.backup, sizes(vm.Disks), sizes(portDisks(manifest)))}
+	}
 	model.BackupID = types.StringValue(string(address.backup))
 	original := strings.EqualFold(vm.InstanceUUID, manifest.VM.InstanceUUID)
 	switch {
@@ -145,6 +153,41 @@ func (r *restoreResource) importBackup(
 	model.Reverted = types.ListValueMust(types.ObjectType{AttrTypes: revertedTypes}, nil)
 	model.setReplaced(nil, timeOf(types.StringNull()))
 	return nil
+}
+
+// fits tells whether a VM may have been built from a backup: it has disks as large as those of the backup, or some of
+// them.
+func fits(vm *hypervisor.VM, manifest *repository.Manifest) bool {
+	left := portDisks(manifest)
+	for _, d := range vm.Disks {
+		i := slices.IndexFunc(left, func(o hypervisor.Disk) bool { return o.Capacity == d.Capacity })
+		if i < 0 {
+			return false
+		}
+		left = slices.Delete(left, i, i+1)
+	}
+	return len(vm.Disks) > 0 || len(manifest.Disks) == 0
+}
+
+// portDisks are the disks of a backup, as far as it matters here.
+func portDisks(manifest *repository.Manifest) []hypervisor.Disk {
+	disks := make([]hypervisor.Disk, len(manifest.Disks))
+	for i, d := range manifest.Disks {
+		disks[i].Capacity = d.Capacity
+	}
+	return disks
+}
+
+// sizes lists how large disks are.
+func sizes(disks []hypervisor.Disk) string {
+	if len(disks) == 0 {
+		return "none"
+	}
+	list := make([]string, len(disks))
+	for i, d := range disks {
+		list[i] = fmt.Sprintf("%d bytes", d.Capacity)
+	}
+	return strings.Join(list, ", ")
 }
 
 // objectOf is a struct as an object of the same type as a null one.

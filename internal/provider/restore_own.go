@@ -21,6 +21,15 @@ var errInUse = errors.New("its restore ended with an error, but it isn't powered
 // errImportedRuns: a VM that a resource was told to have restored, and maybe has not, is not powered off.
 var errImportedRuns = errors.New("it was imported, so that nothing shows that it was restored from this backup, and it runs")
 
+// takenUpKey marks, in the private state, that an import named the VM, however often the resource was changed since.
+// Such a VM is deleted only if the configuration says so.
+const takenUpKey = "taken_up"
+
+func takenUp(ctx context.Context, private privateState) bool {
+	value, _ := private.GetKey(ctx, takenUpKey)
+	return string(value) == "true"
+}
+
 // inUse reports whether the VM of a state is complete although its restore ended with an error, and not off now.
 func inUse(state restoreModel, now hypervisor.PowerState) bool {
 	return state.StartFailed.ValueBool() && now != hypervisor.PoweredOff

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/types"
 )
 
 // ModifyPlan shows what on_destroy is, and checks what can be checked before anything is touched.
@@ -37,6 +38,9 @@ func (r *restoreResource) ModifyPlan(
 	}
 	if config.OnDestroy.IsNull() {
 		plan.OnDestroy = plan.defaultOnDestroy(ctx, &resp.Diagnostics)
+		if !req.State.Raw.IsNull() && takenUp(ctx, req.Private) {
+			plan.OnDestroy = types.StringValue(actionKeep)
+		}
 		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("on_destroy"), plan.OnDestroy)...)
 	}
 	switch {

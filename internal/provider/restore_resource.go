@@ -44,6 +44,8 @@ func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest
 	if plan.OnDestroy.IsUnknown() {
 		plan.OnDestroy = plan.defaultOnDestroy(ctx, &resp.Diagnostics)
 	}
+	// It may come in the place of one that was imported.
+	resp.Diagnostics.Append(resp.Private.SetKey(ctx, takenUpKey, []byte("false"))...)
 	switch {
 	case resp.Diagnostics.HasError():
 	case plan.reverts():
@@ -289,7 +291,7 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 		return
 	case err == nil && inUse(state, vm.PowerState):
 		err = fmt.Errorf("delete %s: %w", vm.Path, errInUse)
-	case err == nil && imported(ctx, req.Private) && vm.PowerState != hypervisor.PoweredOff:
+	case err == nil && takenUp(ctx, req.Private) && vm.PowerState != hypervisor.PoweredOff:
 		err = fmt.Errorf("delete %s: %w", vm.Path, errImportedRuns)
 	case err == nil:
 		if err = hv.CheckPrivileges(ctx, []hypervisor.VMID{vm.ID}, hypervisor.ToDestroy); err == nil {

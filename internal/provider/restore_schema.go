@@ -97,8 +97,8 @@ func restoreArguments() map[string]schema.Attribute {
 		},
 		"on_destroy": schema.StringAttribute{
 			MarkdownDescription: "What becomes of a new virtual machine when this resource is destroyed: `keep` or `delete`. " +
-				"Default: `keep` for one with its original identity, which another resource may manage, and `delete` for " +
-				"a copy. It is changed in place. Unless `keep` is written here, a new virtual machine that could not be " +
+				"Default: `keep` for one with its original identity, which another resource may manage, and for one that was " +
+				"imported, and `delete` for a copy. It is changed in place. Unless `keep` is written here, a new virtual machine that could not be " +
 				"started makes way for the next attempt, as long as it is powered off. A virtual machine that was there " +
 				"before is never deleted.",
 			Optional: true, Computed: true,
