@@ -130,6 +130,8 @@ var advices = []advice{
 		"in_place.allow_other_vm = true if this one is meant."},
 	{is: is(hypervisor.ErrSnapshotsInTheWay), about: argSnapshots, todo: "Remove the snapshots of the virtual machine, or set " +
 		"in_place.remove_snapshots = true to have them removed when the restored disks are complete."},
+	{is: is(restore.ErrReadFrom), about: argSnapshots, todo: "Apply again once the backup or the restore that reads from it has ended. Don't " +
+		"remove the snapshot by hand. One that was killed leaves it to the next backup or restore of the virtual machine to remove."},
 	{is: is(hypervisor.ErrShutdown), about: argShutdown, todo: "Allow more time with in_place.shutdown_timeout, shut the guest " +
 		"down by hand, or set in_place.power_off = true to have the virtual machine stopped hard."},
 	{is: as[*hypervisor.InterruptedError](), about: argVM, todo: "Wait until the other restore has ended, and apply again. One that " +

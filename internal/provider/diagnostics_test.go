@@ -48,6 +48,7 @@ func everyError() []error {
 		fmt.Errorf("rehearse a restore of /DC0/vm/web01 from 61a9: the copy was started, but %w within 10m0s", restore.ErrNoHeartbeat),
 		fmt.Errorf("restore into web02: %w", restore.ErrOtherVM),
 		fmt.Errorf("restore into web01: %w", hypervisor.ErrSnapshotsInTheWay),
+		fmt.Errorf("/DC0/vm/web01: %w: %q (on ci-1, since 2026-03-01T12:00:00Z)", restore.ErrReadFrom, "tf-backup-61a9"),
 		fmt.Errorf("shut down web01: %w", hypervisor.ErrShutdown),
 		&hypervisor.InterruptedError{VM: "/DC0/vm/web01", Interrupted: hypervisor.Interrupted{RunID: "r1"}},
 		fmt.Errorf("replace the disks of web01: %w", hypervisor.ErrTakenOver),

@@ -159,8 +159,7 @@ func (p *inPlace) refuseReaders(ctx context.Context) error {
 	}
 	for _, s := range snapshots {
 		if r, l, ours := run.ParseSnapshot(s.Name, s.Description); ours && !r.Dead(p.m.now()) {
-			return fmt.Errorf("%s: %w: %q is being read from (on %s, since %s)", p.vm.Path,
-				hypervisor.ErrSnapshotsInTheWay, s.Name, l.Host, l.Started.Format(time.RFC3339))
+			return fmt.Errorf("%s: %w: %q (on %s, since %s)", p.vm.Path, ErrReadFrom, s.Name, l.Host, l.Started.Format(time.RFC3339))
 		}
 	}
 	return nil

@@ -251,7 +251,7 @@ func TestRestoreInPlace_backupUnderWay(t *testing.T) {
 		}})
 		r := s.inPlace()
 		r.InPlace.RemoveSnapshots = true
-		if _, err := s.m.Restore(t.Context(), r); !errors.Is(err, hypervisor.ErrSnapshotsInTheWay) || !strings.Contains(err.Error(), name) {
+		if _, err := s.m.Restore(t.Context(), r); !errors.Is(err, restore.ErrReadFrom) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: got error %v", at, err)
 		}
 		snapshots, err := s.hv.Snapshots(t.Context(), s.vm.ID)

@@ -27,6 +27,9 @@ var (
 
 	// ErrOtherVM: the VM to restore into is not the one that was backed up.
 	ErrOtherVM = errors.New("it is not the virtual machine that was backed up")
+
+	// ErrReadFrom: a backup, or another restore, reads from a snapshot of the VM whose disks are to be replaced.
+	ErrReadFrom = errors.New("a temporary snapshot of the virtual machine is being read from")
 )
 
 // A VerifyError says that a restored disk, read back, is not what was backed up.
