@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"hash/adler32"
 	"io"
 	"math"
 	"sync"
@@ -368,7 +367,7 @@ func (g *deflation) store() {
 		b = append(b, rest[:n]...)
 		rest = rest[n:]
 	}
-	g.end(binary.BigEndian.AppendUint32(b, adler32.Checksum(g.data)))
+	g.end(binary.BigEndian.AppendUint32(b, checksum(g.data)))
 }
 
 // begin is the record with room for its header.
