@@ -20,6 +20,7 @@ func Serve(ctx context.Context, version string, debug bool) error {
 	if err := muteLibraries(os.LookupEnv, os.Setenv); err != nil {
 		return err
 	}
+	defer collectLate(os.LookupEnv, setGCPercent)()
 	p := New(version)
 	var options []tf6server.ServeOpt
 	if debug {
