@@ -46,6 +46,24 @@ func splitter(chunkSize int64) string {
 // hold more packs in memory, and not be faster.
 func workers() int { return min(runtime.GOMAXPROCS(0)+1, 8) }
 
+// maxUploads is how many packs are uploaded to a Place at once, of all disks together, beside what the workers do: to a
+// service that is far away, each connection takes much less than the network does. Each is a pack of 20 MB in memory.
+const maxUploads = 6
+
+// packChunks is how many chunks a pack holds, when they compress well.
+const packChunks = 64
+
+// uploads is how many packs may be on their way while the workers go on.
+func (r *Repository) uploads() int {
+	if r.remote == nil {
+		return 0
+	}
+	return maxUploads
+}
+
+// leaveKey is that of the function, in a context, by which a worker makes room for another.
+type leaveKey struct{}
+
 // window says how many chunks of a disk may be in flight.
 func window() int { return 2*workers() + 2 }
 

@@ -45,7 +45,7 @@ func (o *diskOutput) add(c *chunk) error {
 	if err := o.table.put(c.id); err != nil {
 		return err
 	}
-	return o.blocks(c.blocks, int64(len(c.data)))
+	return o.blocks(c.blocks, c.length)
 }
 
 // fill enters what the source left out.

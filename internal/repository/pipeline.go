@@ -23,8 +23,11 @@ type diskPipeline struct {
 	capacity   int64
 	chunkSize  int64
 
-	// There are as many chunks as free has room for; the other channels have room for all of them.
+	// There are as many chunks as free has room for; pending and ordered have room for all of them. There are fewer
+	// buffers for data: a chunk that is stored waits without its data for those before it, of which one may have
+	// to wait for a pack to be uploaded.
 	free    chan *chunk
+	buffers chan []byte
 	pending chan *chunk // to the workers
 	ordered chan *chunk // to the table
 
@@ -35,8 +38,9 @@ type diskPipeline struct {
 // chunk is a chunk of a disk that isn't all zero, on its way.
 type chunk struct {
 	offset int64
-	data   []byte
-	filled int // data is valid up to here
+	length int64
+	data   []byte // nil: it is stored
+	filled int    // data is valid up to here
 	blocks []block
 	id     object.ID
 	done   chan struct{} // one token when id and blocks are set
@@ -53,16 +57,21 @@ func newDiskPipeline(
 ) *diskPipeline {
 	capacity := src.Capacity()
 	chunkSize := ChunkSize(capacity)
-	chunks := window()
+	buffers := window() + r.uploads()
+	chunks := buffers + r.uploads()*packChunks
 	p := &diskPipeline{
 		repository: r, src: src, session: session, base: base, capacity: capacity, chunkSize: chunkSize,
 		compress: newCompressionChoice(r.compression, r.idle.share),
 		free:     make(chan *chunk, chunks),
+		buffers:  make(chan []byte, buffers),
 		pending:  make(chan *chunk, chunks),
 		ordered:  make(chan *chunk, chunks),
 	}
 	for range chunks {
 		p.free <- &chunk{done: make(chan struct{}, 1)}
+	}
+	for range buffers {
+		p.buffers <- nil // it is made when it is needed
 	}
 	return p
 }
@@ -72,7 +81,7 @@ func (p *diskPipeline) run(ctx context.Context) error {
 	p.out = newDiskOutput(ctx, p.session, p.capacity, p.chunkSize, p.base)
 	defer p.out.close()
 	g.Go(func() error { return p.read(ctx) })
-	for range workers() {
+	for range workers() + p.repository.uploads() {
 		g.Go(func() error { return p.store(ctx) })
 	}
 	g.Go(func() error { return p.finish(ctx) })
@@ -122,12 +131,10 @@ func (p *diskPipeline) assemble(ctx context.Context, current *chunk, offset int6
 				current = nil
 			}
 			if current == nil {
-				select {
-				case current = <-p.free:
-				case <-ctx.Done():
-					return nil, ctx.Err()
+				var err error
+				if current, err = p.start(ctx, start); err != nil {
+					return nil, err
 				}
-				current.start(start, min(p.chunkSize, p.capacity-start))
 			}
 			current.write(int(offset-start), piece)
 		}
@@ -137,11 +144,25 @@ func (p *diskPipeline) assemble(ctx context.Context, current *chunk, offset int6
 	return current, nil
 }
 
-func (c *chunk) start(offset, length int64) {
-	if int64(cap(c.data)) < length {
-		c.data = make([]byte, length)
+// start begins a chunk as soon as there is room for it.
+func (p *diskPipeline) start(ctx context.Context, offset int64) (c *chunk, err error) {
+	var data []byte
+	select {
+	case c = <-p.free:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	c.offset, c.data, c.filled, c.blocks = offset, c.data[:length], 0, c.blocks[:0]
+	select {
+	case data = <-p.buffers:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	c.offset, c.length, c.filled, c.blocks = offset, min(p.chunkSize, p.capacity-offset), 0, c.blocks[:0]
+	if int64(cap(data)) < c.length {
+		data = make([]byte, c.length)
+	}
+	c.data = data[:c.length]
+	return c, nil
 }
 
 func (c *chunk) write(at int, piece []byte) {
@@ -179,10 +200,13 @@ func (p *diskPipeline) storeChunk(ctx context.Context, c *chunk) (err error) {
 		return err
 	}
 	defer leave()
+	ctx = context.WithValue(ctx, leaveKey{}, leave)
 	c.blocks = appendBlocks(c.blocks, c.offset, c.data)
 	// A chunk of the sample, too: the base should have it, and its ID tells whether it does.
 	compressor := p.compress.choose(len(p.pending), int(p.repository.storage.writing.Load()))
 	c.id, err = putChunk(ctx, p.session, p.chunkSize, compressor, c.data)
+	p.buffers <- c.data
+	c.data = nil
 	return err
 }
 

@@ -146,6 +146,9 @@ func TestPlaceFiles_kopia(t *testing.T) {
 		c, _ := connect(t, "")
 		r := open(t, c)
 		backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": testSource(1)})
+		if _, err := os.Stat(filepath.Join(dir, ".shards")); err != nil {
+			t.Errorf("it doesn't say how it is laid out: %v", err)
+		}
 		var other blob.Storage
 		var err error
 		switch p := c.Place.(type) {

@@ -108,11 +108,11 @@ func (r *Repository) Close(ctx context.Context) error {
 	return nil
 }
 
-// enter waits until there is room for one more worker. The caller must leave.
+// enter waits until there is room for one more worker. The caller must leave, once or more.
 func (r *Repository) enter(ctx context.Context) (leave func(), err error) {
 	select {
 	case r.working <- struct{}{}:
-		return func() { <-r.working }, nil
+		return sync.OnceFunc(func() { <-r.working }), nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -141,17 +141,15 @@ func (l *fileLayout) PutBlobInPath(ctx context.Context, _, name string, data blo
 	case !o.SetModTime.IsZero():
 		return blob.ErrSetTimeUnsupported
 	}
-	content, ok := data.(blobBytes)
-	if !ok {
-		var b bytes.Buffer
-		if _, err := data.WriteTo(&b); err != nil {
-			return err
-		}
-		content = b.Bytes()
+	var b bytes.Buffer
+	b.Grow(data.Length())
+	if _, err := data.WriteTo(&b); err != nil {
+		return err
 	}
+	content := b.Bytes()
 	parameters := path.Join(l.root, sharded.ParametersFile)
 	if name == parameters {
-		l.shards.Store((*[]byte)(&content))
+		l.shards.Store(&content)
 		return nil
 	}
 	if shards := l.shards.Load(); shards != nil {

@@ -1,25 +1,15 @@
 package repository
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net"
-	"net/http"
-	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/kopia/kopia/repo/blob"
-	"github.com/minio/minio-go/v7"
-	"github.com/studio-b12/gowebdav"
-	"gopkg.in/kothar/go-backblaze.v0"
 )
 
 // A Place is where a repository is kept that is not in a directory: *S3, *GCS, *Azure, *SFTP, *B2 or *WebDAV.
@@ -52,13 +42,16 @@ type remoteStorage struct {
 
 	answer time.Duration // how long an answer may take at all
 
+	uploading chan struct{} // has a token for each pack that a worker uploads
+
 	mu      sync.Mutex
 	current blob.Storage // the connection in use
 }
 
 // connectPlace reaches a place. An outage now is not waited for: nothing is under way yet.
 func connectPlace(ctx context.Context, c Config) (*remoteStorage, error) {
-	s := &remoteStorage{place: c.Place, maxOutage: c.MaxOutage, log: c.Log, cache: newIndexCache(c.Cache), answer: attemptTimeout}
+	s := &remoteStorage{place: c.Place, maxOutage: c.MaxOutage, log: c.Log, cache: newIndexCache(c.Cache), answer: attemptTimeout,
+		uploading: make(chan struct{}, 3*maxUploads)}
 	if s.maxOutage == 0 {
 		s.maxOutage = defaultMaxOutage
 	}
@@ -174,16 +167,19 @@ func (s *remoteStorage) GetMetadata(ctx context.Context, id blob.ID) (m blob.Met
 // one writes. Kopia's client of S3 (v0.23.1), asked for the time of what it writes, looks at the object also where
 // writing failed, and gives that error: the time is asked for afterwards.
 func (s *remoteStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
-	var mine bytes.Buffer // the caller uses its own again once this returns
-	if _, err := data.WriteTo(&mine); err != nil {
-		return err
+	done, err := s.upload(ctx)
+	if err != nil {
+		return failed(ctx, "write", id, err)
 	}
+	defer done()
+	lent, giveBack := lend(data) // the caller uses it again once this returns
+	defer giveBack()
 	s.place.lock().apply(id, &o) // also where the repository doesn't say so yet
 	at := o.GetModTime
 	o.GetModTime = nil
-	err := s.do(ctx, "write", id, func(client blob.Storage) error {
-		return attemptOnly(ctx, s.timeFor(int64(mine.Len())), func(ctx context.Context) error {
-			return client.PutBlob(ctx, id, blobBytes(mine.Bytes()), o)
+	err = s.do(ctx, "write", id, func(client blob.Storage) error {
+		return attemptOnly(ctx, s.timeFor(int64(lent.Length())), func(ctx context.Context) error {
+			return client.PutBlob(ctx, id, lent, o)
 		})
 	})
 	if err != nil || at == nil {
@@ -192,6 +188,23 @@ func (s *remoteStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes
 	m, err := s.GetMetadata(ctx, id)
 	*at = m.Timestamp
 	return err
+}
+
+// upload waits until a worker may upload what it has, and lets another one work meanwhile. Who isn't a worker doesn't
+// wait. A worker that waits lets none, so that no more packs are made than can be uploaded. It doesn't come back to work
+// afterwards: Kopia may have it hold what those wait for who work.
+func (s *remoteStorage) upload(ctx context.Context) (done func(), err error) {
+	leave, ok := ctx.Value(leaveKey{}).(func())
+	if !ok {
+		return func() {}, nil
+	}
+	select {
+	case s.uploading <- struct{}{}:
+		leave()
+		return func() { <-s.uploading }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // DeleteBlob implements blob.Storage.
@@ -274,138 +287,6 @@ func (s *remoteStorage) do(
 		}
 		if silent {
 			s.reconnect(ctx, client)
-		}
-	}
-}
-
-// storageOutcomes are what Kopia decides by.
-var storageOutcomes = []error{
-	blob.ErrBlobNotFound, blob.ErrInvalidRange, blob.ErrBlobAlreadyExists, blob.ErrSetTimeUnsupported,
-	blob.ErrUnsupportedPutBlobOption,
-}
-
-// failed says what the failure of an operation means.
-func failed(ctx context.Context, operation string, id blob.ID, err error) error {
-	if err == nil {
-		return nil
-	}
-	what := strings.TrimSpace(operation + " " + string(id))
-	if ctx.Err() != nil {
-		if cause := context.Cause(ctx); isOutcome(cause) { // says more
-			return fmt.Errorf("%s: %w", what, cause)
-		}
-		return fmt.Errorf("%s: %w", what, ctx.Err())
-	}
-	if isOutcome(err) { // of our own making
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	for _, outcome := range storageOutcomes {
-		if errors.Is(err, outcome) {
-			return fmt.Errorf("%s: %w", what, reduced{outcome, reason(err), 0})
-		}
-	}
-	return fmt.Errorf("%s: %w", what, reduced{meaning(err), reason(err), statusOf(err)})
-}
-
-// reduced is an outcome with the reason in words. It wraps nothing else.
-type reduced struct {
-	outcome error
-	reason  string
-	status  int // of HTTP; zero: none
-}
-
-// isAnswer reports whether an error is what a service answered, and not that it didn't.
-func isAnswer(err error) bool {
-	var r reduced
-	return errors.As(err, &r) && r.status != 0
-}
-
-func (e reduced) Error() string {
-	switch text := e.outcome.Error(); {
-	case e.reason == "", e.reason == text:
-		return text
-	case strings.HasPrefix(e.reason, text):
-		return e.reason
-	default:
-		return text + ": " + e.reason
-	}
-}
-
-func (e reduced) Unwrap() error { return e.outcome }
-
-// meaning is the outcome that an error of a storage service is. All that may pass counts as a service that can't be
-// reached.
-func meaning(err error) error {
-	switch status := statusOf(err); {
-	case status == http.StatusUnauthorized, status == http.StatusForbidden,
-		errors.Is(err, blob.ErrInvalidCredentials), errors.Is(err, fs.ErrPermission):
-		return ErrRefused
-	case status == http.StatusInsufficientStorage:
-		return ErrFull
-	case status == http.StatusNotFound:
-		return ErrNoRepository
-	case status == http.StatusRequestTimeout, status == http.StatusConflict, status == http.StatusLocked, status == http.StatusTooEarly,
-		status == http.StatusTooManyRequests, isPassing(err):
-		return ErrUnreachable
-	case status >= 400 && status < 500:
-		return ErrRefused
-	default:
-		return ErrUnreachable
-	}
-}
-
-// isPassing reports whether an error is one of those that S3 gives with the status of a request that is wrong, although
-// the same request may succeed (Amazon S3 API reference, list of error codes).
-func isPassing(err error) bool {
-	var answer minio.ErrorResponse
-	return errors.As(err, &answer) && (answer.Code == "RequestTimeout" || answer.Code == "IncompleteBody" || answer.Code == "BadDigest")
-}
-
-// statusOf is the HTTP status that an error of a storage service has; zero: none.
-func statusOf(err error) int {
-	var s3Error minio.ErrorResponse
-	var azureError *azcore.ResponseError
-	var b2Error *backblaze.B2Error
-	var davError gowebdav.StatusError
-	switch {
-	case errors.As(err, &s3Error):
-		return s3Error.StatusCode
-	case errors.As(err, &azureError):
-		return azureError.StatusCode
-	case errors.As(err, &b2Error):
-		return b2Error.Status
-	case errors.As(err, &davError):
-		return davError.Status
-	default:
-		return 0
-	}
-}
-
-// reason is the innermost cause of an error, in words that name no request.
-func reason(err error) string {
-	var s3Error minio.ErrorResponse
-	if errors.As(err, &s3Error) {
-		return strings.TrimSuffix(strings.TrimSpace(s3Error.Code+": "+s3Error.Message), ".")
-	}
-	var azureError *azcore.ResponseError
-	if errors.As(err, &azureError) {
-		return fmt.Sprintf("%s (status %d)", azureError.ErrorCode, azureError.StatusCode)
-	}
-	for {
-		var request *url.Error // its text has the query, which is a secret on Azure
-		var network *net.OpError
-		var path *os.PathError
-		switch {
-		case errors.As(err, &request):
-			err = request.Err
-		case errors.As(err, &network):
-			return network.Error()
-		case errors.As(err, &path):
-			err = path.Err
-		case errors.Unwrap(err) != nil:
-			err = errors.Unwrap(err)
-		default:
-			return err.Error()
 		}
 	}
 }

@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/blob/filesystem"
 	"github.com/minio/minio-go/v7"
@@ -20,6 +24,7 @@ import (
 type oddStorage struct {
 	blob.Storage
 	get  func(ctx context.Context, out blob.OutputBuffer, really func() error) error
+	put  func(data blob.Bytes) error
 	more []blob.Metadata // that it lists besides
 
 	hides blob.ID // begins what it doesn't list; empty: all is listed
@@ -31,6 +36,13 @@ func (s *oddStorage) GetBlob(ctx context.Context, id blob.ID, offset, length int
 		return really()
 	}
 	return s.get(ctx, out, really)
+}
+
+func (s *oddStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
+	if s.put == nil {
+		return s.Storage.PutBlob(ctx, id, data, o)
+	}
+	return s.put(data)
 }
 
 func (s *oddStorage) ListBlobs(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
@@ -175,6 +187,46 @@ func TestRemote_answers(t *testing.T) {
 	}
 	if err := failed(t.Context(), "read", "p1", errors.New("connection reset")); !errors.Is(err, ErrUnreachable) || isAnswer(err) {
 		t.Errorf("error %v, want %v", err, ErrUnreachable)
+	}
+}
+
+// TestRemote_login has the login of Azure refuse, and its server fail.
+func TestRemote_login(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]error{401: ErrRefused, 503: ErrUnreachable} {
+		answer := &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader("the whole answer"))}
+		err := failed(t.Context(), "connect", "", &azidentity.AuthenticationFailedError{RawResponse: answer})
+		if !errors.Is(err, want) || strings.Contains(err.Error(), "whole") || !strings.Contains(err.Error(), strconv.Itoa(status)) {
+			t.Errorf("status %d: %v, want %v", status, err, want)
+		}
+	}
+	if err := failed(t.Context(), "connect", "", &azidentity.AuthenticationFailedError{}); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("without an answer: %v", err)
+	}
+}
+
+// TestRemote_lent has a client read what it was to write after it was told to stop. It doesn't get what its owner uses
+// for something else by then.
+func TestRemote_lent(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	told, read := make(chan struct{}), make(chan error, 1)
+	s := newOddStorage(t, &oddStorage{put: func(data blob.Bytes) error {
+		r := data.Reader()
+		cancel()
+		<-told
+		_, err := io.ReadAll(r)
+		read <- errors.Join(err, r.Close())
+		return err
+	}})
+	content := []byte("0123456789")
+	if err := s.PutBlob(ctx, "p2", blobBytes(content), blob.PutOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want %v", err, context.Canceled)
+	}
+	clear(content)
+	close(told)
+	if err := <-read; !errors.Is(err, errGivenBack) {
+		t.Errorf("it reads on: %v", err)
 	}
 }
 

@@ -12,8 +12,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"path"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/studio-b12/gowebdav"
@@ -86,6 +88,7 @@ type davFiles struct {
 	url       string
 	login     gowebdav.Authorizer
 	transport *http.Transport
+	made      sync.Map // directories that there are
 }
 
 // client is one for as long as ctx, which the library knows nothing of.
@@ -154,7 +157,16 @@ func (s *davFiles) remove(ctx context.Context, name string) error {
 	return davError(s.client(ctx).Remove(name))
 }
 
+// write makes the directory first. A server that is asked to put a file where there is none may answer, and close the
+// connection, before it has read the file: who still sends that doesn't see the answer.
 func (s *davFiles) write(ctx context.Context, name string, content []byte) error {
+	directory := path.Dir(name)
+	if _, ok := s.made.Load(directory); !ok && directory != "." {
+		if err := s.client(ctx).MkdirAll(directory, 0); err != nil {
+			return err
+		}
+		s.made.Store(directory, nil)
+	}
 	temporary := fmt.Sprintf("%s-%d", name, rand.Int64()) //nolint:gosec // it must be another each time
 	err := s.client(ctx).Write(temporary, content, 0)
 	if err == nil {

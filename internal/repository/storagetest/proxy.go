@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A Proxy is the network between a client and a server. It can be cut.
@@ -19,6 +20,8 @@ type Proxy struct {
 	refused     chan struct{} // gets a token for every connection that is refused while somebody waits
 	sent        int64         // bytes from clients since watch was called
 	watch       func(sent int64)
+	delay       time.Duration // of what clients send
+	window      int           // bytes that a connection takes in each delay
 }
 
 // NewProxy starts a proxy for a server, on a port of the loopback interface.
@@ -94,6 +97,14 @@ func (p *Proxy) CutAfter(n int64) {
 	}
 }
 
+// Delay makes the server one that is far away: what a client sends takes so long, and a connection takes no more than a
+// window of bytes in that time.
+func (p *Proxy) Delay(delay time.Duration, window int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay, p.window = delay, window
+}
+
 // IsCut reports whether the network is cut.
 func (p *Proxy) IsCut() bool {
 	p.mu.Lock()
@@ -131,12 +142,41 @@ func (p *Proxy) forward(client net.Conn) {
 	defer p.remove(client, server)
 	var both sync.WaitGroup
 	both.Go(func() {
-		_, _ = io.Copy(server, &counted{client, p}) // ends with the connection
+		p.send(server, &counted{client, p}) // ends with the connection
 		_ = server.Close()
 	})
 	_, _ = io.Copy(client, server)
 	_ = client.Close()
 	both.Wait()
+}
+
+// send passes on what a client sends.
+func (p *Proxy) send(server io.Writer, client io.Reader) {
+	p.mu.Lock()
+	delay, window := p.delay, p.window
+	p.mu.Unlock()
+	if delay == 0 {
+		_, _ = io.Copy(server, client)
+		return
+	}
+	tick := time.NewTicker(delay)
+	defer tick.Stop()
+	for err := error(nil); err == nil; {
+		<-tick.C
+		var b []byte
+		if b, err = readSome(client, window); len(b) > 0 {
+			if _, writeErr := server.Write(b); writeErr != nil {
+				return
+			}
+		}
+	}
+}
+
+// readSome reads what is there.
+func readSome(r io.Reader, most int) ([]byte, error) {
+	b := make([]byte, most)
+	n, err := r.Read(b)
+	return b[:n], err
 }
 
 func (p *Proxy) add(connections ...net.Conn) bool {
