@@ -233,7 +233,7 @@ func (j *job) then(ran bool) []hypervisor.Operation {
 		operations = append(operations, hypervisor.ToBackUp)
 	}
 	if j.spec.Isolated { // which is removed again, while it runs
-		operations = append(operations, hypervisor.ToPowerOff)
+		operations = append(operations, hypervisor.ToPowerOff, hypervisor.ToDestroy)
 	}
 	return operations
 }

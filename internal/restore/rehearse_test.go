@@ -256,5 +256,10 @@ func TestRehearse_refused(t *testing.T) {
 	if warnings, err := s.m.CheckRehearsal(t.Context(), restore.RehearseRequest{BackupID: s.id}); err != nil || len(warnings) > 0 {
 		t.Errorf("%q, %v", warnings, err)
 	}
+	s.hv.Deny(hypervisor.ToDestroy) // the copy could not be removed
+	var missing *hypervisor.MissingPrivilegesError
+	if _, result, err := s.rehearse(t.Context(), beats, nil); !errors.As(err, &missing) || result != nil {
+		t.Errorf("without the privilege to destroy: %+v, %v", result, err)
+	}
 	s.wantClean(t, 1)
 }

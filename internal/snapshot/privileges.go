@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
-	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
 )
 
 // may refuses to take a snapshot of a VM that the user lacks privileges for. Removing or renaming a snapshot
@@ -16,7 +15,7 @@ func (m *Manager) may(ctx context.Context, vm *hypervisor.VM, r Request) error {
 	if r.ShutDown && vm.PowerState == hypervisor.PoweredOn {
 		operations = append(operations, hypervisor.ToPowerOff, hypervisor.ToPowerOn)
 	}
-	if r.orNothing || r.Quiesce.Mode == quiesce.Required { // one that comes back not quiesced is removed
+	if r.orNothing { // where a guest has to be quiesced, it hardly ever isn't without an error; that says what stays then
 		operations = append(operations, hypervisor.ToRemoveSnapshot)
 	}
 	if err := m.hv.CheckPrivileges(ctx, []hypervisor.VMID{vm.ID}, operations...); err != nil {

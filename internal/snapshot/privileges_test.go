@@ -71,7 +71,7 @@ func TestPrivileges(t *testing.T) {
 					Quiesce: quiesce.Policy{Mode: quiesce.Required}})
 				return err
 			},
-			lacks: []hypervisor.Operation{hypervisor.ToSnapshot, hypervisor.ToRemoveSnapshot},
+			lacks: []hypervisor.Operation{hypervisor.ToSnapshot},
 		},
 		"take a set": {
 			do: func(t *testing.T, b *tierBench) error {

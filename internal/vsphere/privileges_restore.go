@@ -23,7 +23,7 @@ func (r *restore) mayRestore(ctx context.Context) error {
 		ifTracking:   config.ChangeTrackingEnabled != nil && *config.ChangeTrackingEnabled,
 		ifVApp:       closeProperties(config.VAppConfig) != nil,
 		ifAttributes: len(p.attributes) > 0,
-		ifTags:       len(p.tags) > 0,
+		ifNVRAM:      len(r.spec.Config.NVRAM) > 0,
 	}
 	subjects := p.subjects()
 	for _, ref := range p.attached {

@@ -45,6 +45,8 @@ const (
 	ifVApp         condition = "if it has vApp properties that users can't change"
 	ifAttributes   condition = "if it has custom attributes"
 	ifTags         condition = "if it has tags"
+	ifNVRAM        condition = "if the backup has firmware variables"
+	ifNoNVRAM      condition = "if the backup has no firmware variables"
 	ifRunning      condition = "if it is running"
 	ifSnapshots    condition = "if its snapshots are removed"
 	ifHardware     condition = "if its hardware is brought back"
@@ -122,13 +124,16 @@ var grants = map[hypervisor.Operation][]grant{
 		{on: onFolder, ids: []string{addNewDisk}, when: ifDisks},
 		{on: onDatastore, ids: []string{allocate}},
 		{on: onNetwork, ids: []string{assignNetwork}, when: ifNetworks},
-		{on: onNewVM, ids: []string{rename, advanced, editDevice, deleteVM}},
+		{on: onNewVM, ids: []string{rename, advanced, editDevice}},
+		{on: onNewVM, ids: []string{deleteVM}, without: "an error names what stays behind if the restore fails"},
 		{on: onNewVM, ids: []string{settings}, when: ifBootOrder},
 		{on: onNewVM, ids: []string{changeTracking}, when: ifTracking},
 		{on: onNewVM, ids: []string{"VApp.ApplicationConfig"}, when: ifVApp},
 		{on: onNewVM, ids: []string{setField}, when: ifAttributes},
-		{on: onNewVM, ids: []string{attachTag}, when: ifTags},
-		{on: onHome, ids: []string{allocate, browse, manageFiles}},
+		{on: onNewVM, ids: []string{attachTag}, when: ifTags, without: "a warning names those that are not restored"},
+		{on: onHome, ids: []string{allocate, browse}},
+		{on: onHome, ids: []string{manageFiles}, when: ifNVRAM},
+		{on: onHome, ids: []string{manageFiles}, when: ifNoNVRAM, without: "an error names the files that stay behind if the restore fails"},
 		{on: onDatastore, ids: []string{manageFiles}, when: ifOriginal},
 		{on: onServer, ids: []string{viewPolicies}, when: ifPolicies, without: "a warning says that they are not restored"},
 		{on: onNewVM, ids: []string{applyPolicies}, when: ifPolicies, without: "a warning says that they are not restored"},

@@ -1,6 +1,7 @@
 package vsphere
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -377,7 +378,7 @@ func TestPrivileges_restore(t *testing.T) {
 	const store = "/DC0/datastore/LocalDS_0"
 	w := &walk{
 		bench: b, operator: b.newOperator(), operations: []hypervisor.Operation{toRestore, hypervisor.ToPowerOn},
-		holds: []condition{ifDisks, ifNetworks, ifOriginal, ifBootOrder, ifTracking, ifVApp, ifAttributes, ifTags, ifPolicies},
+		holds: []condition{ifDisks, ifNetworks, ifOriginal, ifBootOrder, ifTracking, ifVApp, ifAttributes, ifTags, ifNVRAM, ifPolicies},
 		places: map[target][]string{onServer: {"/"}, onFolder: {richFolder}, onNewVM: {richFolder}, onVM: {richFolder}, onPool: {richPool},
 			onDatastore: {store}, onHome: {store}, onNetwork: {"/DC0/network/VM Network", "/DC0/network/DC0_DVPG0"}},
 		unneeded: []string{deleteVM}, cleansUp: []string{powerOn, browse, manageFiles},
@@ -408,6 +409,62 @@ func TestPrivileges_restore(t *testing.T) {
 	_, err := w.do(w.operator)
 	must(t, err)
 	w.reset()
+}
+
+// A restore needs no privilege that only cleaning up after its failure does. What stays then is named.
+func TestPrivileges_restoreOnly(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1<<20)
+	c := b.mustBackUp()
+	c.config.NVRAM = nil
+	const store = "/DC0/datastore/LocalDS_0"
+	folder := b.vm.Path[:strings.LastIndexByte(b.vm.Path, '/')]
+	w := &walk{
+		bench: b, operator: b.newOperator(), operations: []hypervisor.Operation{toRestore},
+		holds: []condition{ifDisks, ifNetworks, ifBootOrder, ifAttributes, ifNoNVRAM},
+		places: map[target][]string{onFolder: {folder}, onNewVM: {folder}, onPool: {"/DC0/host/DC0_C0/Resources"},
+			onDatastore: {store}, onHome: {store}, onNetwork: {"/DC0/network/VM Network", "/DC0/network/DC0_DVPG0"}},
+	}
+	held := map[string][]string{}
+	for _, g := range w.grants() {
+		for _, path := range w.places[g.on] {
+			if g.without == "" {
+				held[path] = append(held[path], g.ids...)
+			}
+		}
+	}
+	for path, ids := range held {
+		if slices.Contains(ids, deleteVM) || slices.Contains(ids, manageFiles) {
+			t.Fatalf("%s: %v", path, ids)
+		}
+		must(t, b.lab.Grant(operatorName, path, ids...))
+	}
+	other := *b
+	other.client = w.operator
+	spec := hypervisor.RestoreSpec{Identity: hypervisor.IdentityCopy, Name: "copy"}
+	vm, _, err := other.restore(t.Context(), c, spec)
+	must(t, err)
+	must(t, b.client.DestroyVM(t.Context(), vm.ID))
+
+	spec.Verify = func(context.Context, hypervisor.VMID) error { return errors.New("it fails") }
+	_, _, err = other.restore(t.Context(), c, spec)
+	var denied *hypervisor.PermissionError
+	if !errors.As(err, &denied) || denied.Privilege != deleteVM || !strings.Contains(err.Error(), makingName("run-1")) {
+		t.Errorf("a failed restore that can't clean up: %v", err)
+	}
+	// One that is only tried is removed in any case: that is found out before.
+	before := w.inventory()
+	spec.Then, spec.Isolated, spec.RunID = []hypervisor.Operation{hypervisor.ToDestroy}, true, "run-2"
+	var missing *hypervisor.MissingPrivilegesError
+	if _, _, err = other.restore(t.Context(), c, spec); !errors.As(err, &missing) || !strings.Contains(err.Error(), deleteVM) {
+		t.Errorf("a rehearsal: %v", err)
+	}
+	if after := w.inventory(); after != before {
+		t.Errorf("there is\n%s\nand was\n%s", after, before)
+	}
+	_, err = b.client.CleanUpRestores(t.Context(), func(hypervisor.Unfinished) bool { return true })
+	must(t, err)
+	labtest.AssertClean(t, b.lab)
 }
 
 // TestPrivileges_inPlace walks a restore into a virtual machine that runs and has a snapshot.

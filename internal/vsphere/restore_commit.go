@@ -81,9 +81,11 @@ func (r *restore) furnish(ctx context.Context) (vm *hypervisor.VM, warnings []st
 	if err := r.client.setCustomAttributes(ctx, r.vm, r.place.attributes); err != nil {
 		return nil, nil, err
 	}
-	if err := r.client.attachTags(ctx, r.vm, r.place.tags); err != nil {
+	untagged, err := r.client.attachTags(ctx, r.vm, r.place.tags)
+	if err != nil {
 		return nil, nil, err
 	}
+	warnings = append(warnings, untagged...)
 	if err := r.restoreNVRAM(ctx); err != nil {
 		return nil, nil, err
 	}

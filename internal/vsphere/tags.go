@@ -99,26 +99,38 @@ func (c *Client) findTags(ctx context.Context, wanted []capturedTag) (ids, warni
 	return ids, warnings, nil
 }
 
-// attachTags gives a VM the tags with these IDs.
-func (c *Client) attachTags(ctx context.Context, vm types.ManagedObjectReference, ids []string) error {
+// attachTags gives a VM the tags with these IDs. Those that the user may not attach are named in warnings: a vCenter looks
+// for the privilege on each tag, of which it doesn't tell beforehand.
+func (c *Client) attachTags(ctx context.Context, vm types.ManagedObjectReference, ids []string) (warnings []string, err error) {
 	if len(ids) == 0 {
-		return nil
+		return nil, nil
 	}
 	client, err := c.rest(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	manager := tags.NewManager(client)
 	for _, id := range ids {
 		err := manager.AttachTag(ctx, id, vm)
-		if rest.IsStatusError(err, http.StatusForbidden) {
-			err = &hypervisor.PermissionError{Privilege: attachTag, Object: vm.Value}
-		}
-		if err != nil {
-			return fmt.Errorf("attach tag %s: %w", id, withoutURL(err))
+		switch {
+		case rest.IsStatusError(err, http.StatusForbidden):
+			warnings = append(warnings, fmt.Sprintf("tag %s is not restored: %v.", c.tagName(ctx, manager, id),
+				&hypervisor.PermissionError{Privilege: attachTag, Object: vm.Value}))
+		case err != nil:
+			return warnings, fmt.Errorf("attach tag %s: %w", id, withoutURL(err))
 		}
 	}
-	return nil
+	return warnings, nil
+}
+
+// tagName is the name of a tag, or its ID where that can't be read.
+func (c *Client) tagName(ctx context.Context, manager *tags.Manager, id string) string {
+	t, err := manager.GetTag(ctx, id)
+	if err != nil {
+		c.log.DebugContext(ctx, "read the name of a tag", "tag", id, "error", withoutURL(err))
+		return id
+	}
+	return fmt.Sprintf("%q", t.Name)
 }
 
 // A customValue is a value for a custom attribute that exists at the target.
