@@ -106,6 +106,7 @@ func (d *backupDataSource) Read(ctx context.Context, req datasource.ReadRequest,
 	model.Description = types.StringValue(manifest.Description)
 	model.BackupTags = textMapValue(manifest.Tags)
 	resp.Diagnostics.Append(model.fill(points[0].ID, manifest)...)
+	d.session.warnOfDamage(ctx, repo, points[0].ID, path.Root("vm"), &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, model)...)
 }
 

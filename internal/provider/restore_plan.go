@@ -8,6 +8,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/types"
+
+	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 )
 
 // ModifyPlan shows what on_destroy is, and checks what can be checked before anything is touched.
@@ -118,6 +120,9 @@ func (r *restoreResource) planCreate(
 	}
 	texts, err := m.Check(ctx, plan.request(ctx, diags))
 	warnings(diags, "Restore With Reservations", texts)
+	if repo, err := r.session.repository(ctx, false); err == nil {
+		r.session.warnOfDamage(ctx, repo, repository.ID(plan.BackupID.ValueString()), path.Root("backup_id"), diags)
+	}
 	if inTheWay := vmInTheWay(err); inTheWay != "" {
 		err = r.session.judge(plan, inTheWay, ownPath(ctx, private), err)
 	}
