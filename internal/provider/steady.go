@@ -8,8 +8,10 @@ import (
 	"sync"
 
 	"github.com/hashicorp/terraform-plugin-framework/attr"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
@@ -22,10 +24,10 @@ type protocol interface {
 	tfprotov6.ActionServer
 }
 
-// A steadyServer answers by itself what a refresh asks of a resource that is as its state says: that nothing has
-// happened to it, and that nothing is planned. The framework takes each question apart into attributes and puts
-// it together again, which is most of what a refresh of a thousand resources costs. Whatever is different in
-// any way, and whatever fails, is left to the framework, which begins anew.
+// A steadyServer answers by itself what a refresh asks of a resource that is as its state says: that nothing is
+// wrong with it, nothing has happened to it, and nothing is planned. The framework takes each question apart into
+// attributes and puts it together again, which is most of what a refresh of a thousand resources costs. Whatever
+// is different in any way, and whatever fails, is left to the framework, which begins anew.
 type steadyServer struct {
 	protocol
 	sessions *sessions
@@ -97,6 +99,9 @@ type steadyModel interface {
 	// value, and ModifyPlan has nothing to say.
 	settled() bool
 
+	// validate checks arguments against each other, as ValidateConfig does where none has anything inside.
+	validate(ctx context.Context, diags *diag.Diagnostics)
+
 	// who is the identity, a struct as for tfsdk.ResourceIdentity.Set.
 	who() any
 }
@@ -106,8 +111,10 @@ type steadyKind struct {
 	version int64
 	object  attr.Type
 	wire    tftypes.Type
-	simple  map[string]bool // the attributes: whether there is nothing inside
 	model   func() steadyModel
+
+	attributes map[string]schema.Attribute
+	simple     map[string]bool // the attributes and blocks: whether there is nothing inside
 }
 
 // steadyAs makes the kind of a resource with the model M.
@@ -119,8 +126,8 @@ func steadyAs[M any, P interface {
 	var made resource.SchemaResponse
 	r.Schema(ctx, resource.SchemaRequest{}, &made)
 	kind := steadyKind{
-		version: made.Schema.Version, object: made.Schema.Type(), simple: map[string]bool{},
-		model: func() steadyModel { return P(new(M)) },
+		version: made.Schema.Version, object: made.Schema.Type(), model: func() steadyModel { return P(new(M)) },
+		attributes: made.Schema.Attributes, simple: map[string]bool{},
 	}
 	kind.wire = kind.object.TerraformType(ctx)
 	if object, ok := kind.wire.(tftypes.Object); ok {
@@ -188,9 +195,11 @@ func (k steadyKind) decode(ctx context.Context, state *tfprotov6.DynamicValue, m
 		return false
 	}
 	raw, err := state.Unmarshal(k.wire)
-	if err != nil {
-		return false
-	}
+	return err == nil && k.fill(ctx, raw, model)
+}
+
+// fill is decode for a value.
+func (k steadyKind) fill(ctx context.Context, raw tftypes.Value, model steadyModel) bool {
 	value, err := k.object.ValueFromTerraform(ctx, raw)
 	if err != nil {
 		return false

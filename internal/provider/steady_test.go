@@ -17,7 +17,14 @@ import (
 // asked is the framework, and what it was asked.
 type asked struct {
 	protocol
-	upgrades, reads, plans int
+	upgrades, reads, plans, validations int
+}
+
+func (a *asked) ValidateResourceConfig(
+	ctx context.Context, req *tfprotov6.ValidateResourceConfigRequest,
+) (*tfprotov6.ValidateResourceConfigResponse, error) {
+	a.validations++
+	return a.protocol.ValidateResourceConfig(ctx, req)
 }
 
 func (a *asked) UpgradeResourceState(
@@ -102,6 +109,20 @@ func (w *steadyWorld) same(what string, got, want any) {
 	if !reflect.DeepEqual(got, want) {
 		w.t.Errorf("%s: the answer isn't the framework's", what)
 	}
+}
+
+// validate validates a configuration both ways, and reports whether the steady server knew the answer.
+func (w *steadyWorld) validate(what string, config map[string]any) bool {
+	w.t.Helper()
+	req := &tfprotov6.ValidateResourceConfigRequest{TypeName: steadyType, Config: w.dynamic(w.value(w.typ, config))}
+	before := w.asked.validations
+	got, err := w.server.ValidateResourceConfig(w.t.Context(), req)
+	want, wantErr := w.framework.ValidateResourceConfig(w.t.Context(), req)
+	if err != nil || wantErr != nil {
+		w.t.Fatal(err, wantErr)
+	}
+	w.same("validate "+what, got, want)
+	return w.asked.validations == before
 }
 
 // read reads a state both ways, and reports whether the steady server knew the answer.
@@ -265,5 +286,48 @@ func TestSteady_declines(t *testing.T) {
 	}
 	if w.upgrade("of another version", 1, full("name", "before")) {
 		t.Error("upgrade of another version: the framework wasn't asked")
+	}
+}
+
+// TestSteady_validate validates what can be written: the answers are the framework's. What is simple, it isn't asked.
+func TestSteady_validate(t *testing.T) {
+	t.Parallel()
+	w := newSteadyWorld(t)
+	values := map[string][]any{
+		"memory": {true}, "shutdown": {true}, "is_current": {true}, "chain_depth": {1}, "size_bytes": {1},
+		"max_age": {"1h", "-1h", "nonsense"}, "triggers": {map[string]any{"a": "b"}},
+		"quiesce":    {map[string]any{"mode": "require"}, map[string]any{"mode": "nonsense"}},
+		"on_destroy": {map[string]any{"action": "keep", "remove_children": true}},
+		"timeouts":   {map[string]any{"read": "1m"}},
+	}
+	names := []string{"timeouts"}
+	for _, a := range w.schema.ResourceSchemas[steadyType].Block.Attributes {
+		names = append(names, a.Name)
+	}
+	with := func(name string, v any) map[string]any {
+		config := map[string]any{"vm": "web01", "name": "before", "description": "before the upgrade"}
+		config[name] = v
+		return config
+	}
+	for what, config := range map[string]map[string]any{
+		"simply": with("memory", true), "with an age": with("max_age", "1h"), "without description": with("description", nil),
+	} {
+		if !w.validate(what, config) {
+			t.Errorf("validate %s: the framework was asked", what)
+		}
+	}
+	for _, name := range names {
+		for _, v := range append(values[name], nil, unknown{}) {
+			w.validate(name, with(name, v))
+		}
+		if _, ok := values[name]; !ok {
+			w.validate(name, with(name, "something"))
+			w.validate(name, with(name, ""))
+		}
+	}
+	both := with("memory", true)
+	both["shutdown"] = true
+	if w.validate("contradicting", both) {
+		t.Error("validate contradicting: the framework wasn't asked")
 	}
 }
