@@ -111,6 +111,9 @@ func (r *Repository) runMaintenance(ctx context.Context, m *Maintenance) (err er
 	if m.Swept, swept, err = r.sweep(ctx); err != nil {
 		return fmt.Errorf("remove what killed processes left behind: %w", err)
 	}
+	if r.remote != nil {
+		r.remote.unlocked.Store(nil)
+	}
 	err = repo.DirectWriteSession(ctx, r.rep, writeOptions("maintenance"),
 		func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 			// With less safety, Kopia removes what a writer that it doesn't know of is about to use: that writer's
@@ -120,6 +123,11 @@ func (r *Repository) runMaintenance(ctx context.Context, m *Maintenance) (err er
 	var other maintenance.NotOwnedError
 	if errors.As(err, &other) {
 		return fmt.Errorf("%w: %s does", ErrNotOwner, other.Owner)
+	}
+	if err != nil && r.remote != nil {
+		if cause := r.remote.unlocked.Load(); cause != nil {
+			return *cause
+		}
 	}
 	if err != nil {
 		return readError(writeError(err))

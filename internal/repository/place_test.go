@@ -76,12 +76,39 @@ func onWebDAV(s *storagetest.WebDAV) server {
 	}
 }
 
+// startGCS starts an S3 server in the place of Google's.
+func startGCS(t *testing.T) server {
+	s := storagetest.NewGCS(t)
+	return func(t *testing.T, name string) (Config, *storagetest.Proxy) {
+		network := s.Network(t)
+		return placeConfig(&GCS{
+			Bucket: storagetest.S3Bucket, Prefix: name + "/", AccessID: storagetest.S3AccessKey,
+			Secret: secret.New(storagetest.S3SecretKey), endpoint: network.URL(),
+		}), network
+	}
+}
+
+// startAzure starts a server that speaks the protocol of Azure Blob Storage.
+func startAzure(t *testing.T) server { return onAzure(storagetest.NewAzure(t)) }
+
+func onAzure(s *storagetest.Azure) server {
+	return func(t *testing.T, name string) (Config, *storagetest.Proxy) {
+		network, endpoint := s.Network(t)
+		return placeConfig(&Azure{
+			Account: storagetest.AzureAccount, Container: storagetest.AzureContainer, Prefix: name + "/",
+			Key: secret.New(storagetest.AzureKey), Endpoint: endpoint,
+		}), network
+	}
+}
+
 func placeConfig(p Place) Config {
 	return Config{Password: secret.New(testPassword), Create: true, Place: p}
 }
 
 // servers are of every kind that there is.
-var servers = map[string]func(*testing.T) server{"s3": startS3, "sftp": startSSHD, "webdav": startWebDAV}
+var servers = map[string]func(*testing.T) server{
+	"s3": startS3, "sftp": startSSHD, "webdav": startWebDAV, "gcs": startGCS, "azure": startAzure,
+}
 
 // onServers runs a test on servers of some kinds.
 func onServers(t *testing.T, test func(t *testing.T, connect server), kinds ...string) {
@@ -121,7 +148,7 @@ func TestPlace(t *testing.T) {
 		if _, err := Open(t.Context(), below); !errors.Is(err, ErrNoRepository) || errors.Is(err, ErrNotMade) {
 			t.Errorf("below another repository: %v", err)
 		}
-	}, "s3", "sftp", "webdav")
+	}, "s3", "sftp", "webdav", "gcs", "azure")
 }
 
 func init() { children["back up in s3"] = backUpInS3 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
@@ -42,7 +43,8 @@ type remoteStorage struct {
 
 	answer time.Duration // how long an answer may take at all
 
-	uploading chan struct{} // has a token for each pack that a worker uploads
+	unlocked  atomic.Pointer[error] // why a blob couldn't be locked; nil: all could
+	uploading chan struct{}         // has a token for each pack that a worker uploads
 
 	mu      sync.Mutex
 	current blob.Storage // the connection in use
@@ -214,13 +216,18 @@ func (s *remoteStorage) DeleteBlob(ctx context.Context, id blob.ID) error {
 	})
 }
 
-// ExtendBlobRetention implements blob.Storage.
+// ExtendBlobRetention implements blob.Storage. Kopia's maintenance says only how many blobs couldn't be locked: the first
+// error is kept.
 func (s *remoteStorage) ExtendBlobRetention(ctx context.Context, id blob.ID, o blob.ExtendOptions) error {
-	return s.do(ctx, "lock", id, func(client blob.Storage) error {
+	err := s.do(ctx, "lock", id, func(client blob.Storage) error {
 		return attemptOnly(ctx, s.answer, func(ctx context.Context) error {
 			return client.ExtendBlobRetention(ctx, id, o)
 		})
 	})
+	if err != nil {
+		s.unlocked.CompareAndSwap(nil, &err)
+	}
+	return err
 }
 
 // ListBlobs implements blob.Storage. It leaves out what is below another prefix: no blob of a repository has a slash

@@ -120,6 +120,8 @@ type GCS struct {
 
 	AccessID string // of an HMAC key
 	Secret   secret.String
+
+	endpoint string // empty: Google's
 }
 
 // String names the place without its secrets.
@@ -138,8 +140,12 @@ func (p *GCS) around() []Place {
 func (p *GCS) connect(ctx context.Context) (blob.Storage, error) { return p.s3().connect(ctx) }
 
 func (p *GCS) s3() *S3 {
+	endpoint := p.endpoint
+	if endpoint == "" {
+		endpoint = "storage.googleapis.com"
+	}
 	return &S3{
-		Bucket: p.Bucket, Prefix: p.Prefix, Endpoint: "storage.googleapis.com", Region: "auto",
+		Bucket: p.Bucket, Prefix: p.Prefix, Endpoint: endpoint, Region: "auto",
 		AccessKeyID: p.AccessID, SecretAccessKey: p.Secret,
 	}
 }

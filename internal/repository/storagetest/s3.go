@@ -25,8 +25,22 @@ type S3 struct {
 	socket string
 }
 
+// GCSRegion is what Google Cloud Storage calls the region of its buckets, for clients of S3.
+const GCSRegion = "auto"
+
 // NewS3 starts a server. With lock, its bucket keeps versions, and can lock objects.
 func NewS3(t testing.TB, lock bool) *S3 {
+	t.Helper()
+	return newS3(t, S3Region, lock)
+}
+
+// NewGCS starts an S3 server that takes itself for where Google Cloud Storage is.
+func NewGCS(t testing.TB) *S3 {
+	t.Helper()
+	return newS3(t, GCSRegion, false)
+}
+
+func newS3(t testing.TB, region string, lock bool) *S3 {
 	t.Helper()
 	dir, path := t.TempDir(), socket(t)
 	for _, d := range []string{"data", "meta", "versions"} {
@@ -35,17 +49,17 @@ func NewS3(t testing.TB, lock bool) *S3 {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), Program(t, "versitygw", "github.com/versity/versitygw/cmd/versitygw"),
-		"--port", path, "--region", S3Region, "--quiet",
+		"--port", path, "--region", region, "--quiet",
 		"posix", "--sidecar", filepath.Join(dir, "meta"), "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data"))
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+S3AccessKey, "ROOT_SECRET_KEY="+S3SecretKey)
 	run(t, cmd, "unix", path)
 	s := &S3{socket: path}
 	var err error
 	s.Client, err = minio.New(s.Network(t).Addr().String(), &minio.Options{
-		Creds: credentials.NewStaticV4(S3AccessKey, S3SecretKey, ""), Region: S3Region,
+		Creds: credentials.NewStaticV4(S3AccessKey, S3SecretKey, ""), Region: region,
 	})
 	if err == nil {
-		err = s.Client.MakeBucket(t.Context(), S3Bucket, minio.MakeBucketOptions{Region: S3Region, ObjectLocking: lock})
+		err = s.Client.MakeBucket(t.Context(), S3Bucket, minio.MakeBucketOptions{Region: region, ObjectLocking: lock})
 	}
 	if err != nil {
 		t.Fatal(err)
