@@ -17,6 +17,17 @@ func (m *Manager) abandoned(runID string) bool {
 	return err == nil && r.Dead(m.now())
 }
 
+// mayBeAbandoned reports whether nobody is behind a run any more as far as can be told at once: of one on another
+// machine, the restore itself finds out.
+func (m *Manager) mayBeAbandoned(runID string) bool {
+	r, err := run.ParseToken(runID)
+	if err != nil {
+		return false
+	}
+	alive, known := r.Alive()
+	return !known || !alive
+}
+
 // cleanUp removes what killed restores left behind: the space and the directory that this one needs may
 // be in use by it. What the server doesn't let go yet is waited for only if it is in the way, when the
 // VM is created. Where it can't be told at once whether a run goes on, it is watched meanwhile, until j.clean.end.

@@ -201,6 +201,10 @@ func TestCleanUp_elsewhereInTheWay(t *testing.T) {
 			}
 			return nil
 		})
+		// Whether it will be, the plan can't tell.
+		if warnings, err := m.Check(t.Context(), restore.Request{BackupID: s.id}); err != nil || len(warnings) != 1 {
+			t.Errorf("check: %q, %v", warnings, err)
+		}
 		result, err := m.Restore(t.Context(), restore.Request{BackupID: s.id})
 		var inUse *hypervisor.IdentityInUseError
 		switch {

@@ -45,6 +45,7 @@ func (m *Manager) Check(ctx context.Context, r Request) (warnings []string, err 
 	if r.InPlace != nil {
 		warnings, err = m.checkInPlace(ctx, j)
 	} else {
+		j.spec.Abandoned = m.mayBeAbandoned
 		warnings, err = m.hv.CheckRestore(ctx, j.spec)
 	}
 	warnings = append(j.warnings, warnings...)

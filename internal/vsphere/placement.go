@@ -128,7 +128,7 @@ func (c *Client) checkIdentity(
 			}
 			p.inTheWay = append(p.inTheWay, ref)
 			p.warnings = append(p.warnings, fmt.Sprintf(
-				"%s has the %s %s. A restore left it behind that was killed; it is removed first.", line.path(), id.kind, id.value))
+				"%s has the %s %s. A restore was making it: if that was killed, it is removed first, else this one is refused.", line.path(), id.kind, id.value))
 		}
 	}
 	return nil
