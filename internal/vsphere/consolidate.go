@@ -12,6 +12,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
 // Consolidate implements hypervisor.Consolidator. Whether there is anything to do is the server's word
@@ -54,6 +55,7 @@ func (c *Client) consolidate(ctx context.Context, vm hypervisor.VMID, m *mo.Virt
 	held, cancel := context.WithTimeout(ctx, heldTimeout)
 	defer cancel()
 	var last error
+	var waiting *progress.Phase
 	for attempt := 1; ; attempt++ {
 		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 			res, err := methods.ConsolidateVMDisks_Task(ctx, c.vim, &types.ConsolidateVMDisks_Task{This: vmRef(vm)})
@@ -78,6 +80,10 @@ func (c *Client) consolidate(ctx context.Context, vm hypervisor.VMID, m *mo.Virt
 		}
 		if err != nil && !mayConsolidateLater(err) || err == nil && attempt >= consolidateAttempts {
 			break
+		}
+		if waiting == nil {
+			_, waiting = progress.Enter(ctx, "waiting until the server lets go of the disks", "vm", vm)
+			defer waiting.Leave()
 		}
 		if pause(held, min(4*backoff(attempt), consolidatePause)) != nil {
 			break

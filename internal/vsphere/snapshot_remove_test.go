@@ -6,10 +6,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
 )
 
 // chain takes snapshots one after the other.
@@ -110,7 +112,26 @@ func TestRemoveSnapshot_consolidation(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.Fault(lab.Fault{Method: "ConsolidateVMDisks_Task", Fault: "FileLocked", Count: 2})
-		if err := c.RemoveSnapshot(t.Context(), vm, ids[0], hypervisor.RemoveOptions{}); err != nil {
+		told := make(chan struct{})
+		tell := sync.OnceFunc(func() { close(told) })
+		ctx, stop := progress.Follow(t.Context(), func(s progress.State) {
+			if strings.Contains(s.Phase, "lets go of the disks") {
+				tell()
+			}
+		})
+		defer stop()
+		attempts := 0
+		l.OnCall("ConsolidateVMDisks_Task", func(context.Context) {
+			if attempts++; attempts < 2 {
+				return
+			}
+			select {
+			case <-told:
+			case <-time.After(20 * time.Second):
+				t.Error("it isn't told what is waited for")
+			}
+		})
+		if err := c.RemoveSnapshot(ctx, vm, ids[0], hypervisor.RemoveOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		labtest.AssertClean(t, l)
