@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
@@ -189,5 +191,65 @@ func TestB2(t *testing.T) {
 	cmd.Env = append(cmd.Env, storagetest.NewB2(t).Env()...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func init() {
+	children["role"] = useRole
+	children["no HTTP/2"] = useNoHTTP2
+}
+
+// useRole backs up to S3 with the keys of a role.
+func useRole(ctx context.Context, url string) error {
+	place := s3PlaceAt(url, "role")
+	place.AccessKeyID, place.SecretAccessKey, place.InstanceRole = "", secret.String{}, true
+	r, err := Open(ctx, placeConfig(place))
+	if err != nil {
+		return err
+	}
+	return backUpOnceTo(ctx, r)
+}
+
+// TestS3_role takes keys from where a container has them, and says so where there are none.
+func TestS3_role(t *testing.T) {
+	t.Parallel()
+	network := storagetest.NewS3(t, false).Network(t)
+	role := func(status int, answer string) string {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, answer) // the client went
+		}))
+		t.Cleanup(server.Close)
+		return server.URL
+	}
+	for want, at := range map[string]string{
+		"": role(http.StatusOK, fmt.Sprintf(`{"Code":"Success","AccessKeyId":%q,"SecretAccessKey":%q,"Expiration":%q}`,
+			storagetest.S3AccessKey, storagetest.S3SecretKey, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))),
+		"the role of the machine gives no keys": role(http.StatusNotFound, ""),
+	} {
+		cmd := child(t, "role", network.URL())
+		cmd.Env = append(cmd.Env, "AWS_CONTAINER_CREDENTIALS_FULL_URI="+at, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=")
+		out, err := cmd.CombinedOutput()
+		if (err != nil) != (want != "") || !strings.Contains(string(out), want) {
+			t.Errorf("it says %v: %s, want %q", err, out, want)
+		}
+	}
+}
+
+// useNoHTTP2 reaches S3 with certificates of its own.
+func useNoHTTP2(ctx context.Context, url string) error {
+	place := s3PlaceAt(url, "ca")
+	place.CA = []byte("pem")
+	_, err := Open(ctx, placeConfig(place))
+	return err
+}
+
+// TestS3_noHTTP2 refuses what Kopia's client would crash at.
+func TestS3_noHTTP2(t *testing.T) {
+	t.Parallel()
+	cmd := child(t, "no HTTP/2", "http://127.0.0.1:1")
+	cmd.Env = append(cmd.Env, "GODEBUG=http2client=0")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "GODEBUG") || strings.Contains(string(out), "panic") {
+		t.Errorf("it says %v: %s", err, out)
 	}
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/blob/s3"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
@@ -54,7 +57,28 @@ func (p *S3) connect(ctx context.Context) (blob.Storage, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.AccessKeyID == "" {
+		if err := checkRole(); err != nil {
+			return nil, err
+		}
+	}
 	return s3.New(ctx, o, false)
+}
+
+// roleTimeout is how long the machine may take to say which keys it has.
+const roleTimeout = 15 * time.Second
+
+// checkRole wants keys from the role of the machine or the container. Without any, Kopia's client would ask as nobody.
+func checkRole() error {
+	role := &credentials.IAM{Client: &http.Client{Transport: defaultTransport(), Timeout: roleTimeout}}
+	keys, err := credentials.New(role).GetWithContext(nil)
+	if err == nil && keys.AccessKeyID == "" {
+		err = errors.New("it gives none")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the role of the machine gives no keys: %s", ErrRefused, reason(err))
+	}
+	return nil
 }
 
 func (p *S3) options() (*s3.Options, error) {
@@ -69,6 +93,9 @@ func (p *S3) options() (*s3.Options, error) {
 	}
 	if err := checkPrefix(p.Prefix); err != nil {
 		return nil, err
+	}
+	if len(p.CA) > 0 && !p.AllowUnverifiedSSL && defaultTransport().TLSClientConfig == nil { // Kopia (v0.23.1) relies on it
+		return nil, fmt.Errorf("%w: certificates of one's own need HTTP/2, which GODEBUG=http2client=0 turns off", ErrRefused)
 	}
 	return &s3.Options{
 		BucketName: p.Bucket, Prefix: p.Prefix,
