@@ -187,7 +187,8 @@ func TestReplacedDisksDue(t *testing.T) {
 }
 
 // TestReplacedDisksLost loses the state of a restore that keeps disks, as when the provider is killed before Terraform
-// has written it: the next restore has them in its own, and once that was read back nobody else gets them.
+// has written it. Whether that is so, the next restore can't tell: it leaves them alone for as long as they are to be kept,
+// and has them in its own state after that. Once that was read back nobody else gets them.
 func TestReplacedDisksLost(t *testing.T) {
 	t.Parallel()
 	w, r, id := backedUp(t)
@@ -207,15 +208,21 @@ func TestReplacedDisksLost(t *testing.T) {
 		})
 		return options
 	}
-	first := w.vm("web01").Disks[0].File
+	kept := w.vm("web01").Disks[0].File
 	restore("72h") // nobody hears of
+	first := w.vm("web01").Disks[0].File
+	due := restore("1ms")
+	expect(t, due.diagnostics, tfprotov6.DiagnosticSeverityWarning, kept+" (kept until ")
+	if state := due.state.String(); strings.Contains(state, kept) || !strings.Contains(state, first) {
+		t.Errorf("the state has other disks than those that were replaced: %s", state)
+	}
 	second := w.vm("web01").Disks[0].File
 	m := restore("72h")
 	expect(t, m.diagnostics, tfprotov6.DiagnosticSeverityWarning, first)
-	if state := m.state.String(); !strings.Contains(state, first) || !strings.Contains(state, second) {
-		t.Errorf("the state has not all disks that were kept: %s", state)
+	if state := m.state.String(); !strings.Contains(state, first) || !strings.Contains(state, second) || strings.Contains(state, kept) {
+		t.Errorf("the state has not all disks that nobody else keeps: %s", state)
 	}
-	if got := remembers(); !strings.Contains(got, first) || !strings.Contains(got, second) {
+	if got := remembers(); !strings.Contains(got, kept) || !strings.Contains(got, first) || !strings.Contains(got, second) {
 		t.Errorf("the VM remembers %q", got)
 	}
 	w.lab.Fault(lab.Fault{Method: "ReconfigVM_Task", Fault: "NoPermission"}) // that it may not forget is no error
@@ -229,10 +236,10 @@ func TestReplacedDisksLost(t *testing.T) {
 			t.Error("reading it changed the state")
 		}
 	}
-	if got := remembers(); got != "" {
+	if got := remembers(); !strings.Contains(got, kept) || strings.Contains(got, `"path":"`+first) || strings.Contains(got, `"path":"`+second) {
 		t.Errorf("the VM still remembers %q", got)
 	}
-	if !w.has(first) || !w.has(second) {
+	if !w.has(kept) || !w.has(first) || !w.has(second) {
 		t.Errorf("%s is there: %v, %s: %v", first, w.has(first), second, w.has(second))
 	}
 }

@@ -147,7 +147,7 @@ func (c *cleaning) watch(ctx context.Context) {
 	}
 	for _, run := range slices.Sorted(maps.Keys(c.watched)) {
 		w := c.watched[run]
-		c.warnings = append(c.warnings, fmt.Sprintf("%q is a restore that was not finished (%s). Whether it goes on was not clear yet: %v. "+
-			"If it doesn't, the next restore or restore test removes it.", w.Name, holder(run), err))
+		c.warnings = append(c.warnings, fmt.Sprintf("%q is a restore that was not finished (%s). Whether it goes on was not "+
+			"clear yet: %v. If it doesn't, the next restore or restore test removes it.", w.Name, holder(run), err))
 	}
 }

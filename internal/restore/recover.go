@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -95,21 +93,6 @@ func (p *inPlace) recover(ctx context.Context) error {
 	return p.m.removeTemporary(ctx, p.vm, func(r run.Run) bool { return left[r.ID] || r.Dead(p.m.now()) })
 }
 
-// claim tells disks that nobody knows of but the VM from those that somebody else may know of. The first are what a
-// restore replaced that was killed, and those of which the time is over that whoever replaced them wanted to keep them for.
-func (p *inPlace) claim(kept []hypervisor.Replaced) {
-	own := p.recovered
-	p.recovered = nil
-	for _, d := range kept {
-		killed := slices.ContainsFunc(own, func(o hypervisor.Replaced) bool { return o.Path == d.Path })
-		if killed || !d.Until.IsZero() && !p.m.now().Before(d.Until) {
-			p.recovered = append(p.recovered, d)
-		} else {
-			p.foreign = append(p.foreign, d)
-		}
-	}
-}
-
 // takeOver ends a restore that nobody is behind any more.
 func (p *inPlace) takeOver(ctx context.Context, interrupted *hypervisor.Interrupted) error {
 	p.m.log.WarnContext(ctx, "recovering from a restore that was killed",
@@ -184,24 +167,4 @@ func (m *Manager) removeTemporary(ctx context.Context, vm *hypervisor.VM, of fun
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// paths lists where replaced disks are.
-func paths(disks []hypervisor.Replaced) string {
-	list := make([]string, len(disks))
-	for i, d := range disks {
-		list[i] = d.Path
-	}
-	return strings.Join(list, ", ")
-}
-
-// datedPaths lists where replaced disks are, and until when they are kept.
-func datedPaths(disks []hypervisor.Replaced) string {
-	list := make([]string, len(disks))
-	for i, d := range disks {
-		if list[i] = d.Path; !d.Until.IsZero() {
-			list[i] += " (kept until " + d.Until.Format(time.RFC3339) + ")"
-		}
-	}
-	return strings.Join(list, ", ")
 }

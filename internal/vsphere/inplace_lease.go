@@ -23,9 +23,9 @@ const tenureKey = "terraform.vm.restore.lease"
 // for.
 const vacancy = 3 * hypervisor.LeaseRenewal
 
-// A tenure is the hold of a run on the journal of a VM, or on a VM in the making. Whether it lasts, the VM alone says: whoever takes it over
-// writes himself into the journal. So every change of the VM goes together with the journal, and what can't be
-// done together with it comes right after a look at it.
+// A tenure is the hold of a run on the journal of a VM, or on a VM in the making. Whether it lasts, the VM alone says:
+// whoever takes it over writes himself into the journal. So every change of the VM goes together with the journal, and
+// what can't be done together with it comes right after a look at it.
 type tenure struct {
 	client *Client
 	vm     hypervisor.VMID

@@ -330,8 +330,8 @@ func (r *recovery) restart(ctx context.Context, j *journal) error {
 	return r.client.PowerOn(ctx, r.id)
 }
 
-// finishInPlace removes the journal, and what only it knows of. Disks that are kept, the VM remembers; those of which it isn't said
-// until when are kept for as long as the journal says.
+// finishInPlace removes the journal, and what only it knows of. Disks that are kept, the VM remembers; those of which
+// it isn't said until when are kept for as long as the journal says.
 func (c *Client) finishInPlace(
 	ctx context.Context, id hypervisor.VMID, line lineage, j *journal, kept []hypervisor.Replaced,
 ) error {

@@ -257,7 +257,9 @@ func (c *Client) CleanUpRestores(ctx context.Context, abandoned func(hypervisor.
 }
 
 // unfinished reads a VM in the making of a run; nil: it is none.
-func (c *Client) unfinished(ctx context.Context, ref types.ManagedObjectReference, runID string) (*hypervisor.Unfinished, error) {
+func (c *Client) unfinished(
+	ctx context.Context, ref types.ManagedObjectReference, runID string,
+) (*hypervisor.Unfinished, error) {
 	var vm mo.VirtualMachine
 	err := c.properties(ctx, ref, []string{"config.extraConfig", "recentTask"}, &vm)
 	switch {
@@ -279,9 +281,11 @@ func (c *Client) unfinished(ctx context.Context, ref types.ManagedObjectReferenc
 // takenAway is the lease of a VM in the making that somebody is removing who isn't the run that made it.
 const takenAway = "taken away"
 
-// removeUnfinished removes a VM in the making. A run that still is at it must not give it its name any more, and finds that out by
-// the lease. Error: hypervisor.ErrTakenOver, if it isn't as it was found any more.
-func (c *Client) removeUnfinished(ctx context.Context, ref types.ManagedObjectReference, found hypervisor.Unfinished) error {
+// removeUnfinished removes a VM in the making. A run that still is at it must not give it its name any more, and finds
+// that out by the lease. Error: hypervisor.ErrTakenOver, if it isn't as it was found any more.
+func (c *Client) removeUnfinished(
+	ctx context.Context, ref types.ManagedObjectReference, found hypervisor.Unfinished,
+) error {
 	if found.Lease != "" {
 		err := c.setOptions(ctx, hypervisor.VMID(ref.Value), func(vm *mo.VirtualMachine) ([]types.BaseOptionValue, error) {
 			options := vm.Config.ExtraConfig

@@ -25,7 +25,8 @@ func (f *Fake) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) ([
 	}
 	warnings := v.missing(spec)
 	for _, r := range f.inTheWay(v, spec) {
-		warnings = append(warnings, r.vm.Path+" was being made by a restore; if that was killed, it is removed first, else this one is refused.")
+		warnings = append(warnings,
+			r.vm.Path+" was being made by a restore; if that was killed, it is removed first, else this one is refused.")
 	}
 	return warnings, nil
 }
