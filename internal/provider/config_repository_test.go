@@ -201,6 +201,12 @@ func TestRepositoryArguments(t *testing.T) {
 	if !reflect.DeepEqual(*got.repository, want) {
 		t.Errorf("got %+v, want %+v", *got.repository, want)
 	}
+	for _, compression := range []string{"auto", "zstd-fastest", "s2-default", "none"} {
+		got, diags := settingsOf(t, map[string]any{"path": "/p", "password": "p", "compression": compression}, nil)
+		if diags.HasError() || got.repository.compression != compression {
+			t.Errorf("%s: %+v, %v", compression, got.repository, diags)
+		}
+	}
 	s3 := func(more map[string]any) map[string]any {
 		more["bucket"], more["access_key_id"], more["secret_access_key"] = "b", "i", "k"
 		return map[string]any{"password": "p", "s3": more}
@@ -215,6 +221,7 @@ func TestRepositoryArguments(t *testing.T) {
 		"32 bytes (SHA-256)":              {"password": "p", "webdav": map[string]any{"url": "https://h", "thumbprint": "ab"}},
 		"is not a duration above zero":    {"path": "/p", "password": "p", "max_outage": "soon"},
 		"aes256-gcm":                      {"path": "/p", "password": "p", "encryption": "rot13"},
+		`"auto"`:                          {"path": "/p", "password": "p", "compression": "lzma"},
 		"must be between 1 and":           {"path": "/p", "password": "p", "limits": map[string]any{"upload_mib_per_second": 0}},
 	} {
 		if got := show(newRPC(t, nil, nil).configure(map[string]any{"repository": config}), tfprotov6.DiagnosticSeverityError); !strings.Contains(got, want) {

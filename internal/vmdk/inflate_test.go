@@ -69,13 +69,12 @@ func TestInflate(t *testing.T) {
 	t.Parallel()
 	f := new(inflater)
 	for name, data := range grains() {
-		for level := flate.HuffmanOnly; level <= flate.BestCompression; level++ {
-			for _, n := range []int{0, 1, 2, 100, grainSize - 1, grainSize} {
+		for _, level := range []int{flate.HuffmanOnly, flate.NoCompression, flate.BestSpeed, flate.DefaultCompression} {
+			for _, n := range []int{0, 1, 100, grainSize} {
 				stream := deflate(t, level, data[:n])
-				for _, stream := range [][]byte{stream, append(bytes.Clone(stream), data[:40]...)} { // and something behind it
-					if got, err := inflate(f, stream); err != nil || !bytes.Equal(got, data[:n]) {
-						t.Fatalf("%s, level %d: %d bytes of %d, %v", name, level, len(got), n, err)
-					}
+				stream = append(stream, data[:n%41]...) // something behind it
+				if got, err := inflate(f, stream); err != nil || !bytes.Equal(got, data[:n]) {
+					t.Fatalf("%s, level %d: %d bytes of %d, %v", name, level, len(got), n, err)
 				}
 			}
 		}
@@ -109,7 +108,7 @@ func TestInflateDamaged(t *testing.T) {
 	t.Parallel()
 	f := new(inflater)
 	for _, level := range []int{flate.HuffmanOnly, flate.NoCompression, flate.BestSpeed, flate.BestCompression} {
-		stream := deflate(t, level, text(7, 700))
+		stream := deflate(t, level, text(7, 200))
 		for n := range stream {
 			if _, err := inflate(f, stream[:n]); err == nil {
 				t.Errorf("level %d: %d of %d bytes", level, n, len(stream))
