@@ -35,23 +35,14 @@ func (r *backupResource) Configure(_ context.Context, req resource.ConfigureRequ
 func (r *backupResource) ModifyPlan(
 	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
 ) {
-	if r.session == nil || req.Plan.Raw.IsNull() {
-		return
-	}
-	var plan backupModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
-	if resp.Diagnostics.HasError() {
+	plan, state, ok := toPlan[backupModel](ctx, r.session, req, &resp.Diagnostics)
+	if !ok {
 		return
 	}
 	ctx, cancel := limitPlan(ctx)
 	defer cancel()
-	if req.State.Raw.IsNull() {
+	if state == nil {
 		r.session.planBackup(ctx, plan.backupRequested, backupOperation("Plan", ""), &resp.Diagnostics)
-		return
-	}
-	var state backupModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	if resp.Diagnostics.HasError() {
 		return
 	}
 	if state.Superseded.ValueBool() && plan.Retention.IsNull() {

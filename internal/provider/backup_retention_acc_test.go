@@ -30,19 +30,8 @@ resource "vm_backup" %q {
 
 // backups are the IDs of what is in the repository, newest first.
 func (w *world) backups() []repository.ID {
-	t := w.t
-	t.Helper()
-	repo, err := repository.Open(t.Context(), repository.Config{Path: w.repo, Password: secret.New(repositoryPassword)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	points, err := repo.List(t.Context(), repository.Filter{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := repo.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	w.t.Helper()
+	points := w.points()
 	ids := make([]repository.ID, len(points))
 	for i, p := range points {
 		ids[i] = p.ID

@@ -19,6 +19,22 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/types"
 )
 
+// toPlan reads what a ModifyPlan has to judge: what is planned, and what the state says; nil: nothing is there yet. It
+// reports whether there is anything to judge: not while the provider isn't configured, nor of what is to be destroyed.
+func toPlan[M any](
+	ctx context.Context, s *session, req resource.ModifyPlanRequest, diags *diag.Diagnostics,
+) (plan M, state *M, ok bool) {
+	if s == nil || req.Plan.Raw.IsNull() {
+		return plan, nil, false
+	}
+	diags.Append(req.Plan.Get(ctx, &plan)...)
+	if !req.State.Raw.IsNull() {
+		state = new(M)
+		diags.Append(req.State.Get(ctx, state)...)
+	}
+	return plan, state, !diags.HasError()
+}
+
 // importedKey marks, in a resource's private state, that it was imported and never changed since. What
 // can't be read back from the hypervisor, such as how the guest was asked to quiesce, is null in the
 // state then. To write it into the configuration must not replace what was imported: that would

@@ -75,26 +75,17 @@ func quiesceWanted(ctx context.Context, object types.Object, diags *diag.Diagnos
 func (r *snapshotResource) ModifyPlan(
 	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
 ) {
-	if r.session == nil || req.Plan.Raw.IsNull() {
-		return
-	}
-	var plan snapshotModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
-	if resp.Diagnostics.HasError() {
+	plan, state, ok := toPlan[snapshotModel](ctx, r.session, req, &resp.Diagnostics)
+	if !ok {
 		return
 	}
 	ctx, cancel := limitPlan(ctx)
 	defer cancel()
-	if req.State.Raw.IsNull() {
+	if state == nil {
 		r.session.planSnapshot(ctx, plan.snapshotRequested, snapshotOperation("Plan", ""), &resp.Diagnostics)
 		return
 	}
-	var state snapshotModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	if text := maxAgeWarning(state, plan.MaxAge, r.session.now()); text != "" {
+	if text := maxAgeWarning(*state, plan.MaxAge, r.session.now()); text != "" {
 		resp.Diagnostics.AddAttributeWarning(path.Root("max_age"), "Snapshot Is Too Old", text)
 	}
 	r.session.planVM(ctx, plan.VM, state.record(), snapshotOperation("Plan", ""), req, resp)

@@ -39,27 +39,18 @@ func (r *snapshotSetResource) ValidateConfig(
 func (r *snapshotSetResource) ModifyPlan(
 	ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse,
 ) {
-	if r.session == nil || req.Plan.Raw.IsNull() {
-		return
-	}
-	var plan snapshotSetModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
-	if resp.Diagnostics.HasError() {
+	plan, state, ok := toPlan[snapshotSetModel](ctx, r.session, req, &resp.Diagnostics)
+	if !ok {
 		return
 	}
 	ctx, cancel := limitPlan(ctx)
 	defer cancel()
-	if req.State.Raw.IsNull() {
+	if state == nil {
 		r.planCreate(ctx, plan, &resp.Diagnostics)
 		return
 	}
-	var state snapshotSetModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	r.planMembers(ctx, state, plan, req, resp)
-	r.planLost(ctx, state, resp)
+	r.planMembers(ctx, *state, plan, req, resp)
+	r.planLost(ctx, *state, resp)
 }
 
 func (r *snapshotSetResource) planCreate(ctx context.Context, plan snapshotSetModel, diags *diag.Diagnostics) {

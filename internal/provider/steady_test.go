@@ -14,37 +14,37 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
 
-// asked is the framework, and what it was asked.
+// asked is the framework, and how many questions it was asked.
 type asked struct {
 	protocol
-	upgrades, reads, plans, validations int
+	n int
 }
 
 func (a *asked) ValidateResourceConfig(
 	ctx context.Context, req *tfprotov6.ValidateResourceConfigRequest,
 ) (*tfprotov6.ValidateResourceConfigResponse, error) {
-	a.validations++
+	a.n++
 	return a.protocol.ValidateResourceConfig(ctx, req)
 }
 
 func (a *asked) UpgradeResourceState(
 	ctx context.Context, req *tfprotov6.UpgradeResourceStateRequest,
 ) (*tfprotov6.UpgradeResourceStateResponse, error) {
-	a.upgrades++
+	a.n++
 	return a.protocol.UpgradeResourceState(ctx, req)
 }
 
 func (a *asked) ReadResource(
 	ctx context.Context, req *tfprotov6.ReadResourceRequest,
 ) (*tfprotov6.ReadResourceResponse, error) {
-	a.reads++
+	a.n++
 	return a.protocol.ReadResource(ctx, req)
 }
 
 func (a *asked) PlanResourceChange(
 	ctx context.Context, req *tfprotov6.PlanResourceChangeRequest,
 ) (*tfprotov6.PlanResourceChangeResponse, error) {
-	a.plans++
+	a.n++
 	return a.protocol.PlanResourceChange(ctx, req)
 }
 
@@ -111,67 +111,58 @@ func (w *steadyWorld) same(what string, got, want any) {
 	}
 }
 
-// validate validates a configuration both ways, and reports whether the steady server knew the answer.
+// both asks the steady server and the framework, and reports whether the former knew the answer.
+func both[Req, Resp any](
+	w *steadyWorld, req Req, of func(tfprotov6.ResourceServer, context.Context, Req) (Resp, error),
+) (got, want Resp, known bool) {
+	w.t.Helper()
+	before := w.asked.n
+	got, err := of(w.server, w.t.Context(), req)
+	known = w.asked.n == before
+	want, wantErr := of(w.framework, w.t.Context(), req)
+	if err != nil || wantErr != nil {
+		w.t.Fatal(err, wantErr)
+	}
+	return got, want, known
+}
+
 func (w *steadyWorld) validate(what string, config map[string]any) bool {
 	w.t.Helper()
-	req := &tfprotov6.ValidateResourceConfigRequest{TypeName: steadyType, Config: w.dynamic(w.value(w.typ, config))}
-	before := w.asked.validations
-	got, err := w.server.ValidateResourceConfig(w.t.Context(), req)
-	want, wantErr := w.framework.ValidateResourceConfig(w.t.Context(), req)
-	if err != nil || wantErr != nil {
-		w.t.Fatal(err, wantErr)
-	}
+	got, want, known := both(w, &tfprotov6.ValidateResourceConfigRequest{
+		TypeName: steadyType, Config: w.dynamic(w.value(w.typ, config)),
+	}, tfprotov6.ResourceServer.ValidateResourceConfig)
 	w.same("validate "+what, got, want)
-	return w.asked.validations == before
+	return known
 }
 
-// read reads a state both ways, and reports whether the steady server knew the answer.
 func (w *steadyWorld) read(what string, req *tfprotov6.ReadResourceRequest) bool {
 	w.t.Helper()
-	before := w.asked.reads
-	got, err := w.server.ReadResource(w.t.Context(), req)
-	want, wantErr := w.framework.ReadResource(w.t.Context(), req)
-	if err != nil || wantErr != nil {
-		w.t.Fatal(err, wantErr)
-	}
+	got, want, known := both(w, req, tfprotov6.ResourceServer.ReadResource)
 	w.same("read "+what, got, want)
-	return w.asked.reads == before
+	return known
 }
 
-// plan plans a state that is proposed as it is, both ways, and reports whether the steady server knew the answer.
 func (w *steadyWorld) plan(what string, req *tfprotov6.PlanResourceChangeRequest) bool {
 	w.t.Helper()
-	before := w.asked.plans
-	got, err := w.server.PlanResourceChange(w.t.Context(), req)
-	want, wantErr := w.framework.PlanResourceChange(w.t.Context(), req)
-	if err != nil || wantErr != nil {
-		w.t.Fatal(err, wantErr)
-	}
+	got, want, known := both(w, req, tfprotov6.ResourceServer.PlanResourceChange)
 	w.same("plan "+what, got, want)
-	return w.asked.plans == before
+	return known
 }
 
-// upgrade upgrades a state both ways, and reports whether the steady server knew the answer.
 func (w *steadyWorld) upgrade(what string, version int64, state any) bool {
 	w.t.Helper()
 	raw, err := json.Marshal(state)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	req := &tfprotov6.UpgradeResourceStateRequest{
+	got, want, known := both(w, &tfprotov6.UpgradeResourceStateRequest{
 		TypeName: steadyType, Version: version, RawState: &tfprotov6.RawState{JSON: raw},
-	}
-	before := w.asked.upgrades
-	got, err := w.server.UpgradeResourceState(w.t.Context(), req)
-	want, wantErr := w.framework.UpgradeResourceState(w.t.Context(), req)
-	if err != nil || wantErr != nil {
-		w.t.Fatal(err, wantErr)
-	}
+	}, tfprotov6.ResourceServer.UpgradeResourceState)
 	w.same("diagnostics of upgrade "+what, got.Diagnostics, want.Diagnostics)
 	if want.UpgradedState != nil {
 		w.same("upgrade "+what, w.undynamic(w.typ, got.UpgradedState).Equal(w.undynamic(w.typ, want.UpgradedState)), true)
 	}
-	return w.asked.upgrades == before
+	return known
 }
 
 // config is what a configuration must say for a state to be proposed as it is: its arguments, or those without
@@ -325,9 +316,9 @@ func TestSteady_validate(t *testing.T) {
 			w.validate(name, with(name, ""))
 		}
 	}
-	both := with("memory", true)
-	both["shutdown"] = true
-	if w.validate("contradicting", both) {
+	contradicting := with("memory", true)
+	contradicting["shutdown"] = true
+	if w.validate("contradicting", contradicting) {
 		t.Error("validate contradicting: the framework wasn't asked")
 	}
 }
