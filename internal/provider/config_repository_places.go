@@ -170,7 +170,7 @@ func objectLockAttribute(needs string, more map[string]schema.Attribute) schema.
 	}
 	return schema.SingleNestedAttribute{
 		MarkdownDescription: "Have the service refuse to delete or overwrite what is written, whoever asks. " + needs + " A repository that was " +
-			"locked stays so when this is removed.",
+			"locked stays so when this is removed, and one that is locked more strongly is refused.",
 		Optional:   true,
 		Attributes: more,
 	}
@@ -335,7 +335,7 @@ func sftpAttributes() map[string]schema.Attribute {
 		},
 		"user": requiredText("The user to log in as."),
 		"path": schema.StringAttribute{
-			MarkdownDescription: "The directory on the server, from its root. It is created if it doesn't exist.",
+			MarkdownDescription: "The directory on the server, from its root. It is created if it doesn't exist, and refused if it has something else in it.",
 			Required:            true,
 			Validators:          []validator.String{stringvalidator.RegexMatches(regexp.MustCompile(`^/`), "must begin with a slash")},
 		},
