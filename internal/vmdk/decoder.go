@@ -2,12 +2,15 @@ package vmdk
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+
+	"github.com/klauspost/compress/zlib"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 )
@@ -333,6 +336,12 @@ func (g *inflation) corrupt() error {
 	return fmt.Errorf("%w: at sector %d: %w", ErrCorrupt, g.sector, g.err)
 }
 
+// An inflater decompresses grains; idle ones are kept, as they are large.
+type inflater struct {
+	in bytes.Reader
+	z  io.ReadCloser // nil until the first grain; it can't be made without a valid one
+}
+
 var inflaters = sync.Pool{New: func() any { return new(inflater) }}
 
 // newInflater makes a worker that decompresses grains of a size in sectors.
@@ -343,9 +352,47 @@ func newInflater(grain uint64) (run func(*inflation), release func()) {
 	}
 	run = func(g *inflation) {
 		if g.data == nil {
-			g.data = make([]byte, grain*sectorSize+inflateMargin)
+			g.data = make([]byte, grain*sectorSize)
 		}
 		g.length, g.err = f.inflate(g.data, g.compressed)
 	}
-	return run, func() { inflaters.Put(f) }
+	return run, func() {
+		f.in.Reset(nil)
+		inflaters.Put(f)
+	}
+}
+
+var errLong = errors.New("it inflates to more than a grain")
+
+// inflate decompresses a grain, verifies its checksum, and returns its length.
+func (f *inflater) inflate(data, compressed []byte) (int, error) {
+	f.in.Reset(compressed)
+	if r, ok := f.z.(zlib.Resetter); ok {
+		if err := r.Reset(&f.in, nil); err != nil {
+			return 0, err
+		}
+	} else {
+		z, err := zlib.NewReader(&f.in)
+		if err != nil {
+			return 0, err
+		}
+		f.z = z
+	}
+	n, err := io.ReadFull(f.z, data)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		// Ambiguous: ReadFull says so of a short grain, and the decompressor of a cut one. Only the
+		// former ends properly when it is read on.
+		err = nil
+	}
+	if err != nil {
+		return n, err
+	}
+	var one [1]byte
+	switch m, err := f.z.Read(one[:]); {
+	case m > 0:
+		return n, errLong
+	case !errors.Is(err, io.EOF):
+		return n, fmt.Errorf("it ends early: %w", err)
+	}
+	return n, nil
 }

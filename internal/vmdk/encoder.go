@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"hash/adler32"
 	"io"
 	"math"
 	"sync"
@@ -367,7 +368,7 @@ func (g *deflation) store() {
 		b = append(b, rest[:n]...)
 		rest = rest[n:]
 	}
-	g.end(binary.BigEndian.AppendUint32(b, checksum(g.data)))
+	g.end(binary.BigEndian.AppendUint32(b, adler32.Checksum(g.data)))
 }
 
 // begin is the record with room for its header.
