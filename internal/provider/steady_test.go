@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"math/big"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
+	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
@@ -17,34 +19,34 @@ import (
 // asked is the framework, and how many questions it was asked.
 type asked struct {
 	protocol
-	n int
+	n atomic.Int64
 }
 
 func (a *asked) ValidateResourceConfig(
 	ctx context.Context, req *tfprotov6.ValidateResourceConfigRequest,
 ) (*tfprotov6.ValidateResourceConfigResponse, error) {
-	a.n++
+	a.n.Add(1)
 	return a.protocol.ValidateResourceConfig(ctx, req)
 }
 
 func (a *asked) UpgradeResourceState(
 	ctx context.Context, req *tfprotov6.UpgradeResourceStateRequest,
 ) (*tfprotov6.UpgradeResourceStateResponse, error) {
-	a.n++
+	a.n.Add(1)
 	return a.protocol.UpgradeResourceState(ctx, req)
 }
 
 func (a *asked) ReadResource(
 	ctx context.Context, req *tfprotov6.ReadResourceRequest,
 ) (*tfprotov6.ReadResourceResponse, error) {
-	a.n++
+	a.n.Add(1)
 	return a.protocol.ReadResource(ctx, req)
 }
 
 func (a *asked) PlanResourceChange(
 	ctx context.Context, req *tfprotov6.PlanResourceChangeRequest,
 ) (*tfprotov6.PlanResourceChangeResponse, error) {
-	a.n++
+	a.n.Add(1)
 	return a.protocol.PlanResourceChange(ctx, req)
 }
 
@@ -116,9 +118,9 @@ func both[Req, Resp any](
 	w *steadyWorld, req Req, of func(tfprotov6.ResourceServer, context.Context, Req) (Resp, error),
 ) (got, want Resp, known bool) {
 	w.t.Helper()
-	before := w.asked.n
+	before := w.asked.n.Load()
 	got, err := of(w.server, w.t.Context(), req)
-	known = w.asked.n == before
+	known = w.asked.n.Load() == before
 	want, wantErr := of(w.framework, w.t.Context(), req)
 	if err != nil || wantErr != nil {
 		w.t.Fatal(err, wantErr)
@@ -321,4 +323,36 @@ func TestSteady_validate(t *testing.T) {
 	if w.validate("contradicting", contradicting) {
 		t.Error("validate contradicting: the framework wasn't asked")
 	}
+}
+
+// TestSteady_terraform plans a snapshot to which nothing has happened with a real Terraform: the framework isn't asked.
+func TestSteady_terraform(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var frameworks []*asked
+	factories := w.factories()
+	serve := factories["vm"]
+	factories["vm"] = func() (tfprotov6.ProviderServer, error) {
+		server, err := serve()
+		if steady, ok := server.(*steadyServer); ok {
+			frameworks = append(frameworks, &asked{protocol: steady.protocol})
+			steady.protocol = frameworks[len(frameworks)-1]
+		}
+		return server, err
+	}
+	config, first := w.provider()+snapshotConfig, 0
+	resource.UnitTest(t, resource.TestCase{ProtoV6ProviderFactories: factories, Steps: []resource.TestStep{
+		{Config: config},
+		{Config: config, PlanOnly: true, PreConfig: func() { first = len(frameworks) }},
+		{Config: config, PreConfig: func() {
+			if first == 0 || len(frameworks) == first {
+				t.Fatalf("%d providers in all, %d before the plan", len(frameworks), first)
+			}
+			for _, framework := range frameworks[first:] {
+				if n := framework.n.Load(); n > 0 {
+					t.Errorf("the framework was asked %d times", n)
+				}
+			}
+		}},
+	}})
 }
