@@ -79,9 +79,8 @@ func (a *restoreTestAction) Schema(ctx context.Context, _ action.SchemaRequest, 
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "Shows that a backup can be restored: it is restored to a copy with an identity of its own, which nothing is " +
 			"connected to: no network, no serial port, no medium in its drives, so that it can only boot from its disks. The copy is " +
-			"started, its guest's heartbeat is waited for, and it is removed. It is removed also if that fails. If it is interrupted, " +
-			"Terraform may end the provider before; then, and if the process is killed, the next restore or restore test removes it, " +
-			"on whatever machine, within minutes. The virtual machine that was backed up is not touched and may be gone. The " +
+			"started, its guest's heartbeat is waited for, and it is removed, also if that fails or is interrupted. If the process is " +
+			"killed, the next restore or restore test removes it, on whatever machine, within minutes. The virtual machine that was backed up is not touched and may be gone. The " +
 			"outcome is kept in the repository, where the data source `vm_backup_health` finds it.",
 		Attributes: attributes,
 		Blocks:     actionTimeouts(ctx, "Default: `4h`. When it is over, the copy is removed."),
