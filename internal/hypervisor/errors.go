@@ -164,13 +164,16 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // A PermissionError says that the user lacks a privilege.
 type PermissionError struct {
-	Privilege string
+	Privilege string // or several, with commas
 	Object    string
 }
 
 func (e *PermissionError) Error() string {
 	if e.Privilege == "" { // the server doesn't say which
 		return "a privilege is missing on " + e.Object
+	}
+	if strings.Contains(e.Privilege, ", ") {
+		return fmt.Sprintf("privileges %s are missing on %s", e.Privilege, e.Object)
 	}
 	return fmt.Sprintf("privilege %s is missing on %s", e.Privilege, e.Object)
 }

@@ -52,6 +52,19 @@ func (r *rpc) importsAs(resource string, identity tftypes.Value, config map[stri
 	}
 }
 
+// refusesIdentity returns the error that an import by an identity gives.
+func (r *rpc) refusesIdentity(resource string, identity map[string]any) string {
+	r.t.Helper()
+	resp, err := r.server.ImportResourceState(r.t.Context(), &tfprotov6.ImportResourceStateRequest{
+		TypeName: resource,
+		Identity: &tfprotov6.ResourceIdentityData{IdentityData: r.dynamic(r.value(r.identityType(resource), identity))},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return show(resp.Diagnostics, tfprotov6.DiagnosticSeverityError)
+}
+
 // TestImportRestore takes up restores whose state was lost.
 func TestImportRestore(t *testing.T) {
 	t.Parallel()
@@ -123,6 +136,11 @@ func TestImportRestore(t *testing.T) {
 	several := map[string]any{"snapshot_ids": []any{text(second, "id"), text(taken, "id")}}
 	m = do("vm_restore", several)
 	r.importsAs("vm_restore", r.identify("vm_restore", m), several, text(second, "id")+","+text(taken, "id"))
+
+	another := map[string]any{"id": "elsewhere", "snapshot_ids": several["snapshot_ids"]}
+	if text := r.refusesIdentity("vm_restore", another); !strings.Contains(text, `The id of the identity is "elsewhere"; the snapshots are of `) {
+		t.Errorf("of another virtual machine: %s", text)
+	}
 
 	noErrors(t, r.destroy(t.Context(), "vm_snapshot", taken))
 	inPlace := map[string]any{"backup_id": backup, "in_place": map[string]any{"hardware": "restore"}}

@@ -32,6 +32,7 @@ type restoreAddress struct {
 
 	snapshot string   // in words, or an ID
 	several  []string // IDs of snapshots
+	reverted string   // with one of them: the ID that is said to come of it. Empty: nothing is said
 }
 
 var backupAddress = regexp.MustCompile(`^(in_place:)?([0-9a-f]{32}):(.+)$`)
@@ -54,6 +55,8 @@ func (i restoreIdentity) address(ctx context.Context, diags *diag.Diagnostics) r
 	}
 	if a.backup != "" {
 		a.vm = hypervisor.VMRef(i.ID.ValueString())
+	} else {
+		a.reverted = i.ID.ValueString()
 	}
 	if !i.SnapshotIDs.IsNull() {
 		diags.Append(i.SnapshotIDs.ElementsAs(ctx, &a.several, false)...)
@@ -228,6 +231,9 @@ func (r *restoreResource) importRevert(ctx context.Context, address restoreAddre
 		reverted[i].VM, reverted[i].Snapshot.ID = *vm, id.Snapshot
 	}
 	model.fillReverted(reverted, types.StringNull())
+	if is := model.ID.ValueString(); address.reverted != "" && !strings.EqualFold(address.reverted, is) {
+		return noRestore("The id of the identity is %q; the snapshots are of "+is+".", address.reverted)
+	}
 	return nil
 }
 

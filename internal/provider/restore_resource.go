@@ -294,7 +294,11 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 	case err == nil && takenUp(ctx, req.Private) && vm.PowerState != hypervisor.PoweredOff:
 		err = fmt.Errorf("delete %s: %w", vm.Path, errImportedRuns)
 	case err == nil:
-		if err = hv.CheckPrivileges(ctx, []hypervisor.VMID{vm.ID}, hypervisor.ToDestroy); err == nil {
+		operations := []hypervisor.Operation{hypervisor.ToDestroy}
+		if vm.PowerState != hypervisor.PoweredOff {
+			operations = append(operations, hypervisor.ToPowerOff)
+		}
+		if err = hv.CheckPrivileges(ctx, []hypervisor.VMID{vm.ID}, operations...); err == nil {
 			err = hv.DestroyVM(ctx, vm.ID)
 		}
 	}
