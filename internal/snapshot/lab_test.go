@@ -269,7 +269,12 @@ func TestLab_setCancelled(t *testing.T) {
 					cancel()
 				}
 			})
-			if set, err := s.m.TakeSet(ctx, s.request()); set != nil || !errors.Is(err, context.Canceled) {
+			set, err := s.m.TakeSet(ctx, s.request())
+			if set != nil && err == nil { // all were asked before the first heard of it: the set is complete
+				err = errors.Join(context.Canceled, s.m.RemoveSet(t.Context(), set.IDs(), hypervisor.RemoveOptions{}))
+				set = nil
+			}
+			if set != nil || !errors.Is(err, context.Canceled) {
 				t.Errorf("got %+v and %v", set, err)
 			}
 			labtest.AssertClean(t, s.lab)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
@@ -234,4 +235,52 @@ func TestSet_underWay(t *testing.T) {
 			t.Errorf("missing %v, %v", missing, err)
 		}
 	}
+}
+
+// lateRename is a hypervisor that answers nothing to one request to rename a snapshot, and carries it out when the
+// snapshots of its VM have been listed once more.
+type lateRename struct {
+	*hypervisortest.Fake
+
+	mu   sync.Mutex
+	of   hypervisor.VMID
+	late func() error
+}
+
+func (l *lateRename) RenameSnapshot(
+	ctx context.Context, vm hypervisor.VMID, id hypervisor.SnapshotID, name, description string,
+) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if vm != l.of {
+		return l.Fake.RenameSnapshot(ctx, vm, id, name, description)
+	}
+	l.late = func() error { return l.Fake.RenameSnapshot(context.WithoutCancel(ctx), vm, id, name, description) }
+	return errBroken
+}
+
+func (l *lateRename) Snapshots(ctx context.Context, vm hypervisor.VMID) ([]hypervisor.Snapshot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all, err := l.Fake.Snapshots(ctx, vm)
+	if vm == l.of && l.late != nil {
+		err = errors.Join(err, l.late())
+		l.late = nil
+	}
+	return all, err
+}
+
+// A request that was given up marks a snapshot as complete while its set is being removed.
+func TestSet_markedLate(t *testing.T) {
+	t.Parallel()
+	fake, vms := newTiers(t, 3)
+	hv := &lateRename{Fake: fake, of: vms[1].ID}
+	set, err := newManager(hv).TakeSet(t.Context(), setOf(vms))
+	if set != nil || !errors.Is(err, errBroken) {
+		t.Errorf("got %+v and %v", set, err)
+	}
+	if hv.late != nil {
+		t.Error("nothing was marked late")
+	}
+	wantNone(t, fake, vms)
 }

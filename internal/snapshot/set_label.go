@@ -119,13 +119,14 @@ func (m *Manager) removeHalf(ctx context.Context, half []halfSet) (warnings []st
 }
 
 // sweep removes every snapshot with a set's label from the VMs that the label names. Those that still name
-// the run come last: as long as there is one, the rest can be told from a complete set.
+// the run come last: as long as there is one, the rest can be told from a complete set. The second time all are
+// removed: a request that was given up may have marked one as complete since the first.
 func (m *Manager) sweep(ctx context.Context, l setLabel) error {
-	for _, unfinished := range []bool{false, true} {
+	for _, all := range []bool{false, true} {
 		errs := make([]error, len(l.VMs))
 		each(len(l.VMs), setWorkers, func(i int) {
 			errs[i] = m.sweepVM(ctx, l.VMs[i], func(of setLabel) bool {
-				return of.Set == l.Set && (of.Run != "") == unfinished
+				return of.Set == l.Set && (all || of.Run == "")
 			})
 		})
 		if err := errors.Join(errs...); err != nil {
