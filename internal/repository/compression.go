@@ -23,6 +23,12 @@ const (
 
 	// Processors are short when less than this share of their time is idle, and have time left when more than that is.
 	shortIdle, amplyIdle = 1. / 8, 1. / 4
+
+	// It is the storage that is short when, over some chunks, at least this share of the writes that may be under way
+	// are. A write now and then says nothing: a worker that has filled a pack waits for its disk.
+	shortWrites = 3. / 4
+	// writesSmoothing is how many chunks that is about.
+	writesSmoothing = 8
 )
 
 // A compressionChoice says how the chunks of a disk are compressed. What is chosen by itself follows from what the
@@ -35,16 +41,19 @@ type compressionChoice struct {
 	fixed compression.Name // empty: none
 	auto  bool
 	busy  int // as many chunks wait for workers that can't keep up
+	most  int // as many writes may be under way while a worker takes a chunk
 	idle  func() float64
 
 	mu       sync.Mutex
-	pressure int // 0: processors have time left, up to pressureSteps: they are short
+	pressure int     // 0: processors have time left, up to pressureSteps: they are short
+	writes   float64 // under way, smoothed; negative: none were counted yet
 	fast     bool
 }
 
-func newCompressionChoice(c Compression, idle func() float64) *compressionChoice {
+// newCompressionChoice makes one for a disk. uploads is how many packs may be on their way beside what workers do.
+func newCompressionChoice(c Compression, uploads int, idle func() float64) *compressionChoice {
 	// Of the window, the workers have one each; half of the others wait.
-	choice := &compressionChoice{busy: (window() - workers()) / 2, idle: idle}
+	choice := &compressionChoice{busy: (window() - workers()) / 2, most: workers() - 1 + uploads, idle: idle, writes: -1}
 	switch c {
 	case "", CompressionAuto:
 		choice.auto = true
@@ -64,8 +73,12 @@ func (c *compressionChoice) choose(waiting, writing int) compression.Name {
 	idle := c.idle()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.writes < 0 {
+		c.writes = float64(writing)
+	}
+	c.writes += (float64(writing) - c.writes) / writesSmoothing
 	switch {
-	case 2*writing >= workers(): // chunks may wait, but for the storage
+	case c.writes >= shortWrites*float64(c.most): // chunks may wait, but for the storage
 		c.pressure--
 	case waiting >= c.busy || idle < shortIdle:
 		c.pressure++

@@ -22,12 +22,12 @@ const (
 func TestCompressionChoice(t *testing.T) {
 	t.Parallel()
 	full := (window() - workers()) / 2
-	half := (workers() + 1) / 2
+	most := workers() - 1 + maxUploads
 	type step struct {
 		waiting, writing int
 		idle             float64
 		times            int
-		want             compression.Name
+		want             compression.Name // empty: either
 	}
 	for name, steps := range map[string][]step{
 		"the source gives no more":             {{0, 0, 0.9, 50, zstd}},
@@ -38,18 +38,24 @@ func TestCompressionChoice(t *testing.T) {
 		"some chunks wait":                     {{full - 1, 0, 0.9, 50, zstd}, {full, 0, 0.9, pressureSteps - 1, zstd}, {full, 0, 0.9, 1, s2}, {full - 1, 0, 0.9, 50, s2}},
 		"a pause":                              {{full, 0, 0, pressureSteps - 1, zstd}, {full, 0, 0, 9, s2}, {0, 0, 0.9, pressureSteps - 1, s2}, {full, 0, 0, 50, s2}},
 		"the source gets slow":                 {{full, 0, 0, pressureSteps - 1, zstd}, {full, 0, 0, 9, s2}, {0, 0, 0.9, pressureSteps - 1, s2}, {0, 0, 0.9, 50, zstd}},
-		"the storage is slow":                  {{full, half, 0.9, 50, zstd}},
-		"the storage is slow, no time is left": {{full, half, 0, 50, zstd}},
-		"the storage gets slow":                {{full, 0, 0, pressureSteps - 1, zstd}, {full, half - 1, 0, 9, s2}, {full, half, 0, pressureSteps - 1, s2}, {full, half, 0, 50, zstd}},
+		"the storage is slow":                  {{full, most, 0.9, 50, zstd}},
+		"the storage is slow, no time is left": {{full, most, 0, 50, zstd}},
+		"writes now and then": {
+			{full, 0, 0.2, pressureSteps - 1, zstd}, {full, most / 2, 0.2, 50, s2}, {full, most, 0.2, 4, s2}, {full, 0, 0.2, 50, s2},
+		},
+		"the storage gets slow": {
+			{full, 0, 0, pressureSteps - 1, zstd}, {full, most / 2, 0, 9, s2}, {full, most, 0, pressureSteps - 1, s2},
+			{full, most, 0, 2 * writesSmoothing, ""}, {full, most, 0, 50, zstd},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var idle float64
-			c := newCompressionChoice(CompressionAuto, func() float64 { return idle })
+			c := newCompressionChoice(CompressionAuto, maxUploads, func() float64 { return idle })
 			for i, s := range steps {
 				idle = s.idle
 				for n := range s.times {
-					if got := c.choose(s.waiting, s.writing); got != s.want {
+					if got := c.choose(s.waiting, s.writing); got != s.want && s.want != "" {
 						t.Fatalf("step %d, chunk %d: %s, want %s", i, n, got, s.want)
 					}
 				}
@@ -62,7 +68,7 @@ func TestCompressionChoice(t *testing.T) {
 func TestCompressionChoice_fixed(t *testing.T) {
 	t.Parallel()
 	for c, want := range map[Compression]compression.Name{CompressionZstd: zstd, CompressionS2: s2, CompressionNone: ""} {
-		choice := newCompressionChoice(c, func() float64 { return 0 })
+		choice := newCompressionChoice(c, 0, func() float64 { return 0 })
 		for range 20 {
 			if got := choice.choose(100, 0); got != want {
 				t.Fatalf("%s: %q", c, got)

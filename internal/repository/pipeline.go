@@ -61,7 +61,7 @@ func newDiskPipeline(
 	chunks := buffers + r.uploads()*packChunks
 	p := &diskPipeline{
 		repository: r, src: src, session: session, base: base, capacity: capacity, chunkSize: chunkSize,
-		compress: newCompressionChoice(r.compression, r.idle.share),
+		compress: newCompressionChoice(r.compression, r.uploads(), r.idle.share),
 		free:     make(chan *chunk, chunks),
 		buffers:  make(chan []byte, buffers),
 		pending:  make(chan *chunk, chunks),
