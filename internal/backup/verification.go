@@ -93,7 +93,7 @@ func (r HealthRule) reason(vm string, h *Health, now time.Time) string {
 	}
 	switch {
 	case h.Verified == nil && len(h.Failed) > 0:
-		return fmt.Sprintf("There is no backup of %s%s; %d are damaged, among them %s.",
+		return fmt.Sprintf("There is no backup of %s%s; damaged ones: %d, the newest of them %s.",
 			h.Newest.VMName, verified, len(h.Failed), describe(h.Failed[0]))
 	case h.Verified == nil:
 		return fmt.Sprintf("There is no backup of %s%s; the newest is %s.", h.Newest.VMName, verified, describe(*h.Newest))

@@ -63,7 +63,7 @@ func TestHealth(t *testing.T) {
 	check("the newest one is damaged", data, &older, "")
 	check("what is damaged doesn't count", backup.HealthRule{}, &older, "")
 	record(older, repository.VerifyIndex, false, 0)
-	check("both are", backup.HealthRule{}, nil, "2 are damaged")
+	check("both are", backup.HealthRule{}, nil, "damaged ones: 2")
 	if h := (backup.HealthRule{MaxAge: time.Hour}).Judge("db", nil, nil, time.Now()); h.OK || h.Reason != "There is no backup of db." {
 		t.Errorf("of a VM without backups: %+v", h)
 	}
