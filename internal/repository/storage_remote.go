@@ -53,7 +53,7 @@ type remoteStorage struct {
 // connectPlace reaches a place. An outage now is not waited for: nothing is under way yet.
 func connectPlace(ctx context.Context, c Config) (*remoteStorage, error) {
 	s := &remoteStorage{place: c.Place, maxOutage: c.MaxOutage, log: c.Log, cache: newIndexCache(c.Cache), answer: attemptTimeout,
-		uploading: make(chan struct{}, 3*maxUploads)}
+		uploading: make(chan struct{}, maxUploads)}
 	if s.maxOutage == 0 {
 		s.maxOutage = defaultMaxOutage
 	}
