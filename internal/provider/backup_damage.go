@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
@@ -33,7 +34,7 @@ func (s *session) warnOfDamage(
 	bad := all[i]
 	other := "There is no other backup of this virtual machine that wasn't found damaged."
 	for _, p := range all {
-		if p.Server == bad.Server && p.InstanceUUID == bad.InstanceUUID && p.Excluded == "" && !repository.Damaged(known[p.ID]) {
+		if p.Server == bad.Server && strings.EqualFold(p.InstanceUUID, bad.InstanceUUID) && p.Excluded == "" && !repository.Damaged(known[p.ID]) {
 			other = fmt.Sprintf("The newest backup of this virtual machine that wasn't found damaged is %s, taken at %s.", p.ID,
 				timeValue(p.CreatedAt).ValueString())
 			break

@@ -92,34 +92,39 @@ func TestInPlace_lease(t *testing.T) {
 	b.sameContent("undone", b.after)
 }
 
-// However often the lease is renewed, it gets in the way of no step.
-func TestInPlace_leaseInBetween(t *testing.T) {
-	t.Parallel()
-	b := newInPlaceBench(t, 1<<20, 1<<20)
-	ticks := b.tick()
-	over, ended := make(chan struct{}), make(chan struct{})
-	var renewed atomic.Int32
+// tickOn has a lease renewed as soon as it was, until it is stopped, and says how often that was.
+func tickOn(ticks chan<- time.Time) (stop func() int) {
+	over, renewed := make(chan struct{}), make(chan int, 1)
 	go func() {
-		defer close(ended)
-		for {
+		for n := 0; ; n++ {
 			select {
 			case ticks <- time.Time{}:
-				renewed.Add(1)
 			case <-over:
+				renewed <- n
 				return
 			}
 		}
 	}()
+	return func() int {
+		close(over)
+		return <-renewed
+	}
+}
+
+// However often the lease is renewed, it gets in the way of no step.
+func TestInPlace_leaseInBetween(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20, 1<<20)
+	stop := tickOn(b.tick())
 	spec := b.spec("run-1")
 	spec.Hardware = true
 	out := b.mustInPlace(spec)
-	close(over)
-	<-ended
+	renewed := stop()
 	b.sameContent("restored", b.before)
 	b.deleteReplaced(out.replaced)
 	b.untouched()
-	if renewed.Load() < 2 {
-		t.Errorf("renewed %d times", renewed.Load())
+	if renewed < 2 {
+		t.Errorf("renewed %d times", renewed)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,8 +42,7 @@ func TestRestore_lease(t *testing.T) {
 	b := newBench(t, 1<<20)
 	c := b.mustBackUp()
 	ticks := b.tick()
-	over, ended, verified := make(chan struct{}), make(chan struct{}), false
-	var renewed atomic.Int32
+	var stop func() int
 	spec := hypervisor.RestoreSpec{Identity: hypervisor.IdentityCopy, Name: "copy"}
 	spec.Verify = func(ctx context.Context, _ hypervisor.VMID) error {
 		first := b.makingLease(ctx)
@@ -59,18 +57,7 @@ func TestRestore_lease(t *testing.T) {
 		if b.makingLease(ctx) == second {
 			t.Errorf("after a failure the lease still is %q", second)
 		}
-		verified = true
-		go func() {
-			defer close(ended)
-			for {
-				select {
-				case ticks <- time.Time{}:
-					renewed.Add(1)
-				case <-over:
-					return
-				}
-			}
-		}()
+		stop = tickOn(ticks)
 		return nil
 	}
 	b.lab.OnCall("POST /nfc", func(ctx context.Context) {
@@ -79,11 +66,10 @@ func TestRestore_lease(t *testing.T) {
 		}
 	})
 	vm, warnings, err := b.restore(t.Context(), c, spec)
-	close(over)
-	if err != nil || len(warnings) > 0 || !verified {
+	if err != nil || len(warnings) > 0 || stop == nil {
 		t.Fatalf("%q, %v", warnings, err)
 	}
-	<-ended
+	stop()
 	read := b.read(t.Context(), vm.ID)
 	for path, value := range read {
 		if strings.Contains(value, "terraform.vm.") || strings.Contains(path, "terraform.vm.") {

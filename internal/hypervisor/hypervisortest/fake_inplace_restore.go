@@ -38,17 +38,8 @@ func (r *fakeInPlace) WriteDisk(ctx context.Context, key hypervisor.DiskKey, src
 		}
 	}
 	r.f.mu.Unlock()
-	if m == nil || m.capacity != src.Capacity() {
-		return fmt.Errorf("write disk %s: there is no such disk of %d bytes", key, src.Capacity())
-	}
-	err := src.Extents(ctx, func(off int64, data []byte) error {
-		if err := r.f.at(ctx, DuringWriteDisk); err != nil {
-			return err
-		}
-		return m.writeAt(data, off)
-	})
-	if err != nil {
-		return fmt.Errorf("write disk %s: %w", key, err)
+	if err := r.f.fill(ctx, key, m, src); err != nil {
+		return err
 	}
 	r.mu.Lock()
 	r.written[key] = true

@@ -283,12 +283,22 @@ func (r *fakeRestore) WriteDisk(ctx context.Context, key hypervisor.DiskKey, src
 	if err := r.f.at(ctx, BeforeWriteDisk); err != nil {
 		return err
 	}
-	m, ok := r.vm.images[key]
-	if !ok || m.capacity != src.Capacity() {
+	if err := r.f.fill(ctx, key, r.vm.images[key], src); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.written[key] = true
+	r.mu.Unlock()
+	return r.f.at(ctx, AfterWriteDisk)
+}
+
+// fill writes what a source yields to the image of a disk; nil: there is none.
+func (f *Fake) fill(ctx context.Context, key hypervisor.DiskKey, m *image, src disk.Source) error {
+	if m == nil || m.capacity != src.Capacity() {
 		return fmt.Errorf("write disk %s: there is no such disk of %d bytes", key, src.Capacity())
 	}
 	err := src.Extents(ctx, func(off int64, data []byte) error {
-		if err := r.f.at(ctx, DuringWriteDisk); err != nil {
+		if err := f.at(ctx, DuringWriteDisk); err != nil {
 			return err
 		}
 		return m.writeAt(data, off)
@@ -296,10 +306,7 @@ func (r *fakeRestore) WriteDisk(ctx context.Context, key hypervisor.DiskKey, src
 	if err != nil {
 		return fmt.Errorf("write disk %s: %w", key, err)
 	}
-	r.mu.Lock()
-	r.written[key] = true
-	r.mu.Unlock()
-	return r.f.at(ctx, AfterWriteDisk)
+	return nil
 }
 
 func (r *fakeRestore) Commit(ctx context.Context) (*hypervisor.VM, []string, error) {
