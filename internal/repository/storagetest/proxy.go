@@ -66,11 +66,11 @@ func (p *Proxy) cut() {
 	clear(p.connections)
 }
 
-// Heal lets connections through again.
+// Heal lets connections through again, also those that CutAfter would have cut later.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.down = false
+	p.down, p.watch = false, nil
 }
 
 // AwaitRefusal waits until clients were refused n times.
@@ -84,16 +84,23 @@ func (p *Proxy) AwaitRefusal(ctx context.Context, n int) {
 	}
 }
 
-// CutAfter cuts the network once clients have sent n bytes from now on.
-func (p *Proxy) CutAfter(n int64) {
+// CutAfter cuts the network once clients have sent n bytes from now on. What it returns reports whether that was so.
+func (p *Proxy) CutAfter(n int64) (hit func() bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var cut bool
 	p.sent = 0
 	p.watch = func(sent int64) {
 		if sent >= n {
+			cut = true
 			p.watch = nil
 			p.cut()
 		}
+	}
+	return func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return cut
 	}
 }
 
@@ -103,13 +110,6 @@ func (p *Proxy) Delay(delay time.Duration, window int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay, p.window = delay, window
-}
-
-// IsCut reports whether the network is cut.
-func (p *Proxy) IsCut() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.down
 }
 
 // Sent is how many bytes clients have sent since CutAfter was called.
