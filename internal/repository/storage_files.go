@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -121,14 +122,14 @@ func (l *fileLayout) GetBlobFromPath(ctx context.Context, _, name string, offset
 	if offset < 0 {
 		return blob.ErrInvalidRange
 	}
-	return notFound(l.server.read(ctx, name, offset, length, out))
+	return l.notFound(ctx, name, l.server.read(ctx, name, offset, length, out))
 }
 
 // GetMetadataFromPath implements sharded.Impl.
 func (l *fileLayout) GetMetadataFromPath(ctx context.Context, _, name string) (blob.Metadata, error) {
 	info, err := l.server.stat(ctx, name)
 	if err != nil {
-		return blob.Metadata{}, notFound(err)
+		return blob.Metadata{}, l.notFound(ctx, name, err)
 	}
 	return blob.Metadata{Length: info.Size(), Timestamp: info.ModTime()}, nil
 }
@@ -177,11 +178,12 @@ func (l *fileLayout) DeleteBlobInPath(ctx context.Context, _, name string) error
 	return err
 }
 
-// ReadDir implements sharded.Impl.
+// ReadDir implements sharded.Impl. Nobody removes a directory, and what is in it is made before anything is listed: one that
+// is gone is on a disk that isn't mounted, or before the server is something that knows nothing of it for the moment.
 func (l *fileLayout) ReadDir(ctx context.Context, directory string) ([]fs.FileInfo, error) {
 	entries, err := l.server.list(ctx, directory)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // it is made with the first blob
+		return nil, fmt.Errorf("%w: the server doesn't find the directory %q any more", ErrUnreachable, directory)
 	}
 	if found, ok := ctx.Value(sweepingsKey{}).(*sweepings); ok && err == nil {
 		found.add(directory, entries, l.server.leftover())
@@ -203,10 +205,28 @@ func (l *sweepings) add(directory string, entries []fs.FileInfo, pattern *regexp
 	}
 }
 
-// notFound is the error that Kopia knows for what isn't there.
-func notFound(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w", blob.ErrBlobNotFound)
+// notFound gives the error of a file that isn't there the meaning that Kopia knows, if the list of its directory says so, too: what
+// is before a server that starts anew finds nothing.
+func (l *fileLayout) notFound(ctx context.Context, name string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	missing, root := name, path.Clean(l.root)
+	for {
+		directory, at := path.Dir(missing), l.root
+		if directory != root {
+			at = directory
+		}
+		entries, err := l.server.list(ctx, at)
+		switch {
+		case err == nil && !slices.ContainsFunc(entries, func(e fs.FileInfo) bool { return e.Name() == path.Base(missing) }),
+			errors.Is(err, fs.ErrNotExist) && path.Dir(name) == root: // which is made with the first file
+			return fmt.Errorf("%w", blob.ErrBlobNotFound)
+		case err == nil, errors.Is(err, fs.ErrNotExist) && directory == root:
+			return fmt.Errorf("%w: the server doesn't find %q although it should be there", ErrUnreachable, missing)
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+		missing = directory
+	}
 }

@@ -132,6 +132,55 @@ func TestWebDAV_unanswered(t *testing.T) {
 	}
 }
 
+// TestWebDAV_notFound has something before the server say that nothing is there. What has been listed is there.
+func TestWebDAV_notFound(t *testing.T) {
+	t.Parallel()
+	gone := func(t *testing.T, s *remoteStorage, id blob.ID) {
+		t.Helper()
+		if err := s.GetBlob(t.Context(), id, 0, -1, new(buffer)); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("reading: %v", err)
+		}
+		if _, err := s.GetMetadata(t.Context(), id); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("looking: %v", err)
+		}
+	}
+	t.Run("a directory", func(t *testing.T) {
+		t.Parallel()
+		if err := listAll(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusMultiStatus)
+			_, _ = io.WriteString(w, davHead+davSelf+davOther+davTail)
+		}); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("it listed all of it: %v", err)
+		}
+	})
+	t.Run("a file", func(t *testing.T) {
+		t.Parallel()
+		gone(t, connectDAV(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Method == "PROPFIND" && r.URL.Path == "/dav/" && r.Header.Get("Depth") == "0":
+				w.WriteHeader(http.StatusMultiStatus)
+				_, _ = io.WriteString(w, davHead+davSelf+davTail)
+			case r.Method == "PROPFIND" && r.URL.Path == "/dav/":
+				w.WriteHeader(http.StatusMultiStatus)
+				_, _ = io.WriteString(w, davHead+davSelf+davBlob+davTail)
+			default:
+				w.WriteHeader(http.StatusNotFound)
+			}
+		}), "a")
+	})
+	t.Run("all", func(t *testing.T) {
+		t.Parallel()
+		gone(t, connectDAV(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/dav/" || r.Header.Get("Depth") != "0" {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			w.WriteHeader(http.StatusMultiStatus)
+			_, _ = io.WriteString(w, davHead+davSelf+davTail)
+		}), "p0123456789abcdef0123456789abcdef")
+	})
+}
+
 // listed is a server that says always the same.
 type listed string
 
