@@ -74,7 +74,7 @@ func openWithClock(t *testing.T, path string, clock *testClock) *Repository {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := registerStorage(&clockStorage{Storage: base, clock: clock})
+	s := registerStorage(&clockStorage{Storage: base, clock: clock}, false)
 	dir, file, err := writeClientConfig(s)
 	if err != nil {
 		t.Fatal(err)

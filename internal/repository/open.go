@@ -133,7 +133,7 @@ func (r *Repository) connect(ctx context.Context, base blob.Storage, c Config) e
 	if err != nil {
 		return err
 	}
-	r.storage = registerStorage(base)
+	r.storage = registerStorage(base, r.remote != nil)
 	dir, file, err := writeClientConfig(r.storage)
 	if err != nil {
 		r.storage.unregister()

@@ -22,6 +22,7 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository/storagetest"
+	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
 
 // onFiles runs a test on every kind of server that keeps files, with the directory that it serves.
@@ -265,5 +266,57 @@ func TestSFTP_full(t *testing.T) {
 		}
 		_ = files.close() // never fails
 		<-served
+	}
+}
+
+// TestFiles_gone takes the directory of a repository away, as a disk of the server that isn't mounted any more, or leaves an empty
+// one in its place. That is an outage, and not a repository without restore points.
+func TestFiles_gone(t *testing.T) {
+	t.Parallel()
+	onFiles(t, func(t *testing.T, connect server, dir string) {
+		testGone(t, filepath.Join(dir, "backups"), func() Config {
+			c, _ := connect(t, "backups")
+			c.MaxOutage = -1
+			return c
+		})
+	})
+	t.Run("directory", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "backups")
+		testGone(t, dir, func() Config { return Config{Path: dir, Password: secret.New(testPassword), Create: true} })
+	})
+}
+
+func testGone(t *testing.T, dir string, config func() Config) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, config())
+	id := backUp(t, r, testManifest(), map[string]disk.Source{"disk.raw": networkSource(1)})
+	for _, empty := range []bool{false, true} {
+		if err := os.Rename(dir, dir+"-elsewhere"); err != nil {
+			t.Fatal(err)
+		}
+		if empty {
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if points, err := r.List(t.Context(), Filter{}); err == nil {
+			t.Errorf("empty %t: it lists %d restore points", empty, len(points))
+		}
+		if _, err := r.Maintain(t.Context(), MaintainOptions{Now: true}); err == nil {
+			t.Errorf("empty %t: it is maintained", empty)
+		}
+		if err := os.RemoveAll(dir); err != nil { // that it can be written may have been tried
+			t.Fatal(err)
+		}
+		if err := os.Rename(dir+"-elsewhere", dir); err != nil {
+			t.Fatal(err)
+		}
+		if points, err := r.List(t.Context(), Filter{}); err != nil || len(points) != 1 || points[0].ID != id {
+			t.Errorf("it is there again: %v, %v", points, err)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/blob/throttling"
+	"github.com/kopia/kopia/repo/format"
 )
 
 // Kopia opens a repository only through a configuration file that describes the storage, with its
@@ -43,12 +45,14 @@ func init() {
 type storage struct {
 	blob.Storage
 	key        string
+	remote     bool    // it is in a Place
+	outages    outages // of a directory
 	compacting atomic.Bool
 	writing    atomic.Int64 // writes under way, also those that a limit delays
 }
 
-func registerStorage(base blob.Storage) *storage {
-	s := &storage{Storage: base, key: uuid.NewString()}
+func registerStorage(base blob.Storage, remote bool) *storage {
+	s := &storage{Storage: base, key: uuid.NewString(), remote: remote}
 	openStorages.Store(s.key, s)
 	return s
 }
@@ -70,6 +74,37 @@ func (s *storage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o bl
 	s.writing.Add(1)
 	defer s.writing.Add(-1)
 	return s.Storage.PutBlob(ctx, id, data, o)
+}
+
+// ListBlobs implements blob.Storage. Kopia asks a directory for its index for as long as that fails, whatever the error is.
+func (s *storage) ListBlobs(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
+	if s.remote || !strings.HasPrefix(string(prefix), indexPrefix) {
+		return s.Storage.ListBlobs(ctx, prefix, yield)
+	}
+	all, err := blob.ListAllBlobs(ctx, s.Storage, prefix)
+	if err == nil {
+		err = checkEmpty(ctx, s.Storage, prefix, len(all))
+	}
+	if err != nil && ctx.Err() == nil {
+		s.outages.begin(err)
+	}
+	for i := 0; i < len(all) && err == nil; i++ {
+		err = yield(all[i])
+	}
+	return err
+}
+
+// checkEmpty makes sure that the repository is there that has no index blobs with a prefix. Without, all its data would be
+// unused: its disk isn't mounted any more, and what is seen is the empty directory below.
+func checkEmpty(ctx context.Context, s blob.Reader, prefix blob.ID, found int) error {
+	if found > 0 || !strings.HasPrefix(string(prefix), indexPrefix) {
+		return nil
+	}
+	_, err := s.GetMetadata(ctx, format.KopiaRepositoryBlobID)
+	if errors.Is(err, blob.ErrBlobNotFound) {
+		return fmt.Errorf("%w: there is nothing any more where it was", ErrUnreachable)
+	}
+	return err
 }
 
 // checkWritable finds out early what would otherwise fail with the first full pack.

@@ -65,7 +65,7 @@ func (c *outageContext) Err() error {
 // bind returns a context for what needs the repository's storage. It ends with an outage that is too long.
 func (r *Repository) bind(ctx context.Context) (_ context.Context, unbind func()) {
 	if r.remote == nil {
-		return ctx, func() {}
+		return r.storage.outages.bind(ctx)
 	}
 	return r.remote.outages.bind(ctx)
 }

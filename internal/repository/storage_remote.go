@@ -251,6 +251,12 @@ func (s *remoteStorage) listAll(ctx context.Context, prefix blob.ID, yield func(
 				found = append(found, m)
 				return ctx.Err()
 			})
+			if err == nil {
+				err = ctx.Err() // minio-go (v7.2.0) says nothing of a list that it breaks off between two pages
+			}
+			if err == nil {
+				err = checkEmpty(ctx, client, prefix, len(found))
+			}
 			return found, err
 		})
 		return err
