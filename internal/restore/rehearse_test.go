@@ -105,19 +105,20 @@ func TestRehearse(t *testing.T) {
 func TestRehearse_noHeartbeat(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		guest func(*hypervisortest.Fake, hypervisor.VMID)
-		says  string
-		shot  bool
+		guest   func(*hypervisortest.Fake, hypervisor.VMID)
+		timeout time.Duration // zero: none that matters
+		says    string
+		shot    bool
 	}{
-		"it hangs": {nil, "no heartbeat within 1ms", true},
+		"it hangs": {nil, time.Millisecond, "no heartbeat within 1ms", true},
 		"it stops": {func(f *hypervisortest.Fake, vm hypervisor.VMID) {
 			f.Edit(vm, func(v *hypervisor.VM) { v.PowerState = hypervisor.PoweredOff })
-		}, "the virtual machine stopped", false},
+		}, 0, "the virtual machine stopped", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newOwnScene(t)
-			_, result, err := s.rehearse(t.Context(), c.guest, func(r *restore.RehearseRequest) { r.GuestTimeout = time.Millisecond })
+			_, result, err := s.rehearse(t.Context(), c.guest, func(r *restore.RehearseRequest) { r.GuestTimeout = c.timeout })
 			if !errors.Is(err, restore.ErrNoHeartbeat) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), s.vm.Path) {
 				t.Errorf("error %v", err)
 			}
