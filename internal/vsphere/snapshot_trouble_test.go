@@ -108,9 +108,7 @@ func TestCreateSnapshot_deadline(t *testing.T) {
 	l, c := labWith(t, "web01")
 	vm := find(t, c, "web01").ID
 	l.Fault(lab.Fault{Method: "CreateSnapshot_Task", Fault: "InvalidState", Delay: time.Minute, Count: 1})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	id, err := c.CreateSnapshot(ctx, vm, hypervisor.SnapshotSpec{Name: "a"})
+	id, err := c.CreateSnapshot(expireAt(t, l, "WaitForUpdatesEx"), vm, hypervisor.SnapshotSpec{Name: "a"})
 	if id != "" || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %q and %v, want context.DeadlineExceeded", id, err)
 	}

@@ -142,3 +142,28 @@ func TestWatcher_changes(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An expiring context is one whose deadline comes when a test wants it to.
+type expiring struct {
+	context.Context
+	done chan struct{}
+}
+
+func (e expiring) Done() <-chan struct{} { return e.done }
+
+func (e expiring) Err() error {
+	select {
+	case <-e.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// expireAt is a context whose deadline comes when a method of the lab is called.
+func expireAt(t *testing.T, l *lab.Lab, method string) context.Context {
+	ctx := expiring{t.Context(), make(chan struct{})}
+	expire := sync.OnceFunc(func() { close(ctx.done) })
+	l.OnCall(method, func(context.Context) { expire() })
+	return ctx
+}
