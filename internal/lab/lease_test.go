@@ -129,7 +129,7 @@ func (e *env) waitForState(lease *nfc.Lease, want types.HttpNfcLeaseState) *type
 	e.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	ctx, cancel := context.WithTimeout(e.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
 	defer cancel()
 	for {
 		p, err := lease.Properties(ctx, "state", "error")

@@ -21,7 +21,7 @@ func settled(t *testing.T, before int) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for range 10_000 {
+	for range 60_000 {
 		if runtime.NumGoroutine() <= before {
 			return
 		}

@@ -240,7 +240,7 @@ func TestEncodeReturnsErrorOfWriter(t *testing.T) {
 // been waited for may need a moment to be gone.
 func assertGoroutines(t *testing.T, before int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for runtime.NumGoroutine() > before {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines, were %d", runtime.NumGoroutine(), before)

@@ -89,7 +89,7 @@ func data(r *rand.Rand, kind, n int) []byte {
 
 // settle is how long AssertClean waits for what ends by itself: a task whose result a client already
 // has, a connection that was just closed.
-const settle = 15 * time.Second
+const settle = time.Minute
 
 // AssertClean fails the test unless the lab is as if nothing had happened: no snapshots, no leases, no
 // running tasks, and no files that belong to no VM.
