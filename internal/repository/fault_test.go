@@ -134,14 +134,16 @@ func tryBackUp(
 	return id, m, err
 }
 
-// goneStorage is a storage that is gone after a number of changes.
+// goneStorage is a storage that is gone after a number of changes. Who is refused then loses patience.
 type goneStorage struct {
 	blob.Storage
-	left atomic.Int64
+	left    atomic.Int64
+	refused func()
 }
 
 func (s *goneStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o blob.PutOptions) error {
 	if s.left.Add(-1) < 0 {
+		s.refused()
 		return errFault
 	}
 	return s.Storage.PutBlob(ctx, id, data, o)
@@ -149,6 +151,7 @@ func (s *goneStorage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, 
 
 func (s *goneStorage) ListBlobs(ctx context.Context, prefix blob.ID, yield func(blob.Metadata) error) error {
 	if s.left.Load() < 0 {
+		s.refused()
 		return errFault
 	}
 	return s.Storage.ListBlobs(ctx, prefix, yield)
@@ -166,8 +169,9 @@ func TestCommitUncertain(t *testing.T) {
 		w := newWriter(t, r)
 		m := testManifest()
 		writeDisk(t, w, m, "disk.raw", &source{capacity: mib, extents: []extent{{0, random(uint64(n), 4096)}}})
+		commit, cancel := context.WithCancel(t.Context())
+		gone.refused = cancel // as above, of what comes before the last flush
 		gone.left.Store(n)
-		commit, cancel := context.WithTimeout(t.Context(), time.Second) // as above, of what comes before the last flush
 		id, err := w.Commit(commit, m, testFiles)
 		cancel()
 		gone.left.Store(1 << 40)
