@@ -62,7 +62,11 @@ func (p *S3) connect(ctx context.Context) (blob.Storage, error) {
 			return nil, err
 		}
 	}
-	return s3.New(ctx, o, false)
+	base, err := s3.New(ctx, o, false)
+	if err != nil {
+		return nil, err
+	}
+	return newS3Storage(base, o)
 }
 
 // roleTimeout is how long the machine may take to say which keys it has.

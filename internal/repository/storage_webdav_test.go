@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -89,16 +88,7 @@ func listAll(t *testing.T, list http.HandlerFunc) error {
 
 func connectDAV(t *testing.T, handler http.HandlerFunc) *remoteStorage {
 	t.Helper()
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	c := placeConfig(&WebDAV{URL: server.URL + "/dav"})
-	c.MaxOutage = -1
-	s, err := connectPlace(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close(context.WithoutCancel(t.Context())) })
-	return s
+	return connectTo(t, func(address string) Place { return &WebDAV{URL: "http://" + address + "/dav"} }, handler)
 }
 
 // TestWebDAV_unanswered loses the answer to a request. Whichever it was, the service can't be reached; it refused nothing.
