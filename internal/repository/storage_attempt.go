@@ -29,7 +29,8 @@ func (s *remoteStorage) timeFor(size int64) time.Duration {
 
 // attempt tries something once, and doesn't wait for it longer than limit, nor once ctx has ended. The clients of SFTP,
 // WebDAV and B2 know nothing of contexts and wait for a server that says nothing for as long as the operating system
-// does: they are left alone then. So try may write to nothing that others use.
+// does: they are left alone then. So try may write to nothing that others use. Kopia's client of Azure (v0.23.1) panics where an answer
+// lacks what it should have, as one does that comes from something before the service.
 func attempt[T any](ctx context.Context, limit time.Duration, try func(ctx context.Context) (T, error)) (T, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, limit,
 		fmt.Errorf("%w within %s", errNoAnswer, limit))
@@ -40,8 +41,14 @@ func attempt[T any](ctx context.Context, limit time.Duration, try func(ctx conte
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		value, err := try(limited)
-		done <- outcome{value, err}
+		var o outcome
+		defer func() { done <- o }()
+		defer func() {
+			if r := recover(); r != nil {
+				o.err = fmt.Errorf("%w: its client can't do anything with the answer: %v", ErrUnreachable, r)
+			}
+		}()
+		o.value, o.err = try(limited)
 	}()
 	var none T
 	select {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,6 +82,42 @@ func listS3(t *testing.T, pages []string) (found []blob.ID, err error) {
 		return nil
 	})
 	return found, err
+}
+
+// TestAzure_notList is TestS3_notList for Azure.
+func TestAzure_notList(t *testing.T) {
+	t.Parallel()
+	const page = `<EnumerationResults><Blobs><Blob><Name>r/x1</Name><Properties><Content-Length>5</Content-Length>` +
+		`<Last-Modified>Mon, 02 Jan 2006 15:04:05 GMT</Last-Modified></Properties></Blob></Blobs>%s</EnumerationResults>`
+	list := func(t *testing.T, pages []string) error {
+		var connected atomic.Bool
+		s := connectTo(t, func(address string) Place {
+			return &Azure{Account: "127", Container: "c", Prefix: "r/", SASToken: secret.New("sig=a"), Endpoint: "http://0.0.1" + address[len("127.0.0.1"):]}
+		}, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Method == http.MethodHead: // of the repository
+				w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+			case connected.CompareAndSwap(false, true):
+				_, _ = fmt.Fprintf(w, page, "")
+			case r.URL.Query().Has("marker"):
+				_, _ = io.WriteString(w, pages[1])
+			default:
+				_, _ = io.WriteString(w, pages[0])
+			}
+		})
+		return s.ListBlobs(t.Context(), "x", func(blob.Metadata) error { return nil })
+	}
+	for name, answer := range notLists {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if err := list(t, []string{fmt.Sprintf(page, "<NextMarker>next</NextMarker>"), answer}); !errors.Is(err, ErrUnreachable) {
+				t.Errorf("it listed all of it: %v", err)
+			}
+		})
+	}
+	if err := list(t, []string{fmt.Sprintf(page, "")}); err != nil {
+		t.Errorf("a list that is complete: %v", err)
+	}
 }
 
 // connectTo connects to a service that gives the answers of a handler.
