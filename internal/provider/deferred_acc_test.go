@@ -76,7 +76,7 @@ func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	limited := func(config string) string {
-		return config[:len(config)-2] + "  timeouts {\n    create = \"2s\"\n  }\n}\n"
+		return config[:len(config)-2] + "  timeouts {\n    create = \"10s\"\n  }\n}\n"
 	}
 	clean := func() {
 		labtest.AssertClean(t, w.lab)

@@ -241,12 +241,16 @@ func TestKill(t *testing.T) {
 			s.write(w.providerFor(c.method) + c.config)
 			files := len(w.lab.Status().Files)
 			w.lab.Fault(lab.Fault{Method: c.method, Fault: "hang"})
-			out := s.signal(c.method, s.killProvider)
+			out := s.signal(c.method, func(cmd *exec.Cmd) error {
+				err := s.killProvider(cmd)
+				// Now, and not when Terraform has ended, which may be after the lease has.
+				if status := w.lab.Status(); len(status.Leases) == 0 && len(status.Files) == files {
+					t.Error("nothing was left behind: it was killed too early or too late")
+				}
+				return err
+			})
 			if !says(out, "Error:", "plugin") {
 				t.Errorf("the provider wasn't killed:\n%s", out)
-			}
-			if status := w.lab.Status(); len(status.Leases) == 0 && len(status.Files) == files {
-				t.Error("nothing was left behind: it was killed too early or too late")
 			}
 			s.consistent()
 			s.recovers()

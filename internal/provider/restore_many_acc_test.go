@@ -138,7 +138,7 @@ func TestRestoreLate(t *testing.T) {
 	spoiled := w.content("web01", 0)
 	w.lab.Fault(lab.Fault{Method: "POST /nfc", Delay: time.Minute})
 	m := r.apply(t.Context(), "vm_restore", map[string]any{
-		"backup_id": id, "in_place": map[string]any{}, "timeouts": map[string]any{"create": "1500ms"},
+		"backup_id": id, "in_place": map[string]any{}, "timeouts": map[string]any{"create": "10s"},
 	})
 	expect(t, m.diagnostics, tfprotov6.DiagnosticSeverityError, `[AttributeName("timeouts").AttributeName("create")] Unable to Restore Virtual Machine`)
 	if err := w.holds("web01", 0, spoiled); err != nil {

@@ -146,7 +146,7 @@ func (i inPlaceCase) prepare(t *testing.T) (*inPlaceBench, hypervisor.InPlaceSpe
 	spec.Hardware, spec.RemoveSnapshots, spec.PowerOff = true, i.snapshots, i.powerOff
 	spec.ShutdownTimeout = time.Minute
 	if i.fault.Fault == "ignore" {
-		spec.ShutdownTimeout = 200 * time.Millisecond
+		spec.ShutdownTimeout = 3 * time.Second
 	}
 	if i.nvram {
 		spec.Config.NVRAM = []byte("variables that were captured")
