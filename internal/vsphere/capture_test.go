@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -310,6 +312,49 @@ func TestRestore_onHost(t *testing.T) {
 	}
 	b.sameBytes(benchVM, 0, b.raw[0])
 	labtest.AssertClean(t, b.lab)
+}
+
+// TestReadNVRAM_somethingElse is sent a page, or a part of the file, where the file should be.
+func TestReadNVRAM_somethingElse(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]http.HandlerFunc{
+		"a page": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>Log in, please</html>") },
+		"a page elsewhere": func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/login" {
+				http.Redirect(w, r, "/login", http.StatusFound)
+				return
+			}
+			_, _ = io.WriteString(w, "Log in, please")
+		},
+		"a part": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Connection", "close")
+			w.Header().Set("Transfer-Encoding", "identity") // its end is that of the connection
+			_, _ = io.WriteString(w, "a half of the varia")
+		},
+		"a part of a length": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, "a half of the varia")
+		},
+		"a part in chunks": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "a half of the varia")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := &fileServer{answer: func(_ int, w http.ResponseWriter, r *http.Request) bool { answer(w, r); return true }}
+			c, _ := server.start(t)
+			if got, err := c.fetchFile(t.Context(), "/DC0", "[ds] web/web.nvram", maxNVRAM); !errors.Is(err, hypervisor.ErrLost) {
+				t.Errorf("it read %q: %v", got, err)
+			}
+		})
+	}
+	server := &fileServer{content: []byte("the variables")}
+	c, _ := server.start(t)
+	if got, err := c.fetchFile(t.Context(), "/DC0", "[ds] web/web.nvram", maxNVRAM); string(got) != "the variables" || err != nil {
+		t.Errorf("it read %q, %v", got, err)
+	}
 }
 
 func TestReadNVRAM_missing(t *testing.T) {

@@ -86,6 +86,8 @@ func (c *Client) fetchFile(ctx context.Context, datacenter, file string, limit i
 	}
 	defer func() { _ = res.Body.Close() }()
 	switch {
+	case res.StatusCode == http.StatusOK && !isFile(res, req.URL.Path):
+		return nil, fmt.Errorf("read %s: %w: the server sent something else", file, hypervisor.ErrLost)
 	case res.StatusCode == http.StatusOK:
 	case res.StatusCode == http.StatusNotFound:
 		return nil, fmt.Errorf("read %s: %w", file, errNoFile)
@@ -106,6 +108,13 @@ func (c *Client) fetchFile(ctx context.Context, datacenter, file string, limit i
 		return nil, fmt.Errorf("read %s: %w", file, hypervisor.ErrLost)
 	}
 	return data, nil
+}
+
+// isFile reports whether an answer is a file that was asked for, which ends where it should: no page to log in, to which something
+// before the server sends those whom it doesn't know, and nothing that ends where the connection does.
+func isFile(res *http.Response, path string) bool {
+	ends := res.ContentLength >= 0 || res.ProtoMajor > 1 || len(res.TransferEncoding) > 0 || res.Uncompressed
+	return ends && res.Request.URL.Path == path && !strings.HasPrefix(res.Header.Get("Content-Type"), "text/html")
 }
 
 // nvramTimeout is how long writing the firmware's variables may take.
