@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/maintenance"
@@ -100,6 +101,9 @@ func (r *Repository) alone(ctx context.Context, wait time.Duration) (_ context.C
 
 // runMaintenance maintains a repository that nobody else writes to.
 func (r *Repository) runMaintenance(ctx context.Context, m *Maintenance) (err error) {
+	if err := r.checkClock(ctx); err != nil {
+		return err
+	}
 	if err := r.ensureOwner(ctx); err != nil {
 		return err
 	}
@@ -139,6 +143,31 @@ func (r *Repository) runMaintenance(ctx context.Context, m *Maintenance) (err er
 	}
 	m.Freed = before - after + swept
 	return r.setDue(ctx, m)
+}
+
+// mostSkew is how much the clocks of a machine and of the storage may differ: Kopia (v0.23.1, checkClockSkewBounds) maintains nothing
+// with more, because it tells by both what somebody writes now.
+const mostSkew = 5 * time.Minute
+
+// clockTest is the blob of which the time is that of the storage's clock.
+const clockTest = ownBlobPrefix + "clock-test-"
+
+// checkClock compares the clocks of the machine and of the storage.
+func (r *Repository) checkClock(ctx context.Context) error {
+	var there time.Time
+	id := clockTest + blob.ID(uuid.NewString())
+	if err := r.storage.PutBlob(ctx, id, blobBytes("x"), blob.PutOptions{GetModTime: &there}); err != nil {
+		return writeError(err)
+	}
+	here := r.rep.Time()
+	if err := r.storage.DeleteBlob(ctx, id); err != nil {
+		return writeError(err)
+	}
+	if skew := here.Sub(there); skew.Abs() > mostSkew {
+		return fmt.Errorf("the clock of this machine says %s, and that of the storage %s: set the one that is wrong",
+			here.UTC().Format(time.RFC3339), there.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // size is how many bytes the repository takes.

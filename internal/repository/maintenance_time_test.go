@@ -3,7 +3,10 @@ package repository
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/kopia/kopia/repo/blob/filesystem"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
+	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
 )
 
 // A testClock is set by a test, for Kopia and for the storage.
@@ -146,6 +150,21 @@ func TestSpaceComesBack(t *testing.T) {
 	for _, r := range []*Repository{r, open(t, c)} {
 		if b := readDisk(t, r, keep, firstDisk(t, r, keep)); !bytes.Equal(b, testSource(1).bytes()) {
 			t.Error("the disk that stays differs")
+		}
+	}
+}
+
+// TestMaintain_clock maintains with a clock that is wrong. That is what is said, and not that something is damaged.
+func TestMaintain_clock(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
+		c := Config{
+			Path: filepath.Join(t.TempDir(), "repository"), Create: true, Password: secret.New(testPassword),
+			now: func() time.Time { return time.Now().Add(ahead) },
+		}
+		_, err := open(t, c).Maintain(t.Context(), MaintainOptions{Now: true})
+		if err == nil || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "clock of this machine") {
+			t.Errorf("by %s: %v", ahead, err)
 		}
 	}
 }
