@@ -74,6 +74,41 @@ func newOddStorage(t *testing.T, odd *oddStorage) *remoteStorage {
 		log: slog.New(slog.DiscardHandler)}
 }
 
+// TestRemote_index has an index blob listed twice, and something else, or a part of it, come in its place. That is an outage, and
+// isn't kept on this machine.
+func TestRemote_index(t *testing.T) {
+	t.Parallel()
+	for _, cached := range []bool{false, true} {
+		var answers []string
+		odd := &oddStorage{get: func(_ context.Context, out blob.OutputBuffer, really func() error) error {
+			if len(answers) == 0 {
+				return really()
+			}
+			out.Reset()
+			_, err := io.WriteString(out, answers[0])
+			answers = answers[1:]
+			return err
+		}, more: []blob.Metadata{{BlobID: "xn0_1", Length: 10}}}
+		s := newOddStorage(t, odd)
+		if cached {
+			s.cache = newIndexCache(Cache{Directory: t.TempDir(), Size: mib})
+		}
+		if err := odd.Storage.PutBlob(t.Context(), "xn0_1", blobBytes("0123456789"), blob.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		answers = []string{"<html>Log in, please</html>", "01234"}
+		if all, err := blob.ListAllBlobs(t.Context(), s, "x"); err != nil || len(all) != 1 {
+			t.Errorf("cached %t: it lists %v, %v", cached, all, err)
+		}
+		for range 2 {
+			var read buffer
+			if err := s.GetBlob(t.Context(), "xn0_1", 0, -1, &read); err != nil || read.String() != "0123456789" {
+				t.Errorf("cached %t: it read %q, %v", cached, read.String(), err)
+			}
+		}
+	}
+}
+
 // TestRemote_readTwice has a client connect again in the middle of a read and give what it had before once more. It
 // is no damage.
 func TestRemote_readTwice(t *testing.T) {
@@ -153,6 +188,7 @@ type oddPlace struct {
 	base blob.Storage
 }
 
+func (p oddPlace) String() string                                { return "odd" }
 func (p oddPlace) connect(context.Context) (blob.Storage, error) { return p.base, nil }
 func (p oddPlace) lock() *ObjectLock                             { return nil }
 
