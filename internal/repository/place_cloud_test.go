@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kopia/kopia/repo/blob"
+
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository/storagetest"
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
@@ -177,6 +179,9 @@ func useOpenB2(ctx context.Context, c Config) error {
 		if want := testSource(1).bytes(); d.File == "same.raw" && (err != nil || !bytes.Equal(b.Bytes(), want)) {
 			return fmt.Errorf("%s differs: %w", d.File, errors.Join(err, io.ErrUnexpectedEOF))
 		}
+	}
+	if own, err := blob.ListAllBlobs(ctx, r.remote, ownBlobPrefix); err != nil || len(own) > 0 {
+		return fmt.Errorf("what was deleted is there: %v, %w", own, err)
 	}
 	return r.Close(ctx)
 }

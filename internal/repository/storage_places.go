@@ -108,7 +108,29 @@ func (p *B2) connect(ctx context.Context) (blob.Storage, error) {
 	if err := checkPrefix(p.Prefix); err != nil {
 		return nil, err
 	}
-	return b2.New(ctx, p.options(), false)
+	base, err := b2.New(ctx, p.options(), false)
+	if err != nil {
+		return nil, err
+	}
+	return b2Storage{base}, nil
+}
+
+// b2Storage is Kopia's storage (v0.23.1), which says of every blob that it was deleted, whatever the service says.
+type b2Storage struct{ blob.Storage }
+
+// DeleteBlob implements blob.Storage.
+func (s b2Storage) DeleteBlob(ctx context.Context, id blob.ID) error {
+	if err := s.Storage.DeleteBlob(ctx, id); err != nil {
+		return err
+	}
+	_, err := s.GetMetadata(ctx, id)
+	switch {
+	case errors.Is(err, blob.ErrBlobNotFound):
+		return nil
+	case err == nil:
+		return fmt.Errorf("%w: the service doesn't delete it", ErrUnreachable)
+	}
+	return err
 }
 
 func (p *B2) options() *b2.Options {

@@ -18,6 +18,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -40,6 +42,7 @@ type B2 struct {
 	plain   *httptest.Server
 	secure  *httptest.Server // for Backblaze's name
 	env     []string
+	hides   sync.Map // how often a file was to be deleted, by name: it is the third time that it is
 }
 
 // NewB2 starts a server.
@@ -173,6 +176,10 @@ func (s *B2) call(w http.ResponseWriter, r *http.Request, call string) {
 		}
 		b2Answer(w, b2File(strings.TrimPrefix(q.FileID, "id-"), o))
 	case "b2_hide_file":
+		if n, _ := s.hides.LoadOrStore(q.FileName, new(atomic.Int32)); n.(*atomic.Int32).Add(1) <= 2 { //nolint:forcetypeassert // nothing else
+			b2Fail(w, http.StatusServiceUnavailable, "service_unavailable", "busy")
+			return
+		}
 		if found, _ := s.objects.remove(q.FileName); !found {
 			b2Fail(w, http.StatusBadRequest, "no_such_file", "not there")
 			return
