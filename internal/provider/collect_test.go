@@ -38,11 +38,11 @@ func TestCollectLate(t *testing.T) {
 		t.Errorf("%d percent at first", first)
 	}
 	inUse := make([]byte, roomy)
-	for range 2 {
+	for n := range 4 {
 		runtime.GC()
 		select {
 		case percent := <-percents:
-			if percent != 100 {
+			if percent != 100 && n >= 2 { // one may be of before, and another on its way
 				t.Errorf("%d percent of %d bytes in use", percent, liveHeap())
 			}
 		case <-time.After(time.Minute):
