@@ -223,6 +223,7 @@ type fullDisk struct {
 	sftp.Handlers
 	free    uint64
 	removed []string
+	cannot  string // the request that it doesn't know
 }
 
 func (d *fullDisk) Filewrite(*sftp.Request) (io.WriterAt, error) { return d, nil }
@@ -230,6 +231,9 @@ func (d *fullDisk) Filewrite(*sftp.Request) (io.WriterAt, error) { return d, nil
 func (d *fullDisk) WriteAt([]byte, int64) (int, error) { return 0, sftp.ErrSSHFxFailure }
 
 func (d *fullDisk) Filecmd(r *sftp.Request) error {
+	if r.Method == d.cannot {
+		return sftp.ErrSSHFxOpUnsupported
+	}
 	if r.Method == "Remove" {
 		d.removed = append(d.removed, r.Filepath)
 	}
@@ -240,32 +244,51 @@ func (d *fullDisk) StatVFS(*sftp.Request) (*sftp.StatVFS, error) {
 	return &sftp.StatVFS{Bsize: 4096, Frsize: 4096, Blocks: 1 << 20, Bavail: d.free}, nil
 }
 
+// serve connects with the server.
+func (d *fullDisk) serve(t *testing.T, put sftp.FileWriter) *sftpFiles {
+	t.Helper()
+	mine, its := net.Pipe()
+	server := sftp.NewRequestServer(its, sftp.Handlers{FileGet: d.FileGet, FilePut: put, FileCmd: d, FileList: d.FileList})
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve() // until the connection is closed
+	}()
+	client, err := sftp.NewClientPipe(mine, mine, sftpOptions...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := newSFTPFiles(&SFTP{Path: "/"}, newSFTPConnection(client, mine))
+	t.Cleanup(func() {
+		_ = files.close() // never fails
+		<-served
+	})
+	return files
+}
+
+// TestSFTP_noReplacement has a server that can't replace files. To ask it again is of no use.
+func TestSFTP_noReplacement(t *testing.T) {
+	t.Parallel()
+	d := &fullDisk{free: 1 << 20, Handlers: sftp.InMemHandler(), cannot: "Rename"}
+	files := d.serve(t, d.FilePut)
+	if err := files.write(t.Context(), "/a.f", []byte("x")); !errors.Is(err, ErrRefused) {
+		t.Errorf("it says %v", err)
+	}
+}
+
 // TestSFTP_full tells a disk that is full from what may pass, and leaves nothing on it.
 func TestSFTP_full(t *testing.T) {
 	t.Parallel()
 	for free, want := range map[uint64]error{0: ErrFull, 1 << 10: nil} {
 		d := &fullDisk{free: free, Handlers: sftp.InMemHandler()}
-		mine, its := net.Pipe()
-		server := sftp.NewRequestServer(its, sftp.Handlers{FileGet: d.FileGet, FilePut: d, FileCmd: d, FileList: d.FileList})
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			_ = server.Serve() // until the connection is closed
-		}()
-		client, err := sftp.NewClientPipe(mine, mine, sftpOptions...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files := newSFTPFiles(&SFTP{Path: "/"}, newSFTPConnection(client, mine))
-		err = files.write(t.Context(), "/a.f", bytes.Repeat([]byte("x"), 5000))
+		files := d.serve(t, d)
+		err := files.write(t.Context(), "/a.f", bytes.Repeat([]byte("x"), 5000))
 		if err == nil || errors.Is(err, ErrFull) != (want != nil) {
 			t.Errorf("with %d blocks left: %v, want %v", free, err, want)
 		}
 		if len(d.removed) != 1 || !sftpLeftover.MatchString(d.removed[0]) {
 			t.Errorf("with %d blocks left, removed: %v", free, d.removed)
 		}
-		_ = files.close() // never fails
-		<-served
 	}
 }
 

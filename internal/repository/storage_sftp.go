@@ -169,6 +169,9 @@ func (c *sftpConnection) write(name string, content []byte, root string) error {
 	}
 	if err != nil {
 		_ = c.Remove(temporary) // maintenance removes one that stays
+		if answer := new(sftp.StatusError); errors.As(err, &answer) && answer.FxCode() == sftp.ErrSSHFxOpUnsupported {
+			return fmt.Errorf("%w: it can't replace a file by another (posix-rename@openssh.com)", ErrRefused)
+		}
 		if c.isFull(err, root, len(content)) {
 			return fmt.Errorf("%w: the disk of the server is full", ErrFull)
 		}
