@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/maintenance"
@@ -149,18 +148,18 @@ func (r *Repository) runMaintenance(ctx context.Context, m *Maintenance) (err er
 // with more, because it tells by both what somebody writes now.
 const mostSkew = 5 * time.Minute
 
-// clockTest is the blob of which the time is that of the storage's clock.
-const clockTest = ownBlobPrefix + "clock-test-"
+// clockTest is the blob of which the time is that of the storage's clock. It has one name, so that one that is left behind by a
+// run that was killed is written over, and deleted, by the next.
+const clockTest = ownBlobPrefix + "clock-test"
 
 // checkClock compares the clocks of the machine and of the storage.
 func (r *Repository) checkClock(ctx context.Context) error {
 	var there time.Time
-	id := clockTest + blob.ID(uuid.NewString())
-	if err := r.storage.PutBlob(ctx, id, blobBytes("x"), blob.PutOptions{GetModTime: &there}); err != nil {
+	if err := r.storage.PutBlob(ctx, clockTest, blobBytes("x"), blob.PutOptions{GetModTime: &there}); err != nil {
 		return writeError(err)
 	}
 	here := r.rep.Time()
-	if err := r.storage.DeleteBlob(ctx, id); err != nil {
+	if err := r.storage.DeleteBlob(ctx, clockTest); err != nil {
 		return writeError(err)
 	}
 	if skew := here.Sub(there); skew.Abs() > mostSkew {
