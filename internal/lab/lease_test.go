@@ -148,14 +148,14 @@ func (e *env) waitForState(lease *nfc.Lease, want types.HttpNfcLeaseState) *type
 func TestLease_timesOut(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, lab.Options{
-		LeaseTimeout: 3 * time.Second,
+		LeaseTimeout: 6 * time.Second,
 		VMs:          []lab.VMSpec{{Name: "off", Disks: []string{labtest.RawDisk(t, mib, 2)}, PoweredOff: true}},
 	})
 	lease, err := e.vm.Export(e.ctx)
 	e.must(err)
 	info, err := lease.Wait(e.ctx, nil)
 	e.must(err)
-	for range 12 { // twice as long as it lives by itself
+	for range 15 { // longer than it lives by itself
 		timer := time.NewTimer(500 * time.Millisecond)
 		<-timer.C
 		if err := lease.Progress(e.ctx, 10); err != nil {

@@ -102,7 +102,7 @@ func TestLeaseItems(t *testing.T) {
 func slowBench(t *testing.T) (*bench, hypervisor.PointInTime) {
 	t.Helper()
 	b := &bench{T: t, raw: []string{labtest.RawDisk(t, 4<<20, 1)}}
-	b.lab = labtest.Start(t, lab.Options{LeaseTimeout: 4 * time.Second})
+	b.lab = labtest.Start(t, lab.Options{LeaseTimeout: 9 * time.Second})
 	if err := b.lab.AddVM(t.Context(), lab.VMSpec{Name: benchVM, Disks: b.raw}); err != nil {
 		t.Fatal(err)
 	}
