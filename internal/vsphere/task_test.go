@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -166,4 +168,46 @@ func expireAt(t *testing.T, l *lab.Lab, method string) context.Context {
 	expire := sync.OnceFunc(func() { close(ctx.done) })
 	l.OnCall(method, func(context.Context) { expire() })
 	return ctx
+}
+
+// TestWatcher_many watches more objects than a server tells of in one answer.
+func TestWatcher_many(t *testing.T) {
+	t.Parallel()
+	model := simulator.VPX()
+	model.Host, model.Machine = 0, 110 // the simulator puts 100 into an answer, as a vCenter does
+	server := simulate(t, model)
+	c, other := dial(t, pinned(server)), dial(t, pinned(server))
+	objects, err := c.list(t.Context(), "VirtualMachine", "name")
+	if err != nil || len(objects) < model.Machine {
+		t.Fatalf("%d VMs, %v", len(objects), err)
+	}
+	refs := slices.Collect(maps.Keys(objects))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var all, seen sync.WaitGroup
+	for i, ref := range refs {
+		seen.Add(1)
+		heard := sync.OnceFunc(seen.Done)
+		all.Go(func() {
+			err := c.watcher.watch(ctx, ref, []string{"runtime.powerState"}, func(_ string, value any) bool {
+				heard()
+				return value == types.VirtualMachinePowerStatePoweredOff
+			})
+			heard()
+			if i == 0 {
+				cancel() // every answer before the one with this change is dealt with
+			} else if errors.Is(err, context.Canceled) {
+				return
+			}
+			if err != nil {
+				t.Errorf("%s: %v", ref.Value, err)
+			}
+		})
+	}
+	seen.Wait()
+	if err := other.PowerOff(t.Context(), hypervisor.VMID(refs[0].Value)); err != nil {
+		t.Error(err)
+		cancel()
+	}
+	all.Wait()
 }

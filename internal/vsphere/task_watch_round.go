@@ -17,7 +17,10 @@ type watchRound struct {
 	collector types.ManagedObjectReference // zero: there is none
 	version   string
 	filters   map[types.ManagedObjectReference][]*watch
-	fresh     []types.ManagedObjectReference // filters that nothing was heard of yet
+	fresh     []types.ManagedObjectReference // filters whose first answer isn't complete yet
+
+	// heard are the objects of the answers so far, of which a truncated one is a part only.
+	heard map[types.ManagedObjectReference]bool
 }
 
 // maxWait is how long a question for updates may stay open, in seconds. It is short enough that no proxy
@@ -51,7 +54,8 @@ func (r *watchRound) create() error {
 	if err != nil {
 		return err
 	}
-	r.collector, r.version, r.fresh = res.Returnval, "", nil
+	r.collector, r.fresh = res.Returnval, nil
+	r.begin()
 	r.filters = make(map[types.ManagedObjectReference][]*watch)
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
@@ -93,9 +97,12 @@ func (r *watchRound) register() error {
 	r.fresh = append(r.fresh, res.Returnval)
 	// A question without a version is answered at once with all that is so now, so that a change
 	// before the filter was there isn't missed.
-	r.version = ""
+	r.begin()
 	return nil
 }
+
+// begin has the next question answered from the beginning.
+func (r *watchRound) begin() { r.version, r.heard = "", make(map[types.ManagedObjectReference]bool) }
 
 // dropFilters destroys the filters whose watches have all ended.
 func (r *watchRound) dropFilters() error {
@@ -148,32 +155,33 @@ func (r *watchRound) ask() error {
 		return err
 	}
 	if res.Returnval == nil { // nothing happened in maxWait; ask for what is so, should an update have been lost
-		r.version = ""
+		r.begin()
 		return nil
 	}
 	r.version = res.Returnval.Version
-	heard := make(map[types.ManagedObjectReference]bool)
 	for _, set := range res.Returnval.FilterSet {
 		for _, missing := range set.MissingSet {
 			r.gone(r.filters[set.Filter], missing.Obj)
 		}
 		for _, update := range set.ObjectSet {
-			heard[update.Obj] = true
+			r.heard[update.Obj] = true
 			r.deliver(r.filters[set.Filter], update)
 		}
 	}
+	// Of many objects an answer comes in parts: a vCenter puts 100 into each, whatever it is asked for
+	// (UpdateSet.truncated and WaitOptions.maxObjectUpdates in the API reference).
 	if res.Returnval.Truncated == nil || !*res.Returnval.Truncated {
-		r.missing(heard)
+		r.missing()
 	}
 	return nil
 }
 
-// missing ends the watches of objects that a fresh filter doesn't say anything of: its first answer has
-// all that exist.
-func (r *watchRound) missing(heard map[types.ManagedObjectReference]bool) {
+// missing ends the watches of objects that a fresh filter doesn't say anything of: its first answer, all
+// parts of it, has all that exist.
+func (r *watchRound) missing() {
 	for _, filter := range r.fresh {
 		for _, one := range r.filters[filter] {
-			if !heard[one.ref] {
+			if !r.heard[one.ref] {
 				r.gone(r.filters[filter], one.ref)
 			}
 		}
