@@ -95,7 +95,12 @@ const settle = time.Minute
 // running tasks, and no files that belong to no VM.
 func AssertClean(t testing.TB, l *lab.Lab) {
 	t.Helper()
-	deadline := time.NewTimer(settle)
+	assertClean(t, l, settle)
+}
+
+func assertClean(t testing.TB, l *lab.Lab, wait time.Duration) {
+	t.Helper()
+	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/disk"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
@@ -86,7 +87,7 @@ func TestAssertClean(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &recorder{TB: t}
-	labtest.AssertClean(r, l)
+	labtest.AssertCleanWithin(r, l, time.Second)
 	text := strings.Join(r.errors, "\n")
 	for _, want := range []string{`snapshot "left over"`, "export lease", "delta", ".vmsn"} {
 		if !strings.Contains(text, want) {
