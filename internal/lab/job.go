@@ -160,6 +160,20 @@ func (l *Lab) busyWith(ref types.ManagedObjectReference) *types.ManagedObjectRef
 	return nil
 }
 
+// ForgetTasks does to the tasks what becomes of them when a vCenter is restarted: none can be read any more, while
+// what the hosts have begun goes on (kubernetes-sigs/vsphere-csi-driver, pull requests 1554 and 2571).
+func (l *Lab) ForgetTasks() {
+	ctx := l.background()
+	for _, object := range ctx.Map.AllReference("Task") {
+		task, ok := object.(*simulator.Task)
+		if !ok {
+			continue
+		}
+		ctx.Map.Remove(ctx, task.Self)
+		l.forgetTask(ctx, task)
+	}
+}
+
 // CancelTask cancels a task that can be cancelled: it ends with RequestCanceled, unless it was too late.
 func (t *taskView) CancelTask(ctx *simulator.Context, _ *types.CancelTask) soap.HasFault {
 	body := new(methods.CancelTaskBody)

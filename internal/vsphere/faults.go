@@ -240,9 +240,21 @@ func isTransient(err error) bool {
 	return isBroken(err)
 }
 
-// isAmbiguous tells whether it is open if the server acted on a call that failed like this.
+// errUnknownEnd: the server may have done it, may still be at it, or may have failed.
+var errUnknownEnd = errors.New("how it ended is not known")
+
+// isAmbiguous tells whether it is open if the server acted on a call that failed like this, or how a task ended
+// that it started.
 func isAmbiguous(err error) bool {
-	return isBroken(err) || statusOf(err) >= http.StatusInternalServerError
+	return isBroken(err) || statusOf(err) >= http.StatusInternalServerError ||
+		errors.Is(err, errUnknownEnd) || errors.Is(err, errGone)
+}
+
+// objectGone tells whether an error says that an object doesn't exist.
+func objectGone(err error, ref types.ManagedObjectReference) bool {
+	var gone *types.ManagedObjectNotFound
+	_, ok := fault.As(err, &gone)
+	return ok && gone.Obj.Type == ref.Type && gone.Obj.Value == ref.Value
 }
 
 // isUntaken tells whether a call that failed like this never got to the server: nobody took the

@@ -139,9 +139,6 @@ func (c *Client) writeNVRAM(ctx context.Context, datacenter, file string, data [
 	return fmt.Errorf("write %s: %w", file, err)
 }
 
-// errUnknownEnd: the server may still be at it.
-var errUnknownEnd = errors.New("how it ended is not known")
-
 func (c *Client) putNVRAM(ctx context.Context, datacenter, file string, data []byte) error {
 	target := c.folderURL(datacenter, file).String()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target, bytes.NewReader(data))

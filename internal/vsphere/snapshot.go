@@ -174,7 +174,7 @@ func (c *Client) snapshotState(ctx context.Context, vm hypervisor.VMID) (*snapsh
 }
 
 // lookAgain is how often findCreated looks for a snapshot that nothing is to be seen of: the call may be
-// on its way through the server still.
+// on its way through the server still. Of one that the server has begun with, it looks until cancelTimeout.
 const lookAgain = 4
 
 // findCreated looks what became of a call whose answer was lost. It returns the snapshot's ID if there is
@@ -186,8 +186,8 @@ func (c *Client) findCreated(
 	defer cancel()
 	for look := 1; ; look++ {
 		now, err := c.endNewTasks(ctx, lookCtx, vm, before)
-		if err != nil {
-			return "", fmt.Errorf("%w; whether there is a snapshot now is not known: %w", withoutURL(cause), err)
+		if now == nil {
+			return "", notKnown(cause, err)
 		}
 		for _, s := range flatten(now.Snapshot) {
 			if slices.Contains(before.snapshots, s.node.Snapshot) ||
@@ -200,17 +200,31 @@ func (c *Client) findCreated(
 			}
 			return id, fmt.Errorf("%w; the snapshot exists", withoutURL(cause))
 		}
-		if look == lookAgain {
-			return "", cause
+		begun := errors.Is(cause, errUnknownEnd)
+		if look < lookAgain || begun {
+			if pause(lookCtx, backoff(look)) == nil {
+				continue
+			}
 		}
-		if err := pause(lookCtx, backoff(look)); err != nil {
-			return "", cause
+		if begun || err != nil {
+			return "", notKnown(cause, err)
 		}
+		return "", cause
 	}
 }
 
+// notKnown is the error of a snapshot of which nothing is to be seen, and which may come.
+func notKnown(cause, why error) error {
+	const text = "whether there is a snapshot now is not known"
+	if why == nil {
+		return fmt.Errorf("%w; %s", withoutURL(cause), text)
+	}
+	return fmt.Errorf("%w; %s: %w", withoutURL(cause), text, why)
+}
+
 // endNewTasks waits for the end of the VM's tasks that create snapshots and are new since before; if ctx
-// has ended, it cancels them. It returns the VM as it is afterwards.
+// has ended, it cancels them. It returns the VM as it is afterwards, together with an error where a task can't be
+// read, which may be one of them.
 func (c *Client) endNewTasks(
 	ctx, lookCtx context.Context, vm hypervisor.VMID, before *snapshotBefore,
 ) (*mo.VirtualMachine, error) {
@@ -220,13 +234,18 @@ func (c *Client) endNewTasks(
 			return nil, err
 		}
 		waited := false
+		var unread error
 		for _, ref := range now.RecentTask {
 			if slices.Contains(before.tasks, ref) {
 				continue
 			}
-			before.tasks = append(before.tasks, ref)
 			var t mo.Task
 			err := c.properties(lookCtx, ref, []string{"info"}, &t)
+			if err != nil && !objectGone(err, ref) {
+				unread = err
+				continue
+			}
+			before.tasks = append(before.tasks, ref)
 			if err != nil || !strings.Contains(t.Info.DescriptionId, "createSnapshot") {
 				continue // it has been forgotten already, or is another operation
 			}
@@ -238,7 +257,7 @@ func (c *Client) endNewTasks(
 			}
 		}
 		if !waited {
-			return &now, nil
+			return &now, unread
 		}
 	}
 }

@@ -159,6 +159,40 @@ func TestCreateSnapshot_lostAnswer(t *testing.T) {
 	}
 }
 
+// TestCreateSnapshot_forgotten has a vCenter that is restarted, and knows nothing any more of the task that a host
+// carries out.
+func TestCreateSnapshot_forgotten(t *testing.T) {
+	t.Parallel()
+	l, c := labWith(t, "web01")
+	vm := find(t, c, "web01").ID
+	l.Fault(lab.Fault{Method: "CreateSnapshotEx_Task", Delay: 2 * time.Second})
+	l.OnCall("WaitForUpdatesEx", func(context.Context) { l.ForgetTasks() })
+	id, err := c.CreateSnapshot(t.Context(), vm, hypervisor.SnapshotSpec{Name: "a", Description: "b"})
+	if err != nil {
+		t.Error(err)
+	}
+	if got := list(t, c, vm); len(got) != 1 || got[0].ID != id {
+		t.Errorf("told %q, but there is %+v", id, got)
+	}
+}
+
+// TestCreateSnapshot_unreadTask loses the answer, and then can't read at first which task there is.
+func TestCreateSnapshot_unreadTask(t *testing.T) {
+	t.Parallel()
+	l, c := labWith(t, "web01")
+	vm := find(t, c, "web01").ID
+	l.Fault(lab.Fault{Method: "CreateSnapshotEx_Task", Delay: 4 * time.Second})
+	l.Fault(lab.Fault{Method: "CreateSnapshotEx_Task", Fault: "lost"})
+	l.Fault(lab.Fault{Method: "RetrievePropertiesEx", Fault: "call:SystemError", After: 2})
+	id, err := c.CreateSnapshot(t.Context(), vm, hypervisor.SnapshotSpec{Name: "a", Description: "b"})
+	if err != nil {
+		t.Error(err)
+	}
+	if got := list(t, c, vm); len(got) != 1 || got[0].ID != id {
+		t.Errorf("told %q, but there is %+v", id, got)
+	}
+}
+
 // TestCreateSnapshot_untaken has a proxy that says for a while that the server is down.
 func TestCreateSnapshot_untaken(t *testing.T) {
 	t.Parallel()

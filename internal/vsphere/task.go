@@ -27,8 +27,10 @@ const questionTimeout = 3 * time.Second
 //
 // When the task fails, the error is the task's fault, classified (see classify). When ctx ends first, the
 // task is cancelled if it can be, and waited for on a deadline of its own; the error then wraps
-// ctx.Err(). In every case the TaskInfo that is returned, unless it is nil, says how the task ended, so
-// that a caller can tell that something was done after all: check info.State and info.Result.
+// ctx.Err(). When the task can't be watched to its end, as a vCenter that is restarted forgets its tasks while
+// the hosts carry them out, the error wraps errUnknownEnd. In every case the TaskInfo that is returned, unless it
+// is nil, says how the task ended, so that a caller can tell that something was done after all: check info.State
+// and info.Result.
 func (c *Client) waitTask(ctx context.Context, t *object.Task) (*types.TaskInfo, error) {
 	began := time.Now()
 	info, err := c.watchTask(ctx, t.Reference())
@@ -38,7 +40,7 @@ func (c *Client) waitTask(ctx context.Context, t *object.Task) (*types.TaskInfo,
 		return info, taskError(info)
 	}
 	if ctx.Err() == nil {
-		return info, fmt.Errorf("wait for %s: %w", t.Reference().Value, err)
+		return info, fmt.Errorf("wait for %s: %w: %w", t.Reference().Value, errUnknownEnd, err)
 	}
 	limit := cancelTimeout
 	var question *questionError
@@ -107,7 +109,8 @@ const startTimeout = 30 * time.Second
 
 // runTask starts a task and waits for its end, as waitTask does. While somebody else's task keeps the
 // object busy (TaskInProgress), it waits for that one and tries again until ctx ends. A failure of start
-// that leaves open whether there is a task (see isAmbiguous) comes back unclassified, with no TaskInfo.
+// that leaves open whether there is a task (see isAmbiguous) comes back unclassified, with no TaskInfo. With no
+// TaskInfo and an error that is ambiguous comes back, too, a task of which it isn't known how it ended.
 func (c *Client) runTask(
 	ctx context.Context, start func(ctx context.Context) (*object.Task, error),
 ) (*types.TaskInfo, error) {
