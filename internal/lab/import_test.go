@@ -25,10 +25,9 @@ import (
 )
 
 // emptyLab is a lab without VMs.
-func emptyLab(t *testing.T, o lab.Options) *env {
+func emptyLab(t *testing.T) *env {
 	t.Helper()
-	o.VMs = []lab.VMSpec{}
-	return newEnv(t, o)
+	return newEnv(t, lab.Options{VMs: []lab.VMSpec{}})
 }
 
 // importSpec is a VM made from scratch, with a controller and disks of the given capacities.
@@ -122,7 +121,7 @@ func TestImport_storesWhatQemuImgMade(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	e := emptyLab(t, lab.Options{})
+	e := emptyLab(t)
 	lease, info := e.startImport(importSpec(t, "restored", 6*mib))
 	// The client that govc uses.
 	updater := lease.StartUpdater(e.ctx, info)
@@ -160,7 +159,7 @@ func fileSize(t *testing.T, name string) int64 {
 
 func TestImport_refusesBadStreams(t *testing.T) {
 	t.Parallel()
-	e := emptyLab(t, lab.Options{})
+	e := emptyLab(t)
 	raw, err := os.ReadFile(labtest.RawDisk(t, 2*mib, 3))
 	e.must(err)
 	other, err := os.ReadFile(labtest.RawDisk(t, 2*mib, 4))
@@ -215,7 +214,7 @@ func TestImport_refusesBadStreams(t *testing.T) {
 
 func TestImport_completeNeedsAllDisks(t *testing.T) {
 	t.Parallel()
-	e := emptyLab(t, lab.Options{})
+	e := emptyLab(t)
 	lease, info := e.startImport(importSpec(t, "restored", mib, mib))
 	stream := streamOf(t, make([]byte, mib))
 	e.post(http.MethodPost, info.DeviceUrl[0].Url, diskHeader, bytes.NewReader(stream))
@@ -231,7 +230,7 @@ func TestImport_completeNeedsAllDisks(t *testing.T) {
 
 func TestImport_abortLeavesNothing(t *testing.T) {
 	t.Parallel()
-	e := emptyLab(t, lab.Options{})
+	e := emptyLab(t)
 	before := e.Status()
 	lease, info := e.startImport(importSpec(t, "restored", 8*mib))
 	if s := e.Status(); len(s.VMs) != 1 || len(s.Leases) != 1 || s.Leases[0].Kind != "import" {
@@ -257,7 +256,7 @@ func TestImport_abortLeavesNothing(t *testing.T) {
 	if got := <-status; got != 0 {
 		t.Errorf("the upload was answered with %d", got)
 	}
-	if got := e.waitForState(lease, types.HttpNfcLeaseStateError); !isFault[*types.NoDiskSpace](got) {
+	if got := e.waitForError(lease); !isFault[*types.NoDiskSpace](got) {
 		t.Errorf("error of the lease: %#v", got)
 	}
 	assertSame(t, before, e.Status())
@@ -299,10 +298,11 @@ func assertSame(t *testing.T, before, after lab.Status) {
 
 func TestImport_timeoutLeavesNothing(t *testing.T) {
 	t.Parallel()
-	e := emptyLab(t, lab.Options{LeaseTimeout: 2 * time.Second})
+	e := emptyLab(t)
 	before := e.Status()
 	lease, _ := e.startImport(importSpec(t, "restored", mib))
-	if got := e.waitForState(lease, types.HttpNfcLeaseStateError); !isFault[*types.Timedout](got) {
+	e.ExpireLeases()
+	if got := e.waitForError(lease); !isFault[*types.Timedout](got) {
 		t.Errorf("error of the lease: %#v", got)
 	}
 	assertSame(t, before, e.Status())
@@ -310,7 +310,7 @@ func TestImport_timeoutLeavesNothing(t *testing.T) {
 
 func TestImport_faults(t *testing.T) {
 	t.Parallel()
-	e := emptyLab(t, lab.Options{})
+	e := emptyLab(t)
 	good := streamOf(t, noise(5*mib))
 	lease, info := e.startImport(importSpec(t, "restored", 5*mib))
 	url := info.DeviceUrl[0].Url
@@ -334,7 +334,7 @@ func TestImport_faults(t *testing.T) {
 
 func TestImport_faultsOfTheServer(t *testing.T) {
 	t.Parallel()
-	e := emptyLab(t, lab.Options{})
+	e := emptyLab(t)
 	pool, err := e.finder.ResourcePool(e.ctx, "DC0_C0/Resources")
 	e.must(err)
 	vapp := &types.VirtualAppImportSpec{}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -38,6 +39,8 @@ type httpNfcLease struct {
 	ctx    context.Context    // ends with the lease: transfers are cut then
 	cancel context.CancelFunc
 	renew  chan struct{}
+	lapse  chan struct{} // has its time run out before it is over
+	gone   chan struct{} // closed when the lease is released
 
 	mu     sync.Mutex
 	ended  bool
@@ -64,6 +67,7 @@ func (l *Lab) newLease(ctx *simulator.Context, export bool, holds ...types.Manag
 	sim := *ctx
 	s := &httpNfcLease{
 		lab: l, ticket: uuid.NewString(), holds: holds, export: export, sim: &sim, renew: make(chan struct{}, 1),
+		lapse: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	// A lease outlives the call that made it, and the simulator's contexts never end.
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -175,15 +179,43 @@ func (s *httpNfcLease) watch() {
 		case <-s.renew:
 			timer.Reset(s.lab.options.LeaseTimeout)
 		case <-timer.C:
-			if s.end() {
-				s.fail(s.sim, &types.Timedout{})
-			}
+			s.expire()
+			return
+		case <-s.lapse:
+			s.expire()
 			return
 		case <-s.ctx.Done():
 			return
 		case <-s.lab.done:
 			s.cancel()
 			return
+		}
+	}
+}
+
+// expire ends a lease whose time has run out.
+func (s *httpNfcLease) expire() {
+	if s.end() {
+		s.fail(s.sim, &types.Timedout{})
+	}
+}
+
+// ExpireLeases lets the time of all open leases run out at once, as if nothing had been heard of their clients
+// for all of it. It returns when they and what they made are gone. One that isn't ready yet gets ready first.
+func (l *Lab) ExpireLeases() {
+	l.leases.mu.Lock()
+	open := slices.Collect(maps.Values(l.leases.open))
+	l.leases.mu.Unlock()
+	for _, s := range open {
+		select {
+		case s.lapse <- struct{}{}:
+		default: // somebody else did
+		}
+	}
+	for _, s := range open {
+		select {
+		case <-s.gone:
+		case <-l.done:
 		}
 	}
 }
@@ -205,6 +237,7 @@ func (s *httpNfcLease) release() {
 	s.lab.leases.mu.Lock()
 	defer s.lab.leases.mu.Unlock()
 	delete(s.lab.leases.open, s.ticket)
+	close(s.gone)
 }
 
 // fail puts a lease that has ended into the error state. What an import has created is gone then.

@@ -233,7 +233,7 @@ func TestKill(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorldWith(t, lab.Options{LeaseTimeout: 8 * time.Second})
+			w := newWorld(t)
 			s := w.workspace()
 			if c.lose {
 				s.loseIt()
@@ -243,7 +243,6 @@ func TestKill(t *testing.T) {
 			w.lab.Fault(lab.Fault{Method: c.method, Fault: "hang"})
 			out := s.signal(c.method, func(cmd *exec.Cmd) error {
 				err := s.killProvider(cmd)
-				// Now, and not when Terraform has ended, which may be after the lease has.
 				if status := w.lab.Status(); len(status.Leases) == 0 && len(status.Files) == files {
 					t.Error("nothing was left behind: it was killed too early or too late")
 				}
@@ -252,6 +251,7 @@ func TestKill(t *testing.T) {
 			if !says(out, "Error:", "plugin") {
 				t.Errorf("the provider wasn't killed:\n%s", out)
 			}
+			labtest.ExpireWhenRefused(w.lab)
 			s.consistent()
 			s.recovers()
 			if c.keeps != "" {
@@ -287,7 +287,7 @@ func TestLostConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorldWith(t, lab.Options{LeaseTimeout: 8 * time.Second})
+			w := newWorld(t)
 			s := w.workspace()
 			config, vms := backupConfig, 1
 			if c.lose {
@@ -295,7 +295,7 @@ func TestLostConnection(t *testing.T) {
 				config, vms = restoreConfig, 0
 			}
 			s.write(w.providerFor(c.fault.Method) + config)
-			w.lab.Fault(c.fault)
+			w.fault(c.fault)
 			s.refused(c.words, "apply", "-auto-approve")
 			s.consistent()
 			labtest.AssertClean(t, w.lab)

@@ -3,7 +3,6 @@ package provider
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 
@@ -14,7 +13,7 @@ import (
 // backedUp is a world with a backup of web01, and a provider that speaks with the test.
 func backedUp(t *testing.T, more ...lab.VMSpec) (*world, *rpc, string) {
 	t.Helper()
-	w := newWorldWith(t, lab.Options{LeaseTimeout: 8 * time.Second}, more...)
+	w := newWorld(t, more...)
 	r := w.rpc()
 	b := r.apply(t.Context(), "vm_backup", map[string]any{"vm": "web01"})
 	noErrors(t, b.diagnostics)
@@ -30,6 +29,14 @@ func (w *world) rot() {
 			w.t.Error(err)
 		}
 	})
+}
+
+// fault injects a fault. Where it loses an answer nobody knows of the lease that was in it: it runs out.
+func (w *world) fault(f lab.Fault) {
+	w.lab.Fault(f)
+	if f.Fault == "lost" {
+		labtest.ExpireWhenRefused(w.lab)
+	}
 }
 
 // TestRestoreInPlaceFaults fails at every step of a restore in place. The VM then is as it was and runs, nothing
@@ -90,7 +97,7 @@ func TestRestoreInPlaceFaults(t *testing.T) {
 			if c.rots {
 				w.rot()
 			} else {
-				w.lab.Fault(c.fault)
+				w.fault(c.fault)
 			}
 			m := r.apply(t.Context(), "vm_restore", config)
 			t.Logf("errors: %s\nwarnings: %s", show(m.diagnostics, tfprotov6.DiagnosticSeverityError), show(m.diagnostics, tfprotov6.DiagnosticSeverityWarning))
@@ -162,7 +169,7 @@ func TestRestoreFaults(t *testing.T) {
 			if c.rots {
 				w.rot()
 			} else {
-				w.lab.Fault(c.fault)
+				w.fault(c.fault)
 			}
 			m := r.apply(t.Context(), "vm_restore", config)
 			t.Logf("errors: %s\nwarnings: %s", show(m.diagnostics, tfprotov6.DiagnosticSeverityError), show(m.diagnostics, tfprotov6.DiagnosticSeverityWarning))

@@ -77,12 +77,6 @@ const repositoryPassword = "correct-horse-battery-staple"
 // newWorld starts a lab with the VM web01 and others. Each has one disk unless it says otherwise.
 func newWorld(t *testing.T, more ...lab.VMSpec) *world {
 	t.Helper()
-	return newWorldWith(t, lab.Options{}, more...)
-}
-
-// newWorldWith is newWorld with options of the lab.
-func newWorldWith(t *testing.T, options lab.Options, more ...lab.VMSpec) *world {
-	t.Helper()
 	if os.Getenv("TF_ACC_TERRAFORM_PATH") == "" {
 		t.Skip("neither terraform nor tofu is on PATH: https://developer.hashicorp.com/terraform/install")
 	}
@@ -93,8 +87,7 @@ func newWorldWith(t *testing.T, options lab.Options, more ...lab.VMSpec) *world 
 			vms[i].Disks = []string{disk}
 		}
 	}
-	options.VMs = vms
-	w := &world{t: t, repo: filepath.Join(t.TempDir(), "backups"), lab: labtest.Start(t, options)}
+	w := &world{t: t, repo: filepath.Join(t.TempDir(), "backups"), lab: labtest.Start(t, lab.Options{VMs: vms})}
 	w.env = map[string]string{
 		envServer: w.lab.URL().Host, envUser: w.lab.User(), envPassword: w.lab.Password(),
 		envRepositoryPath: w.repo, envRepositoryPassword: repositoryPassword,

@@ -120,7 +120,7 @@ func (s *site) restoreInPlace(t *testing.T, r restore.Request) *restore.Result {
 
 func TestRestoreInPlace_lab(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, lab.Options{})
+	s := newSite(t)
 	r := restore.Request{BackupID: s.take(t), InPlace: &restore.InPlace{}, Verify: true, WaitForGuest: &restore.WaitForGuest{}}
 	s.change(t)
 	result := s.restoreInPlace(t, r)
@@ -146,7 +146,7 @@ func TestRestoreInPlace_lab(t *testing.T) {
 // A guest that boots slowly is waited for, one that never comes up is not waited for without end.
 func TestWaitForGuest_lab(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, lab.Options{})
+	s := newSite(t)
 	id := s.take(t)
 	s.lose(t)
 	s.lab.SetGuestBoot("web", lab.GuestHangs)
@@ -181,7 +181,7 @@ func TestInterruptedInPlace(t *testing.T) {
 	for name, moments := range map[string][]moment{"running": whileRunning, "stopped": whileStopped, "starting": whileStarting} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, lab.Options{})
+			s := newSite(t)
 			r := restore.Request{BackupID: s.take(t), InPlace: &restore.InPlace{VM: "web"}, Verify: true}
 			for _, m := range moments {
 				own := s.change(t)
@@ -229,7 +229,8 @@ func TestKilledInPlace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, lab.Options{LeaseTimeout: 8 * time.Second})
+			s := newSite(t)
+			labtest.ExpireWhenRefused(s.lab) // to the next restore, what the killed one holds
 			r := restore.Request{BackupID: s.take(t), InPlace: &restore.InPlace{VM: "web"}, Verify: true}
 			for _, m := range moments {
 				s.change(t)

@@ -34,10 +34,10 @@ type site struct {
 	m       *restore.Manager
 }
 
-func newSite(t *testing.T, options lab.Options, transports ...string) *site {
+func newSite(t *testing.T, transports ...string) *site {
 	t.Helper()
 	shared := sharedScene(t)
-	s := &site{lab: labtest.Start(t, options), repo: shared.repo, dir: shared.dir}
+	s := &site{lab: labtest.Start(t, lab.Options{}), repo: shared.repo, dir: shared.dir}
 	spec := lab.VMSpec{Name: "web"}
 	for n, capacity := range []int64{8<<20 + 4096, 3 << 20} {
 		spec.Disks = append(spec.Disks, labtest.RawDisk(t, capacity, uint64(n)+1))
@@ -159,7 +159,7 @@ func TestInterruptedBackup(t *testing.T) {
 	} {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, lab.Options{}, transport)
+			s := newSite(t, transport)
 			ctx, hit := s.interrupt(t, call)
 			result, err := s.backups.Take(ctx, backup.Request{VM: "web"})
 			if !hit() {
@@ -190,7 +190,7 @@ func TestInterruptedRestore(t *testing.T) {
 	} {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, lab.Options{})
+			s := newSite(t)
 			id := s.take(t)
 			s.lose(t)
 			ctx, hit := s.interrupt(t, call)
@@ -214,7 +214,7 @@ func TestInterruptedRestore(t *testing.T) {
 // doesn't run: with one, Terraform would replace a VM that does.
 func TestInterruptedPowerOn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, lab.Options{})
+	s := newSite(t)
 	id := s.take(t)
 	s.lose(t)
 	ctx, hit := s.interrupt(t, "PowerOnVM_Task")

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
+	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
 	"github.com/terraform-vm/terraform-provider-vm/internal/restore"
 	"github.com/terraform-vm/terraform-provider-vm/internal/secret"
@@ -121,32 +122,31 @@ func (s *site) killInUpload(t *testing.T, id repository.ID) {
 // come next may be refused because of it.
 func TestKilledRestore(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, lab.Options{LeaseTimeout: 8 * time.Second})
+	s := newSite(t)
 	id := s.take(t)
 	s.lose(t)
 	s.killInUpload(t, id)
-	half := func() bool {
-		return slices.ContainsFunc(s.lab.Status().VMs, func(vm lab.VMStatus) bool {
-			return strings.HasPrefix(vm.Name, "tf-restore-") && vm.InstanceUUID == s.vm.InstanceUUID
-		})
+	half := func(vm lab.VMStatus) bool {
+		return strings.HasPrefix(vm.Name, "tf-restore-") && vm.InstanceUUID == s.vm.InstanceUUID
 	}
-	if !half() {
-		t.Fatalf("no half VM: %+v", s.lab.Status().VMs)
+	if vms := s.lab.Status().VMs; !slices.ContainsFunc(vms, half) {
+		t.Fatalf("no half VM: %+v", vms)
 	}
 	warnings, err := s.m.Check(t.Context(), restore.Request{BackupID: id})
 	if err != nil {
 		t.Errorf("check: %v", err)
 	}
-	if half() && (len(warnings) != 1 || !strings.Contains(warnings[0], "tf-restore-")) {
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "tf-restore-") {
 		t.Errorf("check: warnings %q don't name the half VM", warnings)
 	}
+	labtest.ExpireWhenRefused(s.lab)
 	s.restoreAll(t, id, "tf-restore-")
 }
 
 // kill -9 while the restored disks are read back: the VM is complete but for its name, and has a snapshot.
 func TestKilledVerification(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, lab.Options{})
+	s := newSite(t)
 	id := s.take(t)
 	s.lose(t)
 	s.killAt(t, moment{"RemoveSnapshot_Task", 1}, restore.Request{BackupID: id, Verify: true})

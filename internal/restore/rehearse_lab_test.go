@@ -25,7 +25,7 @@ var rehearsalCalls = []moment{
 // rehearsing is a site whose copies come up, and a backup of its VM.
 func rehearsing(t *testing.T) (*site, restore.RehearseRequest) {
 	t.Helper()
-	s := newSite(t, lab.Options{})
+	s := newSite(t)
 	s.lab.SetGuestBoot("tf-restore-*", lab.GuestComesUp)
 	return s, restore.RehearseRequest{BackupID: s.take(t), Screenshot: true}
 }

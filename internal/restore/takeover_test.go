@@ -13,7 +13,6 @@ import (
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor/hypervisortest"
-	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/restore"
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
@@ -338,7 +337,7 @@ func TestKeptDisks(t *testing.T) {
 // The same with a server: another machine's run is cut off after it has replaced the disks, with hours left to run.
 func TestTakeOver_lab(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, lab.Options{})
+	s := newSite(t)
 	r := restore.Request{BackupID: s.take(t), InPlace: &restore.InPlace{VM: "web"}, Verify: true}
 	own := s.change(t)
 	m, err := s.repo.Get(t.Context(), r.BackupID)

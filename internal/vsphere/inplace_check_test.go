@@ -296,6 +296,7 @@ func TestInPlace_swapUnknown(t *testing.T) {
 func TestInPlace_importLost(t *testing.T) {
 	t.Parallel()
 	b, spec := newMortalBench(t, death{})
+	labtest.ExpireWhenRefused(b.lab)
 	b.lab.Fault(lab.Fault{Method: "ImportVApp", Fault: "lost"})
 	if _, err := b.client.StartInPlace(t.Context(), spec); err == nil {
 		t.Error("got success")

@@ -119,10 +119,10 @@ var deaths = []death{
 	{name: "finish with NVRAM", method: "DeleteDatastoreFile_Task", nvram: true, swapped: true},
 }
 
-// A bench whose leases don't outlive their clients for long.
+// newMortalBench is a bench with what the restore needs that dies.
 func newMortalBench(t *testing.T, d death) (*inPlaceBench, hypervisor.InPlaceSpec) {
 	t.Helper()
-	b := &inPlaceBench{bench: &bench{T: t, lab: labtest.Start(t, lab.Options{LeaseTimeout: 8 * time.Second})}}
+	b := &inPlaceBench{bench: &bench{T: t, lab: labtest.Start(t, lab.Options{})}}
 	b.client = dial(t, labConfig(b.lab))
 	var disks [][]byte
 	for n, capacity := range []int64{1 << 20, 1<<20 + 512} {
@@ -151,7 +151,8 @@ func newMortalBench(t *testing.T, d death) (*inPlaceBench, hypervisor.InPlaceSpe
 	return b, spec
 }
 
-// die carries a restore out until the process is killed.
+// die carries a restore out until the process is killed. What its lease holds stays held until somebody
+// asks for it a second time.
 func (b *inPlaceBench) die(d death, spec hypervisor.InPlaceSpec) {
 	b.Helper()
 	w := newWire(b.T, b.lab.URL().Host)
@@ -190,6 +191,27 @@ func (b *inPlaceBench) die(d death, spec hypervisor.InPlaceSpec) {
 	b.lab.OnCall(d.method, nil)
 	if !killed.Load() || err == nil {
 		b.Fatalf("the process wasn't killed: %d calls, %v", calls.Load(), err)
+	}
+	if d.method == "ImportVApp" && !d.unsent {
+		b.awaitLease() // the server carries out what it was asked for
+	}
+	labtest.ExpireWhenRefused(b.lab)
+}
+
+// awaitLease waits until there is a lease that is ready.
+func (b *inPlaceBench) awaitLease() {
+	b.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(time.Minute); ; {
+		if leases := b.lab.Status().Leases; len(leases) == 1 && leases[0].State == "ready" {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			b.Fatal("the import made no lease")
+		}
 	}
 }
 

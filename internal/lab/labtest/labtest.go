@@ -3,12 +3,14 @@
 package labtest
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,6 +117,19 @@ func assertClean(t testing.TB, l *lab.Lab, wait time.Duration) {
 			t.Errorf("left behind in the lab:\n\t%s", strings.Join(left, "\n\t"))
 			return
 		}
+	}
+}
+
+// ExpireWhenRefused lets the leases in a lab expire, for a client that waits for that: when somebody who was
+// refused what a lease holds asks for it again. It takes the hooks of the calls that are refused then.
+func ExpireWhenRefused(l *lab.Lab) {
+	for _, method := range []string{"Destroy_Task", "ConsolidateVMDisks_Task"} {
+		var asked atomic.Bool
+		l.OnCall(method, func(context.Context) {
+			if asked.Swap(true) {
+				l.ExpireLeases()
+			}
+		})
 	}
 }
 
