@@ -10,7 +10,7 @@ type VMSnapshots struct {
 	VM        VM
 	Snapshots []Snapshot // parents before their children
 
-	// Err is why the snapshots of this VM can't be listed, although it has some: ErrOutOfReach or a
+	// Err is why the snapshots of this VM can't be listed, although it has some, or may have: ErrOutOfReach or a
 	// *PermissionError. VM then has an ID, and a path where that can be read.
 	Err error
 }

@@ -128,10 +128,15 @@ func identifiedVM(m *mo.VirtualMachine, path, server string) (*hypervisor.VM, er
 	vm := newVM(m)
 	vm.Server, vm.Path = server, path
 	if vm.InstanceUUID == "" {
-		return nil, fmt.Errorf("the configuration of %s (%s, %s) can't be read: %w", path, vm.ID,
-			cmp.Or(string(m.Runtime.ConnectionState), "in an unknown state"), hypervisor.ErrOutOfReach)
+		return nil, unreadable(m, path)
 	}
 	return vm, nil
+}
+
+// unreadable is the error for a VM of which the server shows no configuration.
+func unreadable(m *mo.VirtualMachine, name string) error {
+	return fmt.Errorf("the configuration of %s (%s, %s) can't be read: %w", name, m.Self.Value,
+		cmp.Or(string(m.Runtime.ConnectionState), "in an unknown state"), hypervisor.ErrOutOfReach)
 }
 
 // newVM translates a VM. Where there is no configuration, what comes of it stays empty.

@@ -251,6 +251,7 @@ type readers struct {
 }
 
 func newReaders(ctx context.Context, vim *vim25.Client, o *overview) readers {
+	reachable := []string{"config.instanceUuid", "runtime.connectionState"} // which readVM goes by
 	newReader := func(spec readSpec) *reader {
 		return &reader{ctx: ctx, vim: vim, spec: spec, overview: o, picture: newPicture()}
 	}
@@ -258,20 +259,29 @@ func newReaders(ctx context.Context, vim *vim25.Client, o *overview) readers {
 		return newReader(readSpec{props: []types.PropertySpec{{Type: kind, PathSet: paths}}})
 	}
 	return readers{
-		snapshots: one("VirtualMachine", "snapshot", "layoutEx"),
-		trees:     one("VirtualMachine", "snapshot", "runtime.consolidationNeeded"),
-		tasks:     one("VirtualMachine", "name", "snapshot", "recentTask"),
+		snapshots: one("VirtualMachine", append(reachable, "snapshot", "layoutEx")...),
+		trees:     one("VirtualMachine", append(reachable, "snapshot", "runtime.consolidationNeeded")...),
+		tasks:     one("VirtualMachine", append(reachable, "name", "snapshot", "recentTask")...),
 		vms:       newReader(vmSpec),
 		who:       newReader(identitySpec),
 		listed:    newReader(vmSpec.with("VirtualMachine", "snapshot", "layoutEx")),
 	}
 }
 
-// readVM fills m through a reader. Errors: a *hypervisor.VMNotFoundError, a *hypervisor.PermissionError.
+// readVM fills m through a reader of snapshots. A VM whose files the server can't read has none, nor anything to
+// consolidate, as far as the server shows (VirtualMachineConnectionState in the API reference: no configuration can
+// be returned for one that is inaccessible or invalid). That must not pass for an answer.
+// Errors: a *hypervisor.VMNotFoundError, hypervisor.ErrOutOfReach, a *hypervisor.PermissionError.
 func (c *Client) readVM(ctx context.Context, r *reader, vm hypervisor.VMID, m *mo.VirtualMachine) error {
 	objects, err := r.read(ctx, vmRef(vm))
 	if err != nil {
 		return c.named(classify(err))
 	}
-	return c.named(load(objects, vmRef(vm), m))
+	if err := load(objects, vmRef(vm), m); err != nil {
+		return c.named(err)
+	}
+	if m.Config == nil || m.Config.InstanceUuid == "" {
+		return unreadable(m, "the virtual machine")
+	}
+	return nil
 }

@@ -75,7 +75,7 @@ func (c *Client) listed(
 }
 
 // withSnapshots lists the VMs below a folder that have snapshots, by name. Of one whose snapshots may not be
-// read it can't be told.
+// read, or whose files the server can't read (see readVM), it can't be told.
 func (c *Client) withSnapshots(ctx context.Context, folder string) ([]types.ManagedObjectReference, error) {
 	container := c.vim.ServiceContent.RootFolder
 	if folder != "" {
@@ -88,14 +88,16 @@ func (c *Client) withSnapshots(ctx context.Context, folder string) ([]types.Mana
 		}
 		container = *ref
 	}
-	objects, err := c.listBelow(ctx, container, "VirtualMachine", "name", "snapshot")
+	objects, err := c.listBelow(ctx, container, "VirtualMachine", "name", "snapshot", "config.instanceUuid")
 	if err != nil {
 		return nil, err
 	}
 	names := make(map[types.ManagedObjectReference]string)
 	for ref, object := range objects {
-		if slices.ContainsFunc(object.PropSet, func(p types.DynamicProperty) bool { return p.Name == "snapshot" }) ||
-			len(object.MissingSet) > 0 {
+		has := func(name string) bool {
+			return slices.ContainsFunc(object.PropSet, func(p types.DynamicProperty) bool { return p.Name == name })
+		}
+		if has("snapshot") || !has("config.instanceUuid") || len(object.MissingSet) > 0 {
 			names[ref], _ = nameAndParent(object)
 		}
 	}

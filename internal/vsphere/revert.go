@@ -91,13 +91,16 @@ type beforeRevert struct {
 }
 
 // revertState reads a VM and the configuration that a snapshot leads back to. Errors:
-// a *hypervisor.VMNotFoundError, hypervisor.ErrSnapshotNotFound, a *hypervisor.ObstacleError.
+// a *hypervisor.VMNotFoundError, hypervisor.ErrSnapshotNotFound, hypervisor.ErrOutOfReach, a *hypervisor.ObstacleError.
 func (c *Client) revertState(
 	ctx context.Context, vm hypervisor.VMID, id hypervisor.SnapshotID,
 ) (*beforeRevert, error) {
 	var m mo.VirtualMachine
 	if err := c.properties(ctx, vmRef(vm), []string{"config", "snapshot", "recentTask"}, &m); err != nil {
 		return nil, err
+	}
+	if m.Config == nil {
+		return nil, unreadable(&m, "the virtual machine")
 	}
 	if findNode(&m, id) == nil {
 		return nil, hypervisor.ErrSnapshotNotFound
@@ -117,15 +120,13 @@ func (c *Client) revertState(
 	for _, n := range flatten(m.Snapshot) {
 		b.snapshots = append(b.snapshots, n.node.Snapshot)
 	}
-	if m.Config != nil {
-		b.changes, err = revertChanges(m.Config, &s.Config, func(key string) string {
-			name, _, err := c.portgroupName(ctx, key)
-			if err != nil {
-				return key // gone, or not for this user to see
-			}
-			return name
-		})
-	}
+	b.changes, err = revertChanges(m.Config, &s.Config, func(key string) string {
+		name, _, err := c.portgroupName(ctx, key)
+		if err != nil {
+			return key // gone, or not for this user to see
+		}
+		return name
+	})
 	return b, err
 }
 

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
+
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab/labtest"
@@ -271,5 +274,60 @@ func TestRenameSnapshot_troubles(t *testing.T) {
 	var gone *hypervisor.VMNotFoundError
 	if err := c.RenameSnapshot(t.Context(), "vm-99999", ids[0], "b", "x"); !errors.As(err, &gone) {
 		t.Errorf("got %v, want a VMNotFoundError", err)
+	}
+}
+
+// loseFiles makes the server unable to read the files of a VM, as it is with a datastore that is lost. It shows no
+// configuration then, and no snapshots. It returns a function that brings them back.
+func loseFiles(t *testing.T, l *lab.Lab, id hypervisor.VMID) (undo func()) {
+	t.Helper()
+	var snapshots *types.VirtualMachineSnapshotInfo
+	back := editVM(t, l, id, func(vm *simulator.VirtualMachine) {
+		snapshots, vm.Snapshot = vm.Snapshot, nil
+		vm.Config = nil
+		vm.Runtime.ConnectionState = types.VirtualMachineConnectionStateInaccessible
+	})
+	return func() {
+		back()
+		editVM(t, l, id, func(vm *simulator.VirtualMachine) { vm.Snapshot = snapshots })
+	}
+}
+
+// TestSnapshots_inaccessible has a datastore that can't be reached: that no snapshot can be seen doesn't mean that
+// there is none.
+func TestSnapshots_inaccessible(t *testing.T) {
+	t.Parallel()
+	l, c := labWith(t, "web01")
+	vm := find(t, c, "web01").ID
+	id := chain(t, c, vm, "a")[0]
+	undo := loseFiles(t, l, vm)
+	l.Fault(lab.Fault{Method: "RemoveSnapshot_Task", Fault: "InvalidState"})
+	for name, do := range map[string]func() error{
+		"list":   func() error { _, err := c.Snapshots(t.Context(), vm); return err },
+		"rename": func() error { return c.RenameSnapshot(t.Context(), vm, id, "b", "of a test") },
+		"remove": func() error { return c.RemoveSnapshot(t.Context(), vm, id, hypervisor.RemoveOptions{}) },
+		"revert": func() error { _, err := c.RevertChanges(t.Context(), vm, id); return err },
+		"list all": func() error {
+			for one, err := range c.SnapshotsBelow(t.Context(), "") {
+				return errors.Join(one.Err, err)
+			}
+			return nil
+		},
+		"consolidate": func() error {
+			needed, err := c.Consolidate(t.Context(), vm)
+			if err == nil && needed {
+				t.Error("it consolidated")
+			}
+			return err
+		},
+	} {
+		err := do()
+		if !errors.Is(err, hypervisor.ErrOutOfReach) || errors.Is(err, hypervisor.ErrSnapshotNotFound) {
+			t.Errorf("%s: got %v, want ErrOutOfReach", name, err)
+		}
+	}
+	undo()
+	if got := list(t, c, vm); len(got) != 1 || got[0].ID != id {
+		t.Errorf("there is %+v afterwards", got)
 	}
 }
