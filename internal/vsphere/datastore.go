@@ -106,15 +106,13 @@ func (c *Client) awaitRemovals(ctx context.Context, id hypervisor.VMID) error {
 		return err
 	}
 	for _, ref := range vm.RecentTask {
-		var t mo.Task
-		if err := c.properties(ctx, ref, []string{"info"}, &t); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			continue // it has been forgotten already
-		}
-		running := t.Info.State == types.TaskInfoStateQueued || t.Info.State == types.TaskInfoStateRunning
-		if !running || !removes(&t.Info) {
+		info, err := c.taskInfo(ctx, ref)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return err
+		case info == nil || !goesOn(info.State) || !removes(info):
 			continue
 		}
 		if _, err := c.watchTask(ctx, ref); err != nil {

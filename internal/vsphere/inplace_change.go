@@ -172,11 +172,11 @@ func (c *Client) settle(ctx context.Context, id hypervisor.VMID) (*mo.VirtualMac
 		return nil, err
 	}
 	for _, ref := range vm.RecentTask {
-		var t mo.Task
-		if err := c.properties(ctx, ref, []string{"info"}, &t); err != nil {
-			continue // it has been forgotten already
+		info, err := c.taskInfo(ctx, ref)
+		if err != nil {
+			return nil, err
 		}
-		if goesOn(t.Info.State) {
+		if info != nil && goesOn(info.State) {
 			if _, err := c.watchTask(ctx, ref); err != nil {
 				return nil, fmt.Errorf("wait for %s: %w", ref.Value, err)
 			}

@@ -242,11 +242,11 @@ func (c *Client) startedSince(ctx context.Context, vm types.ManagedObjectReferen
 	return started
 }
 
-// busy tells whether the server is carrying out something on a VM, as far as that can be told.
+// busy tells whether the server is carrying out something on a VM, or whether that can't be told.
 func (c *Client) busy(ctx context.Context, vm *mo.VirtualMachine) bool {
 	return slices.ContainsFunc(vm.RecentTask, func(ref types.ManagedObjectReference) bool {
-		var t mo.Task
-		return c.properties(ctx, ref, []string{"info.state"}, &t) == nil && goesOn(t.Info.State)
+		info, err := c.taskInfo(ctx, ref)
+		return err != nil || info != nil && goesOn(info.State)
 	})
 }
 

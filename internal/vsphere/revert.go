@@ -242,10 +242,9 @@ func (c *Client) findRevert(ctx context.Context, vm hypervisor.VMID, before *bef
 			if slices.Contains(before.tasks, ref) {
 				continue
 			}
-			var t mo.Task
-			err := c.properties(lookCtx, ref, []string{"info"}, &t)
+			info, err := c.taskInfo(lookCtx, ref)
 			// "vm.Snapshot.revert", "VirtualMachine.revertToCurrentSnapshot".
-			if err != nil || !strings.Contains(strings.ToLower(t.Info.DescriptionId), "revert") {
+			if err != nil || info == nil || !strings.Contains(strings.ToLower(info.DescriptionId), "revert") {
 				continue
 			}
 			before.tasks = append(before.tasks, ref)
@@ -253,8 +252,8 @@ func (c *Client) findRevert(ctx context.Context, vm hypervisor.VMID, before *bef
 				c.log.WarnContext(lookCtx, "wait for a revert", "task", ref.Value, "error", withoutURL(err))
 				return nil
 			}
-			if c.properties(lookCtx, ref, []string{"info"}, &t) == nil {
-				return &t.Info
+			if info, _ = c.taskInfo(lookCtx, ref); info != nil {
+				return info
 			}
 		}
 		if look == lookAgain || pause(lookCtx, backoff(look)) != nil {

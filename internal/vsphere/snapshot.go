@@ -158,6 +158,7 @@ type snapshotBefore struct {
 	name      string
 	snapshots []types.ManagedObjectReference
 	tasks     []types.ManagedObjectReference
+	begun     bool // a task was seen since that may take a snapshot still, or has
 }
 
 // snapshotState reads a VM's snapshots and recent tasks. Error: a *hypervisor.VMNotFoundError.
@@ -200,7 +201,7 @@ func (c *Client) findCreated(
 			}
 			return id, fmt.Errorf("%w; the snapshot exists", withoutURL(cause))
 		}
-		begun := errors.Is(cause, errUnknownEnd)
+		begun := before.begun || errors.Is(cause, errUnknownEnd)
 		if look < lookAgain || begun {
 			if pause(lookCtx, backoff(look)) == nil {
 				continue
@@ -224,7 +225,7 @@ func notKnown(cause, why error) error {
 
 // endNewTasks waits for the end of the VM's tasks that create snapshots and are new since before; if ctx
 // has ended, it cancels them. It returns the VM as it is afterwards, together with an error where a task can't be
-// read, which may be one of them.
+// read, which may be one of them, or one of them can't be watched to its end.
 func (c *Client) endNewTasks(
 	ctx, lookCtx context.Context, vm hypervisor.VMID, before *snapshotBefore,
 ) (*mo.VirtualMachine, error) {
@@ -239,19 +240,16 @@ func (c *Client) endNewTasks(
 			if slices.Contains(before.tasks, ref) {
 				continue
 			}
-			var t mo.Task
-			err := c.properties(lookCtx, ref, []string{"info"}, &t)
-			if err != nil && !objectGone(err, ref) {
+			info, err := c.taskInfo(lookCtx, ref)
+			if err != nil {
 				unread = err
 				continue
 			}
 			before.tasks = append(before.tasks, ref)
-			if err != nil || !strings.Contains(t.Info.DescriptionId, "createSnapshot") {
-				continue // it has been forgotten already, or is another operation
-			}
-			if t.Info.State == types.TaskInfoStateQueued || t.Info.State == types.TaskInfoStateRunning {
+			if info != nil && strings.Contains(info.DescriptionId, "createSnapshot") && goesOn(info.State) {
 				if err := c.endTask(ctx, lookCtx, ref); err != nil {
-					return nil, err
+					unread, before.begun = err, true
+					continue
 				}
 				waited = true
 			}

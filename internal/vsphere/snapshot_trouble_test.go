@@ -160,19 +160,27 @@ func TestCreateSnapshot_lostAnswer(t *testing.T) {
 }
 
 // TestCreateSnapshot_forgotten has a vCenter that is restarted, and knows nothing any more of the task that a host
-// carries out.
+// carries out; also where the answer to the call was lost, so that the task had to be looked for.
 func TestCreateSnapshot_forgotten(t *testing.T) {
 	t.Parallel()
-	l, c := labWith(t, "web01")
-	vm := find(t, c, "web01").ID
-	l.Fault(lab.Fault{Method: "CreateSnapshotEx_Task", Delay: 2 * time.Second})
-	l.OnCall("WaitForUpdatesEx", func(context.Context) { l.ForgetTasks() })
-	id, err := c.CreateSnapshot(t.Context(), vm, hypervisor.SnapshotSpec{Name: "a", Description: "b"})
-	if err != nil {
-		t.Error(err)
-	}
-	if got := list(t, c, vm); len(got) != 1 || got[0].ID != id {
-		t.Errorf("told %q, but there is %+v", id, got)
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprintf("answer lost %t", lost), func(t *testing.T) {
+			t.Parallel()
+			l, c := labWith(t, "web01")
+			vm := find(t, c, "web01").ID
+			l.Fault(lab.Fault{Method: "CreateSnapshotEx_Task", Delay: 3 * time.Second})
+			if lost {
+				l.Fault(lab.Fault{Method: "CreateSnapshotEx_Task", Fault: "lost"})
+			}
+			l.OnCall("WaitForUpdatesEx", func(context.Context) { l.ForgetTasks() })
+			id, err := c.CreateSnapshot(t.Context(), vm, hypervisor.SnapshotSpec{Name: "a", Description: "b"})
+			if err != nil {
+				t.Error(err)
+			}
+			if got := list(t, c, vm); len(got) != 1 || got[0].ID != id {
+				t.Errorf("told %q, but there is %+v", id, got)
+			}
+		})
 	}
 }
 

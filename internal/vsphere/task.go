@@ -10,6 +10,7 @@ import (
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/task"
 	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/progress"
@@ -89,6 +90,20 @@ func (c *Client) watchTask(ctx context.Context, ref types.ManagedObjectReference
 		return nil, err
 	}
 	return &info, nil
+}
+
+// taskInfo reads a task as it is now; nil: the server has forgotten it, as it does some time after its end. That a
+// task can't be read otherwise doesn't mean that it is over.
+func (c *Client) taskInfo(ctx context.Context, ref types.ManagedObjectReference) (*types.TaskInfo, error) {
+	var t mo.Task
+	err := c.properties(ctx, ref, []string{"info"}, &t)
+	switch {
+	case err == nil:
+		return &t.Info, nil
+	case objectGone(err, ref):
+		return nil, nil
+	}
+	return nil, err
 }
 
 // taskError returns the error of a task that has ended, nil if it succeeded.
