@@ -122,7 +122,7 @@ func TestDatastore_faults(t *testing.T) {
 				t.Fatal(err)
 			}
 			if test.fault.Fault == "hang" {
-				b.client.config.ReadTimeout = time.Second
+				b.client.config.ReadTimeout = 3 * time.Second
 			}
 			if test.fault.Fault != "" || test.fault.Delay > 0 {
 				test.fault.Method = "GET /folder"
