@@ -204,6 +204,18 @@ func TestDescribe(t *testing.T) {
 // TestClient_Close_deadline has a server that answers nothing any more, and somebody who waits for it.
 func TestClient_Close_deadline(t *testing.T) {
 	t.Parallel()
+	const attempts = 3 // a machine that is busy may take as long once
+	for range attempts {
+		if took := closeInVain(t); took < closeWatcherTimeout {
+			return
+		}
+	}
+	t.Error("Close goes on after its deadline") // that is what it takes without one
+}
+
+// closeInVain measures how long closing takes.
+func closeInVain(t *testing.T) (took time.Duration) {
+	t.Helper()
 	l := labtest.Start(t, lab.Options{})
 	if err := l.AddVM(t.Context(), lab.VMSpec{Name: "web01", Disks: []string{labtest.RawDisk(t, 1<<20, 1)}}); err != nil {
 		t.Fatal(err)
@@ -225,25 +237,20 @@ func TestClient_Close_deadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, method := range []string{"CancelWaitForUpdates", "Logout"} {
-		l.Fault(lab.Fault{Method: method, Fault: "hang", Count: -1})
+		l.OnCall(method, func(ctx context.Context) { <-ctx.Done() })
 	}
-	closed := make(chan error, 1)
-	go func() {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		defer cancel()
-		closed <- c.Close(ctx)
-	}()
-	select {
-	case err := <-closed:
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, want context.DeadlineExceeded", err)
-		}
-	case <-time.After(closeWatcherTimeout - time.Second): // less than what it takes without a deadline
-		t.Fatal("Close goes on after its deadline")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	err = c.Close(ctx)
+	took = time.Since(start)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want context.DeadlineExceeded", err)
 	}
 	if err := <-ended; !errors.Is(err, errClosed) {
 		t.Errorf("got %v for who waited, want %v", err, errClosed)
 	}
+	return took
 }
 
 // TestClient_Close_cancelled closes for somebody who was cancelled before his deadline.
