@@ -84,19 +84,21 @@ func (r *restore) deleteLate(ctx context.Context, store mo.Datastore, directory 
 const appearTimeout = 15 * time.Second
 
 // awaitMade finds the VM in the making; nil: there is none. Where the answer to the import was lost, one
-// that isn't there may still come.
+// that isn't there may still come; one that the server is at may have no configuration yet.
 func (r *restore) awaitMade(ctx context.Context) (*types.ManagedObjectReference, error) {
 	appear, cancel := context.WithTimeout(ctx, appearTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		found, err := r.client.findMade(ctx, r.place.folder, r.spec.RunID)
-		if err != nil || found != nil || !r.unanswered || pause(appear, backoff(attempt)) != nil {
+		again := err == nil && found == nil && r.unanswered || errors.Is(err, hypervisor.ErrOutOfReach)
+		if !again || pause(appear, backoff(attempt)) != nil {
 			return found, err
 		}
 	}
 }
 
-// findMade finds the VM in the making of a run; nil: there is none.
+// findMade finds the VM in the making of a run; nil: there is none. Error: hypervisor.ErrOutOfReach, where one has the
+// name and it can't be told.
 func (c *Client) findMade(
 	ctx context.Context, folder types.ManagedObjectReference, runID string,
 ) (*types.ManagedObjectReference, error) {
@@ -111,17 +113,17 @@ func (c *Client) findMade(
 	return ref, nil
 }
 
-// readMarker returns the ID of the run that makes a VM, or "".
+// readMarker returns the ID of the run that makes a VM, or "". Error: hypervisor.ErrOutOfReach.
 func (c *Client) readMarker(ctx context.Context, ref types.ManagedObjectReference) (string, error) {
 	var vm mo.VirtualMachine
-	err := c.properties(ctx, ref, []string{"config.extraConfig"}, &vm)
+	err := c.properties(ctx, ref, []string{"name", "config.extraConfig", "runtime.connectionState"}, &vm)
 	switch {
 	case err != nil && vmGone(err):
 		return "", nil
 	case err != nil:
 		return "", err
 	case vm.Config == nil:
-		return "", nil
+		return "", unreadable(&vm, unescapeName(vm.Name))
 	}
 	return optionValue(vm.Config.ExtraConfig, markerKey), nil
 }

@@ -9,7 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/lab"
@@ -196,5 +198,34 @@ func TestWriteNVRAM_cancelled(t *testing.T) {
 	}
 	if err := b.client.writeNVRAM(ctx, "DC0", file, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("begun after the end: %v", err)
+	}
+}
+
+// TestAwaitMade_unreadable looks for a VM in the making that shows no configuration, as one does at first.
+func TestAwaitMade_unreadable(t *testing.T) {
+	t.Parallel()
+	const run = "0123456789abcdef"
+	l, c := labWith(t, makingName(run))
+	vm := find(t, c, hypervisor.VMRef(makingName(run))).ID
+	editVM(t, l, vm, func(vm *simulator.VirtualMachine) {
+		vm.Config.ExtraConfig = append(slices.Clone(vm.Config.ExtraConfig), &types.OptionValue{Key: markerKey, Value: run})
+	})
+	folder, err := c.findPath(t.Context(), "/DC0/vm/lab")
+	if err != nil || folder == nil {
+		t.Fatalf("got %v and %v", folder, err)
+	}
+	undo := loseFiles(t, l, vm)
+	if found, err := c.findMade(t.Context(), *folder, run); !errors.Is(err, hypervisor.ErrOutOfReach) {
+		t.Errorf("got %v and %v, want ErrOutOfReach", found, err)
+	}
+	looks := 0
+	l.OnCall("FindChild", func(context.Context) {
+		if looks++; looks == 2 {
+			undo()
+		}
+	})
+	r := &restore{client: c, place: &placement{folder: *folder}, spec: hypervisor.RestoreSpec{RunID: run}}
+	if found, err := r.awaitMade(t.Context()); err != nil || found == nil || *found != vmRef(vm) {
+		t.Errorf("got %v and %v, want %s", found, err, vm)
 	}
 }
