@@ -2,7 +2,6 @@ package provider
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -102,7 +101,7 @@ func TestActionInterrupt(t *testing.T) {
 				w.lab.Fault(lab.Fault{Method: "HttpNfcLeaseAbort", Delay: 3 * time.Second})
 			}
 			invoke := "-invoke=action." + c.action + ".a"
-			out := s.signal(c.method, func(cmd *exec.Cmd) error { return cmd.Process.Signal(os.Interrupt) }, invoke)
+			out := s.interrupt(c.method, invoke)
 			if !strings.Contains(out, "nterrupt") {
 				t.Errorf("nothing was interrupted:\n%s", out)
 			}

@@ -2,7 +2,6 @@ package provider
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -93,13 +92,13 @@ action "vm_restore_test" "web01" {
 `)
 	for name, c := range map[string]struct {
 		fault lab.Fault
-		send  func(*exec.Cmd) error
+		end   func() string
 	}{
-		"killed":      {lab.Fault{Method: method, Fault: "hang"}, s.killProvider},
-		"interrupted": {lab.Fault{Method: method, Delay: time.Second}, func(cmd *exec.Cmd) error { return cmd.Process.Signal(os.Interrupt) }},
+		"killed":      {lab.Fault{Method: method, Fault: "hang"}, func() string { return s.signal(method, s.killProvider, false, invoke) }},
+		"interrupted": {lab.Fault{Method: method, Delay: 5 * time.Second}, func() string { return s.interrupt(method, invoke) }},
 	} {
 		w.lab.Fault(c.fault)
-		out := s.signal(method, c.send, invoke)
+		out := c.end()
 		left := len(w.lab.Status().VMs) - 1
 		if strings.Contains(out, "can be restored: ") || name == "killed" && left != 1 || name == "interrupted" && left != 0 {
 			t.Errorf("%s: %d copies are left:\n%s", name, left, out)

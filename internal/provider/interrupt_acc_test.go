@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -75,9 +76,9 @@ func TestInterrupt(t *testing.T) {
 			}
 			s.write(w.providerFor(c.method) + c.config)
 			if c.method != committing {
-				w.lab.Fault(lab.Fault{Method: c.method, Delay: time.Second}) // time for the signal to arrive
+				w.lab.Fault(lab.Fault{Method: c.method, Delay: time.Second}) // time for the provider to hear of it
 			}
-			out := s.signal(c.method, func(cmd *exec.Cmd) error { return cmd.Process.Signal(os.Interrupt) })
+			out := s.interrupt(c.method)
 			if !strings.Contains(out, "nterrupt") {
 				t.Errorf("nothing was interrupted:\n%s", out)
 			}
@@ -134,11 +135,34 @@ func (s *workspace) recovers() {
 	s.consistent()
 }
 
+// A transcript is what a command prints.
+type transcript struct {
+	mu       sync.Mutex
+	text     bytes.Buffer
+	stopping chan struct{} // closed when Terraform says that it stops what it is at
+}
+
+func (o *transcript) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	const stops = "Stopping operation"
+	before := bytes.Contains(o.text.Bytes(), []byte(stops))
+	n, err := o.text.Write(p)
+	if !before && bytes.Contains(o.text.Bytes(), []byte(stops)) {
+		close(o.stopping)
+	}
+	return n, err
+}
+
+func (o *transcript) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
 // reached returns a channel that holds a value as soon as a method of the lab is called, or a backup is
-// committed.
-func (s *workspace) reached(method string) <-chan struct{} {
-	t := s.w.t
-	t.Helper()
+// committed. The call, or the one that comes after the commit, waits for release.
+func (s *workspace) reached(method string, release <-chan struct{}) <-chan struct{} {
 	reached := make(chan struct{}, 1)
 	hit := func() {
 		select {
@@ -147,39 +171,53 @@ func (s *workspace) reached(method string) <-chan struct{} {
 		}
 	}
 	if method == committing {
-		done := make(chan struct{})
-		t.Cleanup(func() { close(done) })
-		go func() {
-			tick := time.NewTicker(time.Millisecond)
-			defer tick.Stop()
-			for {
-				if packs, _ := filepath.Glob(filepath.Join(s.w.repo, "p*")); len(packs) > 0 { // the pattern is valid
-					hit()
-					return
-				}
-				select {
-				case <-tick.C:
-				case <-done:
-					return
-				}
-			}
-		}()
+		s.w.lab.OnCall("RemoveSnapshot_Task", func(context.Context) { <-release })
+		go s.awaitPack(release, hit)
 		return reached
 	}
 	for _, m := range []string{method, strings.Replace(method, "Snapshot_Task", "SnapshotEx_Task", 1)} {
-		s.w.lab.OnCall(m, func(context.Context) { hit() })
+		s.w.lab.OnCall(m, func(context.Context) {
+			hit()
+			<-release
+		})
 	}
 	return reached
 }
 
-// signal applies, and does something to the command when a method of the lab is called.
-func (s *workspace) signal(method string, send func(*exec.Cmd) error, options ...string) string {
+// awaitPack waits until there is data in the repository.
+func (s *workspace) awaitPack(release <-chan struct{}, hit func()) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		if packs, _ := filepath.Glob(filepath.Join(s.w.repo, "p*")); len(packs) > 0 { // the pattern is valid
+			hit()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-release:
+			return
+		}
+	}
+}
+
+// interrupt applies, and presses Ctrl-C when a method of the lab is called.
+func (s *workspace) interrupt(method string, options ...string) string {
+	return s.signal(method, func(cmd *exec.Cmd) error { return cmd.Process.Signal(os.Interrupt) }, true, options...)
+}
+
+// signal applies, and does something to the command when a method of the lab is called. That call waits until it is
+// done and, if Terraform stops what it is at then, until that is so.
+func (s *workspace) signal(method string, send func(*exec.Cmd) error, stops bool, options ...string) string {
 	t := s.w.t
 	t.Helper()
 	cmd := s.command(append([]string{"apply", "-auto-approve"}, options...)...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	reached := s.reached(method)
+	out := &transcript{stopping: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = out, out
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release()
+	reached := s.reached(method, hold)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -188,13 +226,21 @@ func (s *workspace) signal(method string, send func(*exec.Cmd) error, options ..
 	var err error
 	select {
 	case <-reached:
-		if err := send(cmd); err != nil {
-			t.Error(err)
-		}
-		err = <-ended
 	case err = <-ended:
-		t.Fatalf("it ended before %s: %v\n%s", method, err, out.String())
+		t.Fatalf("it ended before %s: %v\n%s", method, err, out)
 	}
+	if err := send(cmd); err != nil {
+		t.Error(err)
+	}
+	if stops {
+		select {
+		case <-out.stopping:
+		case err = <-ended:
+			t.Fatalf("it ended without being stopped: %v\n%s", err, out)
+		}
+	}
+	release()
+	err = <-ended
 	s.w.lab.OnCall(method, nil)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -247,7 +293,7 @@ func TestKill(t *testing.T) {
 					t.Error("nothing was left behind: it was killed too early or too late")
 				}
 				return err
-			})
+			}, false)
 			if !says(out, "Error:", "plugin") {
 				t.Errorf("the provider wasn't killed:\n%s", out)
 			}
