@@ -287,6 +287,12 @@ func TestFileUsers_unknown(t *testing.T) {
 	defer undo()
 	users, err = b.client.usersOf(t.Context(), line, []string{own})
 	must(t, err)
+	target, err := b.client.readTarget(t.Context(), b.vm.ID)
+	must(t, err)
+	err = b.client.refuseLinked(t.Context(), target, line)
+	if !errors.Is(err, hypervisor.ErrSnapshotsInTheWay) || !strings.Contains(err.Error(), copyName) {
+		t.Errorf("snapshots that %s may be based on: %v", copyName, err)
+	}
 	if reason := users.inUse(free); !strings.Contains(reason, copyName) {
 		t.Errorf("a disk that %s may have is %q", copyName, reason)
 	}

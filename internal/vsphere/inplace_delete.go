@@ -164,6 +164,10 @@ func (c *Client) refuseLinked(ctx context.Context, vm *mo.VirtualMachine, line l
 				hypervisor.ErrSnapshotsInTheWay, other, name)
 		}
 	}
+	if len(users.unknown) > 0 {
+		return fmt.Errorf("%s: %w: they can't be removed, whether %s is based on them can't be told, whose configuration "+
+			"the server can't read", line.path(), hypervisor.ErrSnapshotsInTheWay, users.unknown[0])
+	}
 	return nil
 }
 
