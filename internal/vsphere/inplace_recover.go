@@ -194,12 +194,14 @@ func (c *Client) releaseTarget(ctx context.Context, ref types.ManagedObjectRefer
 		return nil
 	}
 	var holder mo.VirtualMachine
-	err := c.properties(ctx, vmRef(hypervisor.VMID(target)), []string{"config.hardware", "layoutEx"}, &holder)
-	if vmGone(err) {
+	err := c.properties(ctx, vmRef(hypervisor.VMID(target)), []string{"config.hardware", "layoutEx", "runtime.connectionState"}, &holder)
+	switch {
+	case vmGone(err):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
+	case holder.Config == nil: // its disks may be those of the VM in the making
+		return unreadable(&holder, "the virtual machine that it was made for")
 	}
 	files := map[string]bool{}
 	addFiles(files, &holder)

@@ -229,3 +229,22 @@ func TestAwaitMade_unreadable(t *testing.T) {
 		t.Errorf("got %v and %v, want %s", found, err, vm)
 	}
 }
+
+// TestReleaseTarget_unreadable has a VM in the making whose disks may be those of a VM that shows none.
+func TestReleaseTarget_unreadable(t *testing.T) {
+	t.Parallel()
+	l, c := labWith(t, "web01", "web02")
+	made, target := find(t, c, "web01").ID, find(t, c, "web02").ID
+	editVM(t, l, made, func(vm *simulator.VirtualMachine) {
+		vm.Config.ExtraConfig = append(slices.Clone(vm.Config.ExtraConfig),
+			&types.OptionValue{Key: targetKey, Value: string(target)})
+	})
+	editVM(t, l, target, func(vm *simulator.VirtualMachine) { vm.LayoutEx = nil })
+	loseFiles(t, l, target)
+	if err := c.destroyMade(t.Context(), vmRef(made), c.destroy); !errors.Is(err, hypervisor.ErrOutOfReach) {
+		t.Errorf("got %v, want ErrOutOfReach", err)
+	}
+	if got := find(t, c, "web01"); len(got.Disks) != 1 {
+		t.Errorf("it has the disks %+v", got.Disks)
+	}
+}
