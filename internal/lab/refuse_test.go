@@ -314,7 +314,7 @@ func TestBusy(t *testing.T) {
 	e.must(err)
 	e.must(off.Wait(e.ctx))
 	e.refused("cancel what has ended", off.Cancel(e.ctx), &types.InvalidState{})
-	e.Fault(lab.Fault{Method: "PowerOnVM_Task", Delay: 10 * time.Millisecond})
+	e.Fault(lab.Fault{Method: "PowerOnVM_Task", Delay: 3 * time.Second})
 	on, err := e.vm.PowerOn(e.ctx)
 	e.must(err)
 	e.refused("cancel what can't be", on.Cancel(e.ctx), &types.NotSupported{})
