@@ -61,8 +61,8 @@ func newHarness(t *testing.T, transport string) hypervisortest.Harness {
 		}
 		return dial(t, config)
 	}
-	// What a killed process leaves behind is held by its lease for that long.
-	l := labtest.Start(t, lab.Options{LeaseTimeout: 15 * time.Second})
+	l := labtest.Start(t, lab.Options{})
+	labtest.ExpireWhenRefused(l) // what a killed process leaves behind is held by its lease
 	client := dial(t, labConfig(l))
 	return hypervisortest.Harness{
 		Hypervisor: client,
