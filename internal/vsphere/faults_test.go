@@ -162,6 +162,8 @@ func TestTransient(t *testing.T) {
 		"other text":  {err: inURL(fakeStatus("503 monkeys"))},
 		"host":        {err: asCall(&types.HostNotConnected{}), transient: true},
 		"fault":       {err: asCall(&types.NoPermission{})},
+		"gone":        {err: fmt.Errorf("task-1: %w", errGone), ambiguous: true},
+		"unknown end": {err: fmt.Errorf("wait for task-1: %w: %w", errUnknownEnd, asCall(&types.NoPermission{})), ambiguous: true},
 		"other":       {err: errors.New("other")},
 	} {
 		if got := isNetworkError(tt.err); got != tt.network {

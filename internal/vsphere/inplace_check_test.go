@@ -306,30 +306,6 @@ func TestInPlace_importLost(t *testing.T) {
 	labtest.AssertClean(t, b.lab)
 }
 
-// A disk that a VM in the making shares with the VM it was made for doesn't go with the first.
-func TestReleaseTarget(t *testing.T) {
-	t.Parallel()
-	b := newInPlaceBench(t, 1<<20, 1<<20)
-	r, err := b.client.StartInPlace(t.Context(), b.spec("run-1"))
-	must(t, err)
-	must(t, b.write(t.Context(), r, b.spec("run-1")))
-	p, ok := r.(*inPlace)
-	if !ok {
-		t.Fatalf("got %T", r)
-	}
-	must(t, p.upload.lease.complete(t.Context()))
-	must(t, b.client.PowerOff(t.Context(), b.vm.ID))
-	must(t, b.client.detachDisks(t.Context(), vmRef(b.vm.ID), []string{b.vm.Disks[1].Path}))
-	b.reconfigure(vmRef(b.vm.ID), reattach(p.plan.disks[1].path))
-	removed, err := b.client.CleanUpRestores(t.Context(), func(hypervisor.Unfinished) bool { return true })
-	if err != nil || len(removed) != 1 {
-		t.Errorf("removed %q, %v", removed, err)
-	}
-	if got := readLabDisk(t, b.lab, benchVM, 1); string(got) != string(b.before[1]) {
-		t.Error("the disk is lost")
-	}
-}
-
 // Where the server chooses the places of files, the restored disks are where it put them.
 func TestInPlace_serverChooses(t *testing.T) {
 	t.Parallel()

@@ -230,6 +230,30 @@ func TestAwaitMade_unreadable(t *testing.T) {
 	}
 }
 
+// A disk that a VM in the making shares with the VM it was made for doesn't go with the first.
+func TestReleaseTarget(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20, 1<<20)
+	r, err := b.client.StartInPlace(t.Context(), b.spec("run-1"))
+	must(t, err)
+	must(t, b.write(t.Context(), r, b.spec("run-1")))
+	p, ok := r.(*inPlace)
+	if !ok {
+		t.Fatalf("got %T", r)
+	}
+	must(t, p.upload.lease.complete(t.Context()))
+	must(t, b.client.PowerOff(t.Context(), b.vm.ID))
+	must(t, b.client.detachDisks(t.Context(), vmRef(b.vm.ID), []string{b.vm.Disks[1].Path}))
+	b.reconfigure(vmRef(b.vm.ID), reattach(p.plan.disks[1].path))
+	removed, err := b.client.CleanUpRestores(t.Context(), func(hypervisor.Unfinished) bool { return true })
+	if err != nil || len(removed) != 1 {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	if got := readLabDisk(t, b.lab, benchVM, 1); string(got) != string(b.before[1]) {
+		t.Error("the disk is lost")
+	}
+}
+
 // TestReleaseTarget_unreadable has a VM in the making whose disks may be those of a VM that shows none.
 func TestReleaseTarget_unreadable(t *testing.T) {
 	t.Parallel()
