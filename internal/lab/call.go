@@ -25,7 +25,7 @@ func (l *Lab) serveSDK(w http.ResponseWriter, r *http.Request) {
 		if !l.sleep(r.Context(), f.Delay) {
 			return
 		}
-		l.breakConnection(w, r, f.Fault)
+		l.breakConnection(w, r, method, f.Fault)
 		return
 	}
 	if method == "AcquireGenericServiceTicket" {
@@ -74,12 +74,13 @@ func (a *heldAnswer) WriteHeader(code int)        { a.code = code }
 func (a *heldAnswer) Write(p []byte) (int, error) { return a.body.Write(p) }
 
 // breakConnection answers a request as a broken server or network does.
-func (l *Lab) breakConnection(w http.ResponseWriter, r *http.Request, fault string) {
+func (l *Lab) breakConnection(w http.ResponseWriter, r *http.Request, method, fault string) {
 	switch fault {
 	case "503":
 		http.Error(w, "503 Service Unavailable", http.StatusServiceUnavailable)
 	case "lost":
 		answer := &lostWriter{header: http.Header{}}
+		l.faults.lose(method)
 		l.model.Service.ServeSDK(answer, r)
 		w.Header().Set("Content-Length", strconv.Itoa(answer.body.Len()))
 		_, _ = w.Write(answer.body.Bytes()[:answer.body.Len()/2])

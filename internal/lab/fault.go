@@ -20,7 +20,7 @@ type Fault struct {
 	// Fault is the name of a vim fault type ("TaskInProgress"). A method that starts a task succeeds and
 	// the task fails; with "call:" before the name the call itself fails. Beyond these there are "drop"
 	// (the connection breaks before the call acts), "lost" (it acts, and the connection breaks in the middle
-	// of the answer), "503", "hang" (no answer until the client goes away), for transfers
+	// of the answer; a task that it started takes a moment longer), "503", "hang" (no answer until the client goes away), for transfers
 	// "truncate" and "corrupt", for "GET /folder" also "whole", "shifted" and "shorter" (the answer to a request
 	// for a range is the whole file, another range, or all but the range's last byte), and for ShutdownGuest "ignore" (the guest does nothing). Empty: nothing
 	// but the delay.
@@ -116,6 +116,34 @@ func (f Fault) method() types.BaseMethodFault {
 type faults struct {
 	mu   sync.Mutex
 	list []*injected
+	lost map[string]int // by method, the calls whose task has not begun to work
+}
+
+// lostWork is for how long a server is still at the task of a call whose answer was lost, when its client comes back.
+const lostWork = 250 * time.Millisecond
+
+// lose notes a call whose answer will be lost.
+func (s *faults) lose(method string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost == nil {
+		s.lost = make(map[string]int)
+	}
+	if method == "ImportVApp" {
+		method = importTask
+	}
+	s.lost[method]++
+}
+
+// isLost tells whether a task is that of such a call, and uses it up.
+func (s *faults) isLost(method string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost[method] == 0 {
+		return false
+	}
+	s.lost[method]--
+	return true
 }
 
 type injected struct {

@@ -123,7 +123,7 @@ func (j *job) faulty(do work) (types.AnyType, types.BaseMethodFault) {
 			return nil, fault
 		}
 	}
-	if j.ctx.Err() != nil {
+	if j.lab.faults.isLost(j.method) && !j.lab.sleep(j.ctx, lostWork) || j.ctx.Err() != nil {
 		return nil, &types.RequestCanceled{}
 	}
 	return do(j)

@@ -385,22 +385,22 @@ func (c *Client) destroy(ctx context.Context, id hypervisor.VMID) (destroyed boo
 		return false, fmt.Errorf("destroy %s: %w", id, err)
 	}
 	defer unlock()
-	_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
-		res, err := methods.Destroy_Task(ctx, c.vim, &types.Destroy_Task{This: vmRef(id)})
-		if err != nil {
-			return nil, err
+	for attempt := 1; ; attempt++ {
+		_, err = c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
+			res, err := methods.Destroy_Task(ctx, c.vim, &types.Destroy_Task{This: vmRef(id)})
+			if err != nil {
+				return nil, err
+			}
+			return object.NewTask(c.vim, res.Returnval), nil
+		})
+		switch {
+		case err == nil:
+			return true, nil
+		case vmGone(err):
+			return false, nil
+		case !isAmbiguous(err) || attempt == readAttempts || pause(ctx, backoff(attempt)) != nil:
+			return false, fmt.Errorf("destroy %s: %w", id, withoutURL(err))
 		}
-		return object.NewTask(c.vim, res.Returnval), nil
-	})
-	if err == nil {
-		return true, nil
+		// Where the server heard of it, the next attempt waits for that task, or finds no VM.
 	}
-	if isAmbiguous(err) {
-		var vm mo.VirtualMachine
-		err = errors.Join(withoutURL(err), c.properties(ctx, vmRef(id), []string{"name"}, &vm))
-	}
-	if vmGone(err) {
-		return false, nil
-	}
-	return false, fmt.Errorf("destroy %s: %w", id, err)
 }

@@ -265,15 +265,18 @@ func (r *restore) checkRestoredIdentity(ctx context.Context) error {
 }
 
 // finish gives the VM its name and takes the marker away, in one step, if the VM still is the run's. When the answer
-// is lost, the VM is asked.
+// is lost, the VM is asked, and asked again while the server may be at it.
 func (r *restore) finish(ctx context.Context) error {
 	r.tenure.release()
 	for attempt := 1; ; attempt++ {
 		now, err := r.readConfig(ctx)
-		if err == nil {
-			err = r.tenure.made(now)
+		switch {
+		case err != nil:
+			return err
+		case attempt > 1 && r.isFinished(now):
+			return nil
 		}
-		if err != nil {
+		if err := r.tenure.made(now); err != nil {
 			return err
 		}
 		err = r.reconfigure(ctx, types.VirtualMachineConfigSpec{
@@ -287,14 +290,16 @@ func (r *restore) finish(ctx context.Context) error {
 			return nil
 		case fault.Is(err, &types.DuplicateName{}):
 			return &hypervisor.NameInUseError{Name: r.place.name, Folder: r.place.folderPath}
-		case ctx.Err() == nil && isAmbiguous(err):
-			var vm mo.VirtualMachine
-			if r.client.properties(ctx, r.vm, []string{"name"}, &vm) == nil && vm.Name == escapeName(r.place.name) {
-				return nil
-			}
 		}
-		if !fault.Is(err, &types.ConcurrentAccess{}) || attempt == journalAttempts || pause(ctx, backoff(attempt)) != nil {
+		again := isAmbiguous(err) || fault.Is(err, &types.ConcurrentAccess{})
+		if !again || attempt == journalAttempts || pause(ctx, backoff(attempt)) != nil {
 			return err
 		}
 	}
+}
+
+// isFinished tells whether a VM has its name, and nothing of the run any more.
+func (r *restore) isFinished(now *types.VirtualMachineConfigInfo) bool {
+	return now.Name == escapeName(r.place.name) &&
+		optionValue(now.ExtraConfig, markerKey) == "" && optionValue(now.ExtraConfig, tenureKey) == ""
 }
