@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/backup"
 	"github.com/terraform-vm/terraform-provider-vm/internal/repository"
@@ -18,16 +19,17 @@ func (s *session) planBackup(
 	if err != nil && !errors.Is(err, repository.ErrNotMade) { // the backup makes it
 		op.failPlan(ctx, diags, err)
 	}
-	if requested.VM.IsUnknown() {
-		return
+	if requested.VM.IsUnknown() || !fullyKnown(ctx, requested.ExcludeDisks) {
+		return // which disks there are to judge isn't known
 	}
 	m, err := s.backupChecks(ctx)
 	if err != nil {
 		op.failPlan(ctx, diags, err)
 		return
 	}
+	requested = requested.planned(ctx)
 	request := requested.request(ctx, diags)
-	if requested.ExcludeDisks.IsUnknown() || diags.HasError() {
+	if diags.HasError() {
 		return
 	}
 	check, err := m.Check(ctx, request)
@@ -36,6 +38,16 @@ func (s *session) planBackup(
 		return
 	}
 	warnings(diags, "Backup With Reservations", check.Warnings)
+}
+
+// planned is what is requested without what isn't known yet, of which a plan can say nothing. The disks to exclude are known.
+func (m backupRequested) planned(ctx context.Context) backupRequested {
+	m.Quiesce = knownObject(ctx, m.Quiesce)
+	m.Retention = knownObject(ctx, m.Retention)
+	if !fullyKnown(ctx, m.Tags) {
+		m.Tags = types.MapNull(types.StringType)
+	}
+	return m
 }
 
 // takeBackup takes a backup and has the repository maintained. Nil: there is none, and diags say why.

@@ -260,3 +260,42 @@ func TestPlanBackupQuiesce(t *testing.T) {
 		expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, want.warn)
 	}
 }
+
+// TestPlanOfWhatIsPartlyUnknown plans arguments of which parts come from what the same apply makes, such as a name with
+// timestamp(): what is known is checked, and what isn't is no error.
+func TestPlanOfWhatIsPartlyUnknown(t *testing.T) {
+	t.Parallel()
+	quiesced := map[string]any{"mode": unknown{}, "timeout": unknown{}}
+	set := func(members ...any) map[string]any { return map[string]any{"name": unknown{}, "members": members} }
+	member := func(vm string) map[string]any { return map[string]any{"vm": vm} }
+	for name, c := range map[string]struct {
+		resource string
+		config   map[string]any
+		wantErr  string
+	}{
+		"snapshot's name":        {"vm_snapshot", map[string]any{"vm": "web01", "name": unknown{}}, ""},
+		"snapshot's description": {"vm_snapshot", map[string]any{"vm": "web01", "name": "n", "description": unknown{}}, ""},
+		"snapshot's quiesce":     {"vm_snapshot", map[string]any{"vm": "web01", "name": "n", "quiesce": quiesced}, ""},
+		"snapshot of twins":      {"vm_snapshot", map[string]any{"vm": "twin", "name": unknown{}}, "/DC0/vm/a/twin (i3)"},
+		"set's name":             {"vm_snapshot_set", set(member("web01")), ""},
+		"set of twins":           {"vm_snapshot_set", set(member("web01"), member("twin")), "/DC0/vm/a/twin (i3)"},
+		"backup's tag":           {"vm_backup", map[string]any{"vm": "web01", "tags": map[string]any{"a": "b", "build": unknown{}}}, ""},
+		"backup's tags":          {"vm_backup", map[string]any{"vm": "web01", "tags": unknown{}}, ""},
+		"backup's disk":          {"vm_backup", map[string]any{"vm": "web01", "exclude_disks": []any{"scsi0:1", unknown{}}}, ""},
+		"backup's retention":     {"vm_backup", map[string]any{"vm": "web01", "retention": map[string]any{"keep_last": unknown{}}}, ""},
+		"backup's quiesce":       {"vm_backup", map[string]any{"vm": "web01", "quiesce": quiesced}, ""},
+		"backup's reading": {"vm_backup", map[string]any{
+			"vm": "web01", "mode": unknown{}, "full_every": unknown{}, "change_tracking": unknown{}, "verify": unknown{},
+			"description": unknown{}, "on_destroy": unknown{}, "triggers": map[string]any{"a": unknown{}},
+		}, ""},
+		"backup of twins": {"vm_backup", map[string]any{"vm": "twin", "tags": map[string]any{"build": unknown{}}}, "/DC0/vm/a/twin (i3)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRPC(t, &fakeHypervisor{vms: fakeVMs()}, nil)
+			noErrors(t, r.configure(vsphereBlock()))
+			p := r.plan(c.resource, nil, c.config, "")
+			expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityError, c.wantErr)
+		})
+	}
+}

@@ -103,6 +103,7 @@ func (s *session) planSnapshot(
 		op.failPlan(ctx, diags, err)
 		return
 	}
+	requested = requested.planned(ctx)
 	request := requested.request(ctx, diags)
 	if request.ShutDown {
 		op.paths[argGuestAgent] = path.Root("shutdown")
@@ -112,6 +113,31 @@ func (s *session) planSnapshot(
 	if err != nil {
 		op.failPlan(ctx, diags, err)
 	}
+}
+
+// nameNotKnown stands for the name of a snapshot in the checks of a plan that doesn't know it yet.
+const nameNotKnown = "(known after apply)"
+
+// planned is what is requested without what isn't known yet, of which a plan can say nothing.
+func (m snapshotRequested) planned(ctx context.Context) snapshotRequested {
+	m.Name = knownName(m.Name)
+	m.Quiesce = knownObject(ctx, m.Quiesce)
+	return m
+}
+
+func knownName(name types.String) types.String {
+	if name.IsUnknown() {
+		return types.StringValue(nameNotKnown)
+	}
+	return name
+}
+
+// knownObject is an object of which everything is known, or none.
+func knownObject(ctx context.Context, object types.Object) types.Object {
+	if fullyKnown(ctx, object) {
+		return object
+	}
+	return types.ObjectNull(object.AttributeTypes(ctx))
 }
 
 // maxAgeWarning says that a snapshot is older than it should be; empty: it isn't.

@@ -63,6 +63,7 @@ func (r *snapshotSetResource) planCreate(ctx context.Context, plan snapshotSetMo
 		op.failPlan(ctx, diags, err)
 		return
 	}
+	plan.Name = knownName(plan.Name)
 	_, texts, err := m.CheckSet(ctx, plan.request(ctx, diags))
 	warnings(diags, "Snapshot Set With Reservations", texts)
 	if err != nil {
