@@ -248,6 +248,24 @@ func (m *restoreModel) fillVM(vm *hypervisor.VM) {
 	m.GuestAddresses = texts(vm.GuestAddresses)
 }
 
+// asPlanned gives what was planned of a VM that is updated: what has become another since is for the next refresh to tell.
+func (m *restoreModel) asPlanned(planned restoreModel) {
+	for _, text := range [][2]*types.String{
+		{&m.VMID, &planned.VMID}, {&m.VMName, &planned.VMName}, {&m.VMUUID, &planned.VMUUID},
+		{&m.VMInstanceUUID, &planned.VMInstanceUUID}, {&m.VMPath, &planned.VMPath}, {&m.Server, &planned.Server},
+		{&m.PowerState, &planned.PowerState}, {&m.GuestIPAddress, &planned.GuestIPAddress},
+	} {
+		if !text[1].IsUnknown() {
+			*text[0] = *text[1]
+		}
+	}
+	for _, list := range [][2]*types.List{{&m.GuestAddresses, &planned.GuestAddresses}, {&m.Reverted, &planned.Reverted}} {
+		if !list[1].IsUnknown() {
+			*list[0] = *list[1]
+		}
+	}
+}
+
 // texts is a list of texts, empty rather than null.
 func texts(list []string) types.List {
 	values := make([]attr.Value, len(list))

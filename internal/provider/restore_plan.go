@@ -49,6 +49,7 @@ func (r *restoreResource) ModifyPlan(
 	case !req.State.Raw.IsNull():
 		// What could not be started is planned as if it weren't there, until somebody untaints it.
 		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root("start_failed"), false)...)
+		planGuest(ctx, state, plan, resp)
 		warnOfUnknown(ctx, state, plan, &resp.Diagnostics)
 		r.planInPlaceVM(ctx, state, plan, req, resp)
 		r.planReplaced(ctx, state, plan, resp)
@@ -56,6 +57,30 @@ func (r *restoreResource) ModifyPlan(
 		r.planRevert(ctx, plan, &resp.Diagnostics)
 	default:
 		r.planCreate(ctx, plan, config, req.Private, &resp.Diagnostics)
+	}
+}
+
+// starts reports whether an update starts VMs, or may.
+func (m *restoreModel) starts(state restoreModel) bool {
+	return m.PowerOn.IsUnknown() || m.PowerOn.ValueBool() && !state.PowerOn.ValueBool()
+}
+
+// planGuest plans what an update leaves as it is. Whatever is made of an attribute that is planned to change, such as a
+// snapshot of the VM, is replaced: nothing may be unknown only because an argument is changed that concerns Terraform
+// alone.
+func planGuest(ctx context.Context, state, plan restoreModel, resp *resource.ModifyPlanResponse) {
+	if plan.starts(state) {
+		return
+	}
+	for name, pair := range map[string][2]attr.Value{
+		"power_state":        {plan.PowerState, state.PowerState},
+		"guest_ip_address":   {plan.GuestIPAddress, state.GuestIPAddress},
+		"guest_ip_addresses": {plan.GuestAddresses, state.GuestAddresses},
+		"reverted":           {plan.Reverted, state.Reverted},
+	} {
+		if pair[0].IsUnknown() {
+			resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root(name), pair[1])...)
+		}
 	}
 }
 

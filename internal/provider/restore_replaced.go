@@ -113,11 +113,6 @@ func (r *restoreResource) planReplaced(
 	next.setReplaced(nil, time.Time{})
 	for name, value := range map[string]attr.Value{
 		"replaced_disks": next.Replaced, "replaced_disks_until": next.ReplacedUntil,
-		// What the VM is by then is read anew.
-		"vm_id": types.StringUnknown(), "vm_name": types.StringUnknown(), "vm_path": types.StringUnknown(),
-		"power_state": types.StringUnknown(), "guest_ip_address": types.StringUnknown(),
-		"guest_ip_addresses": types.ListUnknown(types.StringType),
-		"reverted":           types.ListUnknown(types.ObjectType{AttrTypes: revertedTypes}),
 	} {
 		resp.Diagnostics.Append(resp.Plan.SetAttribute(ctx, path.Root(name), value)...)
 	}

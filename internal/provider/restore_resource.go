@@ -228,7 +228,7 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 	op := state.operation("Start", "Virtual Machine", "update").
 		leaving("The virtual machine was not started by this, unless the error says otherwise.")
 	hv, vm, err := r.find(ctx, state)
-	if err == nil && plan.PowerOn.ValueBool() && !state.PowerOn.ValueBool() {
+	if err == nil && plan.starts(state) {
 		if err = hv.PowerOn(ctx, vm.ID); err == nil {
 			op = op.leaving("The virtual machine was started.")
 			vm, err = r.started(ctx, hv, plan, vm, &resp.Diagnostics)
@@ -238,11 +238,10 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	}
+	planned := plan
 	plan.fillVM(vm)
 	plan.Reverted = state.Reverted
-	if plan.ReplacedUntil.IsUnknown() {
-		plan.ReplacedUntil = state.ReplacedUntil
-	}
+	plan.asPlanned(planned)
 	if disks := state.replaced(); len(disks) > 0 && len(plan.replaced()) == 0 {
 		if err := r.deleteReplaced(ctx, hv, vm, disks); err != nil {
 			plan.setReplaced(disks, time.Time{}) // due by what is written, which is why they were to be deleted

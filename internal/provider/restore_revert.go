@@ -336,7 +336,7 @@ func (r *restoreResource) updateReverted(
 	if err == nil && len(vms) == 0 {
 		err = &hypervisor.VMNotFoundError{Ref: state.ID.ValueString(), Where: state.Server.ValueString()}
 	}
-	if err == nil && plan.PowerOn.ValueBool() && !state.PowerOn.ValueBool() {
+	if err == nil && plan.starts(state) {
 		for i, vm := range vms {
 			if err = hv.PowerOn(ctx, vm.ID); err == nil {
 				vms[i], err = r.started(ctx, hv, plan, vm, &resp.Diagnostics)
@@ -354,7 +354,8 @@ func (r *restoreResource) updateReverted(
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	}
+	planned := plan
 	plan.fillRevertedVMs(vms, elements)
-	plan.ReplacedUntil = state.ReplacedUntil
+	plan.asPlanned(planned)
 	resp.Diagnostics.Append(resp.State.Set(ctx, plan)...)
 }

@@ -163,11 +163,11 @@ func restoreComputed() map[string]schema.Attribute {
 	}
 	return map[string]schema.Attribute{
 		"id":               constant("Instance UUID of the restored virtual machine; of several, one after the other with commas."),
-		"vm_id":            volatile("The hypervisor's ID of the restored virtual machine (`vm-42`). All `vm_…` are null where several are reverted."),
-		"vm_name":          volatile("Name of the restored virtual machine."),
+		"vm_id":            constant("The hypervisor's ID of the restored virtual machine (`vm-42`). All `vm_…` are null where several are reverted."),
+		"vm_name":          constant("Name of the restored virtual machine."),
 		"vm_uuid":          constant("BIOS UUID of the restored virtual machine: what `vsphere_virtual_machine.x.id` is."),
 		"vm_instance_uuid": constant("Instance UUID of the restored virtual machine."),
-		"vm_path":          volatile("Inventory path of the restored virtual machine."),
+		"vm_path":          constant("Inventory path of the restored virtual machine."),
 		"power_state":      volatile("Power state: `powered_on`, `powered_off` or `suspended`."),
 		"guest_ip_address": volatile("IP address that the guest's agent reports, once there is one."),
 		"guest_ip_addresses": schema.ListAttribute{
@@ -199,7 +199,7 @@ func restoreComputed() map[string]schema.Attribute {
 			NestedObject: schema.NestedAttributeObject{
 				Attributes: computedAttributes(replacedDiskTypes, replacedDiskDescriptions)},
 		},
-		"replaced_disks_until": volatile("When the files of `replaced_disks` are due to be deleted, by the next apply after " +
+		"replaced_disks_until": constant("When the files of `replaced_disks` are due to be deleted, by the next apply after " +
 			"that (RFC 3339)."),
 		"reverted": schema.ListNestedAttribute{
 			MarkdownDescription: "The virtual machines that were reverted, in the order of the snapshots.",

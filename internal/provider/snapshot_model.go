@@ -137,11 +137,15 @@ func (m *snapshotModel) fill(t *snapshot.Taken) {
 	m.Server = types.StringValue(t.VM.Server)
 }
 
-// fillAs is fill, with name and description as they were planned.
+// fillAs is fill, with what was planned: what has become another since is for the next refresh to tell.
 func (m *snapshotModel) fillAs(t *snapshot.Taken) {
-	name, description := m.Name, m.Description
+	planned := *m
 	m.fill(t)
-	m.Name, m.Description = name, description
+	m.Name, m.Description = planned.Name, planned.Description
+	if !planned.ID.IsUnknown() { // it is there, and stays what it was apart from its name
+		m.ParentID, m.IsCurrent, m.ChainDepth = planned.ParentID, planned.IsCurrent, planned.ChainDepth
+		m.PowerState, m.VMUUID = planned.PowerState, planned.VMUUID
+	}
 }
 
 // optional is text as an optional argument has it: no text is null, unless "" was written.

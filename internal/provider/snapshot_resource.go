@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/boolplanmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
@@ -182,19 +183,20 @@ func snapshotComputed() map[string]schema.Attribute {
 			Computed: true, PlanModifiers: constant,
 		},
 		"parent_id": schema.StringAttribute{
-			MarkdownDescription: "`id` of the snapshot that this one is built on.", Computed: true,
+			MarkdownDescription: "`id` of the snapshot that this one is built on.",
+			Computed:            true, PlanModifiers: constant,
 		},
 		"path": schema.StringAttribute{
 			MarkdownDescription: "Names of the snapshots from the root to this one, `a/b/c`.", Computed: true,
 		},
 		"is_current": schema.BoolAttribute{
 			MarkdownDescription: "Whether the virtual machine's running state descends from this snapshot directly.",
-			Computed:            true,
+			Computed:            true, PlanModifiers: []planmodifier.Bool{boolplanmodifier.UseStateForUnknown()},
 		},
 		"chain_depth": schema.Int64Attribute{
 			MarkdownDescription: "Level in the chain: 1 for the first. More than 3 slow the virtual machine down, " +
 				"32 are the end.",
-			Computed: true,
+			Computed: true, PlanModifiers: []planmodifier.Int64{int64planmodifier.UseStateForUnknown()},
 		},
 		"size_bytes": schema.Int64Attribute{
 			MarkdownDescription: "Space that the snapshot takes on the datastore, where that is known.", Computed: true,
