@@ -87,7 +87,11 @@ func (s *steadyServer) PlanResourceChange(
 		}
 		return &tfprotov6.PlanResourceChangeResponse{PlannedState: req.ProposedNewState, PlannedIdentity: identity}, nil
 	}
-	return s.protocol.PlanResourceChange(ctx, req)
+	resp, err := s.protocol.PlanResourceChange(ctx, req)
+	if err == nil {
+		s.warnOfReplacement(ctx, req, resp)
+	}
+	return resp, err
 }
 
 // A steadyModel is the model of a resource of which a steadyServer can tell that nothing has happened to it.
