@@ -162,6 +162,8 @@ var advices = []advice{
 		"gone for good, remove the resource from the state with \"terraform state rm\"."},
 	{is: is(errInUse), todo: "To keep the virtual machine, run \"terraform untaint\" with the resource's address. To have it " +
 		"deleted and restored again, power it off first."},
+	{is: is(errOtherDisks), todo: "Remove these disks from the virtual machine and keep their files, or delete those that nobody " +
+		"needs. To keep the virtual machine, apply on_destroy = \"keep\" first."},
 	{is: is(errImportedRuns), todo: "If it is the one to be deleted, power it off first. To keep it, remove the resource from the " +
 		"state with \"terraform state rm\"."},
 	{is: as[*hypervisor.IdentityInUseError](), about: argIdentity, todo: "Remove that virtual machine first, or restore " +

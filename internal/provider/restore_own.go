@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/types"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 )
@@ -20,6 +23,40 @@ var errInUse = errors.New("its restore ended with an error, but it isn't powered
 
 // errImportedRuns: a VM that a resource was told to have restored, and maybe has not, is not powered off.
 var errImportedRuns = errors.New("it was imported, so that nothing shows that it was restored from this backup, and it runs")
+
+// errOtherDisks: a VM has disks that its restore didn't give it. They would be deleted with it, and may be the only copy
+// of what is on them: somebody has added them, or attached those of another VM.
+var errOtherDisks = errors.New("it has disks that its restore did not give it, which would be deleted with it")
+
+// checkDisks returns an error that wraps errOtherDisks if a VM has disks other than those that were restored. Of one that
+// was imported it isn't known which those are.
+func (m *restoreModel) checkDisks(vm *hypervisor.VM) error {
+	if m.Disks.IsNull() || m.Disks.IsUnknown() {
+		return nil
+	}
+	restored := map[string]bool{} // by UUID and path: a disk that is moved keeps the one, one without a UUID the other
+	for _, element := range m.Disks.Elements() {
+		d, ok := element.(types.Object)
+		if !ok {
+			continue
+		}
+		for _, name := range []string{"uuid", "path"} {
+			value, _ := d.Attributes()[name].(types.String)
+			restored[strings.ToLower(value.ValueString())] = true
+		}
+	}
+	var others []string
+	for _, d := range vm.Disks {
+		if d.UUID != "" && restored[strings.ToLower(d.UUID)] || restored[strings.ToLower(d.Path)] {
+			continue
+		}
+		others = append(others, d.Label+" ("+d.Path+")")
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errOtherDisks, strings.Join(others, ", "))
+}
 
 // takenUpKey marks, in the private state, that an import named the VM, however often the resource was changed since.
 // Such a VM is deleted only if the configuration says so.

@@ -261,8 +261,8 @@ func (r *restoreResource) started(
 	return hv.VMByInstanceUUID(ctx, vm.InstanceUUID)
 }
 
-// Delete deletes the VM that was built, and no other that has its identity by now. One that could not be
-// started is deleted without anybody having asked for it: only while nobody can be using it. A VM that was
+// Delete deletes the VM that was built, and no other that has its identity by now, and not with disks that aren't its
+// own. One that could not be started is deleted without anybody having asked for it: only while nobody can be using it. A VM that was
 // there before stays.
 func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	var state restoreModel
@@ -293,15 +293,24 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 	case err == nil && takenUp(ctx, req.Private) && vm.PowerState != hypervisor.PoweredOff:
 		err = fmt.Errorf("delete %s: %w", vm.Path, errImportedRuns)
 	case err == nil:
-		operations := []hypervisor.Operation{hypervisor.ToDestroy}
-		if vm.PowerState != hypervisor.PoweredOff {
-			operations = append(operations, hypervisor.ToPowerOff)
-		}
-		if err = hv.CheckPrivileges(ctx, []hypervisor.VMID{vm.ID}, operations...); err == nil {
-			err = hv.DestroyVM(ctx, vm.ID)
-		}
+		err = state.destroyVM(ctx, hv, vm)
 	}
 	if err != nil {
 		op.fail(ctx, &resp.Diagnostics, err)
 	}
+}
+
+// destroyVM deletes a VM that was built and has nothing but what it was built with.
+func (m *restoreModel) destroyVM(ctx context.Context, hv hypervisor.Hypervisor, vm *hypervisor.VM) error {
+	if err := m.checkDisks(vm); err != nil {
+		return fmt.Errorf("delete %s: %w", vm.Path, err)
+	}
+	operations := []hypervisor.Operation{hypervisor.ToDestroy}
+	if vm.PowerState != hypervisor.PoweredOff {
+		operations = append(operations, hypervisor.ToPowerOff)
+	}
+	if err := hv.CheckPrivileges(ctx, []hypervisor.VMID{vm.ID}, operations...); err != nil {
+		return err
+	}
+	return hv.DestroyVM(ctx, vm.ID)
 }

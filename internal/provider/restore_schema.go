@@ -100,7 +100,7 @@ func restoreArguments() map[string]schema.Attribute {
 				"Default: `keep` for one with its original identity, which another resource may manage, and for one that was " +
 				"imported, and `delete` for a copy. It is changed in place. Unless `keep` is written here, a new virtual machine that could not be " +
 				"started makes way for the next attempt, as long as it is powered off. A virtual machine that was there " +
-				"before is never deleted.",
+				"before is never deleted, nor is one that has got other disks since.",
 			Optional: true, Computed: true,
 			Validators: []validator.String{stringvalidator.OneOf(actionKeep, actionDelete)},
 		},
