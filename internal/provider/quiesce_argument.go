@@ -35,7 +35,7 @@ func quiesceAttribute() schema.SingleNestedAttribute {
 		MarkdownDescription: "Asks the guest to bring its file systems, and where it can its applications, to rest. " +
 			"What really happened is in `consistency`. Without this argument the guest is not asked.",
 		Optional:      true,
-		PlanModifiers: []planmodifier.Object{replaceObject()},
+		PlanModifiers: []planmodifier.Object{replaceObject(bothUnasked)},
 		Attributes: map[string]schema.Attribute{
 			"mode": schema.StringAttribute{
 				MarkdownDescription: "`required`: fail if the guest can't be quiesced; `preferred`: warn and go on without; " +
@@ -78,6 +78,13 @@ func quiesceAttribute() schema.SingleNestedAttribute {
 			},
 		},
 	}
+}
+
+// bothUnasked reports whether the guest is asked by neither of two policies: without one it isn't, either.
+func bothUnasked(ctx context.Context, plan, state types.Object) bool {
+	var diags diag.Diagnostics
+	asked := quiescePolicy(ctx, plan, &diags).Wanted() || quiescePolicy(ctx, state, &diags).Wanted()
+	return !asked && !diags.HasError()
 }
 
 // quiescePolicy reads the quiesce argument; null means that the guest is not asked.

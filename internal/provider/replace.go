@@ -60,10 +60,14 @@ func adopted(ctx context.Context, resp *resource.UpdateResponse) {
 
 const replaceDescription = "A change takes a new one, except for what was unknown of an imported one."
 
-func replaceObject() planmodifier.Object {
+// replaceObject is for objects that mean what others mean, too: same tells whether two do.
+func replaceObject(same func(ctx context.Context, plan, state types.Object) bool) planmodifier.Object {
 	return objectplanmodifier.RequiresReplaceIf(func(
 		ctx context.Context, req planmodifier.ObjectRequest, resp *objectplanmodifier.RequiresReplaceIfFuncResponse,
 	) {
+		if fullyKnown(ctx, req.PlanValue) && same(ctx, req.PlanValue, req.StateValue) {
+			return
+		}
 		resp.RequiresReplace = !imported(ctx, req.Private) || contradicts(req.PlanValue, req.StateValue)
 	}, replaceDescription, replaceDescription)
 }
@@ -87,8 +91,13 @@ func replaceMap() planmodifier.Map {
 	return mapplanmodifier.RequiresReplaceIf(func(
 		ctx context.Context, req planmodifier.MapRequest, resp *mapplanmodifier.RequiresReplaceIfFuncResponse,
 	) {
-		resp.RequiresReplace = !req.StateValue.IsNull() || !imported(ctx, req.Private)
+		resp.RequiresReplace = !bothEmpty(req.PlanValue, req.StateValue) && (!req.StateValue.IsNull() || !imported(ctx, req.Private))
 	}, replaceDescription, replaceDescription)
+}
+
+// bothEmpty reports whether each of two maps is empty or null, of which one is as good as the other.
+func bothEmpty(plan, state types.Map) bool {
+	return !plan.IsUnknown() && len(plan.Elements()) == 0 && len(state.Elements()) == 0
 }
 
 func replaceSet() planmodifier.Set {
@@ -133,7 +142,7 @@ func replaceOtherMap() planmodifier.Map {
 	return mapplanmodifier.RequiresReplaceIf(func(
 		_ context.Context, req planmodifier.MapRequest, resp *mapplanmodifier.RequiresReplaceIfFuncResponse,
 	) {
-		resp.RequiresReplace = req.PlanValue.IsUnknown() || len(req.PlanValue.Elements()) > 0 || len(req.StateValue.Elements()) > 0
+		resp.RequiresReplace = !bothEmpty(req.PlanValue, req.StateValue)
 	}, replaceOtherDescription, replaceOtherDescription)
 }
 

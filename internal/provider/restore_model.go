@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"reflect"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework/attr"
@@ -139,6 +140,28 @@ func (m *restoreModel) requestNewVM(ctx context.Context, diags *diag.Diagnostics
 		request.ConnectNetworks = &connect
 	}
 	return request
+}
+
+// sameNewVM reports whether two ways to write new_vm ask for the same: what is left out is as good as its default.
+func sameNewVM(ctx context.Context, plan, state types.Object) bool {
+	var diags diag.Diagnostics
+	asked := func(object types.Object) restore.NewVM {
+		n := (&restoreModel{NewVM: object}).requestNewVM(ctx, &diags)
+		if n == nil {
+			n = &restore.NewVM{Identity: hypervisor.IdentityOriginal}
+		}
+		if len(n.DiskDatastores) == 0 {
+			n.DiskDatastores = nil
+		}
+		if len(n.NetworkMap) == 0 {
+			n.NetworkMap = nil
+		}
+		if n.ConnectNetworks == nil && n.Identity == hypervisor.IdentityCopy {
+			n.ConnectNetworks = new(bool)
+		}
+		return *n
+	}
+	return reflect.DeepEqual(asked(plan), asked(state)) && !diags.HasError()
 }
 
 func (m *restoreModel) requestInPlace(ctx context.Context, diags *diag.Diagnostics) *restore.InPlace {

@@ -203,3 +203,44 @@ func TestPlanRevertToUnknown(t *testing.T) {
 		expect(t, p.diagnostics, tfprotov6.DiagnosticSeverityWarning, `[AttributeName("`+name+`")] Revert to What Is Not Known Yet`)
 	}
 }
+
+// TestPlanSameNewVM writes new_vm in another way: what asks for the same VM doesn't take away the one that there is.
+func TestPlanSameNewVM(t *testing.T) {
+	t.Parallel()
+	r := newRPC(t, &fakeHypervisor{vms: fakeVMs()}, nil)
+	noErrors(t, r.configure(vsphereBlock()))
+	copied := func(name string, value any) map[string]any {
+		return map[string]any{"name": "c", "identity": "copy", name: value}
+	}
+	for name, c := range map[string]struct {
+		was, is     any
+		wantReplace bool
+	}{
+		"nothing":           {was: nil, is: map[string]any{}},
+		"the default":       {was: nil, is: map[string]any{"identity": "original", "network_map": map[string]any{}}},
+		"no longer written": {was: map[string]any{"identity": "original"}, is: nil},
+		"no maps":           {was: copied("network_map", nil), is: copied("disk_datastores", map[string]any{})},
+		"not connected":     {was: copied("connect_networks", nil), is: copied("connect_networks", false)},
+		"connected":         {was: copied("connect_networks", nil), is: copied("connect_networks", true), wantReplace: true},
+		"original's networks": {
+			was: map[string]any{}, is: map[string]any{"connect_networks": false}, wantReplace: true,
+		},
+		"a map":           {was: copied("network_map", nil), is: copied("network_map", map[string]any{"a": "b"}), wantReplace: true},
+		"another name":    {was: copied("name", "c"), is: copied("name", "d"), wantReplace: true},
+		"a name to come":  {was: copied("name", "c"), is: copied("name", unknown{}), wantReplace: true},
+		"a map to come":   {was: copied("network_map", nil), is: copied("network_map", unknown{}), wantReplace: true},
+		"all of it":       {was: nil, is: unknown{}, wantReplace: true},
+		"another's place": {was: nil, is: map[string]any{"folder": "/DC0/vm/x"}, wantReplace: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			state := inPlaceState(nil, nil)
+			state["in_place"], state["new_vm"] = nil, c.was
+			p := r.plan("vm_restore", state, map[string]any{"backup_id": "a", "new_vm": c.is}, "")
+			noErrors(t, p.diagnostics)
+			if got := len(p.replace) > 0; got != c.wantReplace {
+				t.Errorf("replaces because of %v, want it to: %v", p.replace, c.wantReplace)
+			}
+		})
+	}
+}

@@ -64,14 +64,15 @@ func (m *restoreModel) due(now time.Time) bool {
 func (m *restoreModel) differs(ctx context.Context, state restoreModel, diags *diag.Diagnostics) bool {
 	for _, pair := range [][2]attr.Value{
 		{m.BackupID, state.BackupID}, {m.SnapshotID, state.SnapshotID}, {m.SnapshotIDs, state.SnapshotIDs},
-		{m.NewVM, state.NewVM}, {m.OnlyDisks, state.OnlyDisks}, {m.Triggers, state.Triggers},
+		{m.NewVM, state.NewVM}, {m.OnlyDisks, state.OnlyDisks},
 		{m.inPlace(ctx, diags).Hardware, state.inPlace(ctx, diags).Hardware},
 	} {
 		if !pair[0].Equal(pair[1]) {
 			return true
 		}
 	}
-	return m.InPlace.IsNull() != state.InPlace.IsNull()
+	return m.InPlace.IsNull() != state.InPlace.IsNull() ||
+		!m.Triggers.Equal(state.Triggers) && !bothEmpty(m.Triggers, state.Triggers)
 }
 
 // replacedPaths names replaced disks, for people.

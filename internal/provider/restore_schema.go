@@ -60,7 +60,7 @@ func restoreArguments() map[string]schema.Attribute {
 				"as in the backup; without this argument and without `in_place` the virtual machine comes back as what it " +
 				"was, where it was. A change restores anew.",
 			Optional:      true,
-			PlanModifiers: []planmodifier.Object{replaceObject()},
+			PlanModifiers: []planmodifier.Object{replaceObject(sameNewVM)},
 			Attributes:    newVMAttributes(),
 		},
 		"in_place": inPlaceAttribute(),

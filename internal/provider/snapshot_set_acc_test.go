@@ -84,7 +84,9 @@ func TestSnapshotSetLifecycle(t *testing.T) {
 		// Another spelling of the same VMs is no change at all.
 		resource.TestStep{Config: spelled, ConfigPlanChecks: resource.ConfigPlanChecks{PreApply: emptyPlan()}},
 		resource.TestStep{
-			Config: strings.Replace(setConfig("  description = \"a day\"\n  max_skew_seconds = 60"), "before upgrade", "after", 1),
+			// So is to write what is the default, apart from the state.
+			Config: strings.NewReplacer("before upgrade", "after", `{ vm = "db01" }`, `{ vm = "db01", order = 0 }`).Replace(
+				setConfig("  description = \"a day\"\n  max_skew_seconds = 60\n  triggers = {}\n  quiesce = { mode = \"off\" }")),
 			ConfigPlanChecks: resource.ConfigPlanChecks{
 				PreApply:             actionPlan("vm_snapshot_set.t", plancheck.ResourceActionUpdate),
 				PostApplyPostRefresh: emptyPlan(),

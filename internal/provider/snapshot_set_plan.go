@@ -120,7 +120,7 @@ func (r *snapshotSetResource) planMembers(
 	unsure := imported(ctx, req.Private)
 	for i := range is {
 		// What isn't known of an imported one was unknown only while it was null.
-		how := (is[i].Order.Equal(was[i].Order) || unsure && was[i].Order.IsNull()) &&
+		how := (is[i].Order.ValueInt64() == was[i].Order.ValueInt64() || unsure && was[i].Order.IsNull()) &&
 			(is[i].Quiesce.Equal(was[i].Quiesce) || unsure && was[i].Quiesce.IsNull())
 		same, err := r.session.sameVM(ctx, is[i].VM.ValueString(), vmRecord{
 			Written: was[i].VM.ValueString(), InstanceUUID: taken[i].VMInstanceUUID.ValueString(),
