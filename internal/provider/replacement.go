@@ -1,10 +1,51 @@
 package provider
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"sync"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 )
+
+// replacingKey is, in a context, that what is planned takes the place of something.
+type replacingKey struct{}
+
+// replaces reports whether what is planned takes the place of something that is there.
+func replaces(ctx context.Context) bool { return ctx.Value(replacingKey{}) != nil }
+
+// replacements tells plans of what takes the place of something from plans of what is new. Terraform asks for both
+// without a state, but has asked for the former with one before, from the same configuration.
+type replacements struct {
+	mu      sync.Mutex
+	planned map[[sha256.Size]byte]bool // configurations that were planned with a state
+}
+
+// context gives a request the context that says whether it replaces something.
+func (r *replacements) context(ctx context.Context, req *tfprotov6.PlanResourceChangeRequest) context.Context {
+	if req.Config == nil {
+		return ctx
+	}
+	key := sha256.Sum256(append(append([]byte(req.TypeName), 0), req.Config.MsgPack...))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !isNull(req.PriorState) {
+		if r.planned == nil {
+			r.planned = map[[sha256.Size]byte]bool{}
+		}
+		r.planned[key] = true
+		return ctx
+	}
+	if r.planned[key] {
+		return context.WithValue(ctx, replacingKey{}, true)
+	}
+	return ctx
+}
+
+func isNull(value *tfprotov6.DynamicValue) bool {
+	return value == nil || bytes.Equal(value.MsgPack, []byte{msgpackNil})
+}
 
 // warnOfReplacement adds to a plan that replaces a resource what there is to warn of the one that takes its place, such as
 // what a revert loses. Terraform asks for a plan twice then, first with the state and then without one, and of the second
@@ -16,7 +57,7 @@ func (s *steadyServer) warnOfReplacement(
 	if len(resp.RequiresReplace) == 0 || hasErrors(resp.Diagnostics) {
 		return
 	}
-	anew, err := s.protocol.PlanResourceChange(ctx, &tfprotov6.PlanResourceChangeRequest{
+	anew, err := s.protocol.PlanResourceChange(context.WithValue(ctx, replacingKey{}, true), &tfprotov6.PlanResourceChangeRequest{
 		TypeName: req.TypeName, PriorState: &tfprotov6.DynamicValue{MsgPack: []byte{msgpackNil}}, ProposedNewState: req.Config,
 		Config: req.Config, PriorPrivate: resp.PlannedPrivate, ProviderMeta: req.ProviderMeta, ClientCapabilities: req.ClientCapabilities,
 	})

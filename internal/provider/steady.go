@@ -32,6 +32,8 @@ type steadyServer struct {
 	protocol
 	sessions *sessions
 	kinds    func() map[string]steadyKind // by type of resource
+
+	replacements replacements
 }
 
 // server makes what Terraform talks to.
@@ -79,6 +81,7 @@ const msgpackNil = 0xc0
 func (s *steadyServer) PlanResourceChange(
 	ctx context.Context, req *tfprotov6.PlanResourceChangeRequest,
 ) (*tfprotov6.PlanResourceChangeResponse, error) {
+	ctx = s.replacements.context(ctx, req)
 	kind, ok := s.kinds()[req.TypeName]
 	if ok && s.sessions.newest() != nil && len(req.PriorPrivate) == 0 && kind.settled(ctx, req) {
 		identity := req.PriorIdentity

@@ -81,11 +81,15 @@ func stillUnknown(err error) bool {
 }
 
 // failPlan reports what is wrong with a plan. A VM that isn't there is only a warning where it is
-// given by name: another resource may create it in the same run. A UUID is known only of what exists.
+// given by name: another resource may create it in the same run. A UUID is known only of what exists. Where something is
+// replaced, it is an error whatever the VM is called: what there is goes first, and may be all that is left of a VM that was
+// renamed or lost.
 func (o operation) failPlan(ctx context.Context, diags *diag.Diagnostics, err error) {
 	var notFound *hypervisor.VMNotFoundError
 	switch {
 	case stillUnknown(err):
+	case errors.As(err, &notFound) && replaces(ctx):
+		o.leaving("Nothing is replaced: what there is would go first, and nothing could take its place.").fail(ctx, diags, err)
 	case errors.As(err, &notFound) && !isUUID(notFound.Ref):
 		at, ok := o.paths[argVM]
 		if !ok {
