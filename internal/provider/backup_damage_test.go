@@ -50,6 +50,14 @@ func TestBackupKnownDamage(t *testing.T) {
 	wants("damaged", "Backup Known to Be Damaged", string(bad), w.path("web01"), "(data) found it damaged at ", ": pack p12 is cut off.",
 		"wasn't found damaged is "+string(good))
 	judge(good, repository.VerifyIndex, "pack p13 is missing")
+	// A VM isn't deleted to make way for one that can't be restored, whoever wants it replaced.
+	state := inPlaceState(nil, map[string]any{"backup_id": string(bad), "on_destroy": "delete"})
+	state["in_place"], state["new_vm"] = nil, map[string]any{"name": "replaced", "identity": "copy"}
+	config := map[string]any{"backup_id": string(bad), "new_vm": state["new_vm"]}
+	noErrors(t, r.plan("vm_restore", nil, config, "").diagnostics)
+	noErrors(t, r.plan("vm_restore", state, config, "").diagnostics)
+	expect(t, r.plan("vm_restore", nil, config, "").diagnostics, tfprotov6.DiagnosticSeverityError,
+		"Nothing is replaced")
 	wants("both damaged", string(bad), "There is no other backup of this virtual machine")
 	judge(bad, repository.VerifyData)
 	wants("mended")

@@ -146,7 +146,7 @@ func (r *restoreResource) planCreate(
 	texts, err := m.Check(ctx, plan.request(ctx, diags))
 	warnings(diags, "Restore With Reservations", texts)
 	if repo, err := r.session.repository(ctx, false); err == nil {
-		r.session.warnOfDamage(ctx, repo, repository.ID(plan.BackupID.ValueString()), path.Root("backup_id"), diags)
+		diags.Append(r.planDamage(ctx, repo, plan)...)
 	}
 	if inTheWay := vmInTheWay(err); inTheWay != "" {
 		err = r.session.judge(plan, inTheWay, ownPath(ctx, private), err)
@@ -157,6 +157,21 @@ func (r *restoreResource) planCreate(
 	case err != nil:
 		op.failPlan(ctx, diags, err)
 	}
+}
+
+// planDamage warns of a backup that is known to be damaged. That a VM is deleted to make way for one that can't be restored
+// is an error.
+func (r *restoreResource) planDamage(ctx context.Context, repo *repository.Repository, plan restoreModel) diag.Diagnostics {
+	var found, refused diag.Diagnostics
+	r.session.warnOfDamage(ctx, repo, repository.ID(plan.BackupID.ValueString()), path.Root("backup_id"), &found)
+	if !replaces(ctx) || !plan.builds() {
+		return found
+	}
+	for _, d := range found {
+		refused.AddAttributeError(path.Root("backup_id"), "Backup Known to Be Damaged", d.Detail()+"\n\nNothing is replaced: the "+
+			"virtual machine that there is would be deleted first.")
+	}
+	return refused
 }
 
 // operation names what is done about the VM of a restore from a backup.
