@@ -99,6 +99,7 @@ func (r *backupResource) Read(ctx context.Context, req resource.ReadRequest, res
 		op.fail(ctx, &resp.Diagnostics, err)
 		return
 	}
+	state.Superseded = types.BoolValue(false) // also where a copy of the repository was put back that has it
 	resp.Diagnostics.Append(state.fill(id, repo.ID(), manifest)...)
 	resp.Diagnostics.Append(setSeries(ctx, resp.Private, manifest)...)
 	resp.Diagnostics.Append(resp.State.Set(ctx, state)...)

@@ -3,7 +3,10 @@ package provider
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
@@ -140,6 +143,33 @@ func TestBackupSuperseded(t *testing.T) {
 			ConfigStateChecks: []statecheck.StateCheck{attribute("vm_backup.a", "superseded", knownvalue.Bool(false))},
 		},
 	)
+}
+
+// TestBackupBack has a backup in the repository that the state has for superseded, as when a copy of the repository was put
+// back: it is there, and to write no retention any more doesn't replace it.
+func TestBackupBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.workspace()
+	config := func(retention string) string {
+		return w.provider() + "resource \"vm_backup\" \"b\" {\n  vm = \"web01\"\n  on_destroy = \"delete\"\n" + retention + "}\n"
+	}
+	s.write(config("  retention = { keep_last = 1 }\n"))
+	s.must("apply", "-auto-approve")
+	state := s.must("state", "pull")
+	changed := regexp.MustCompile(`"superseded": *false`).ReplaceAllString(state, `"superseded": true`)
+	if changed == state {
+		t.Fatalf("the state doesn't say whether the backup is superseded:\n%s", state)
+	}
+	file := filepath.Join(s.dir, "changed.json")
+	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.must("state", "push", "-force", file)
+	s.write(config(""))
+	if out := s.must("plan"); !strings.Contains(out, "1 to change, 0 to destroy") {
+		t.Errorf("a backup that is there is replaced:\n%s", out)
+	}
 }
 
 // deleteBackup deletes a backup behind Terraform's back.
