@@ -18,6 +18,8 @@ var (
 	ErrConsolidationNeeded = errors.New("disks need consolidation")
 	// ErrGuestAgent: the guest's agent doesn't run.
 	ErrGuestAgent = errors.New("guest agent is not running")
+	// ErrShuttingDown: the guest was asked to shut down, or may have been, and isn't down yet.
+	ErrShuttingDown = errors.New("the guest was asked to shut down")
 	// ErrTrackingLost: what changed since a point in time can't be told; read everything.
 	ErrTrackingLost = errors.New("change tracking lost")
 	// ErrLost: a connection or lease broke in the middle of a transfer.

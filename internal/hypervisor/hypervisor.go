@@ -221,7 +221,7 @@ type PowerController interface {
 	PowerOn(ctx context.Context, vm VMID) error
 
 	// ShutDownGuest asks the guest to shut down and waits until the VM is powered off or ctx ends.
-	// Error: ErrGuestAgent when nothing in the guest can be asked.
+	// Errors: ErrGuestAgent when nothing in the guest can be asked; ErrShuttingDown when it was, or may have been.
 	ShutDownGuest(ctx context.Context, vm VMID) error
 
 	// PowerOff stops the VM at once.

@@ -37,13 +37,18 @@ func (m *Manager) Take(ctx context.Context, r Request) (taken *Taken, err error)
 	log := m.log.With("vm", vm.Path, "snapshot", r.Name)
 	shutDown := r.ShutDown && vm.PowerState == hypervisor.PoweredOn
 	if shutDown {
+		asked := true
 		defer func() {
+			if !asked {
+				return
+			}
 			if startErr := m.startAgain(ctx, vm, err != nil && taken == nil); startErr != nil {
 				err = errors.Join(err, startErr)
 			}
 		}()
 		log.InfoContext(ctx, "shutting down the guest")
 		if err := m.shutDown(ctx, vm, r.ShutDownTimeout); err != nil {
+			asked = errors.Is(err, hypervisor.ErrShuttingDown)
 			return nil, fmt.Errorf("take snapshot %q of %s: %w", r.Name, vm.Path, err)
 		}
 	}

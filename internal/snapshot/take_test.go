@@ -311,6 +311,22 @@ func TestTake_cancelled(t *testing.T) {
 	}
 }
 
+// A guest that was not told to shut down isn't told when all is undone.
+func TestTake_notShutDown(t *testing.T) {
+	t.Parallel()
+	hv, vm := newVM(t)
+	hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeShutDownGuest, Err: errBroken})
+	if _, err := newManager(hv).Take(t.Context(), snapshot.Request{VM: "web", Name: "s", ShutDown: true}); !errors.Is(err, errBroken) {
+		t.Fatal(err)
+	}
+	if asked, started := hv.Seen(hypervisortest.BeforeShutDownGuest), hv.Seen(hypervisortest.BeforePowerOn); asked != 1 || started != 0 {
+		t.Errorf("the guest was asked %d times, the VM started %d times", asked, started)
+	}
+	if got := find(t, hv, vm).PowerState; got != hypervisor.PoweredOn {
+		t.Errorf("the VM is %s", got)
+	}
+}
+
 // A guest that was told to shut down may do so after nobody waits for it any more.
 func TestTake_shutsDownLate(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -125,14 +126,48 @@ func connectError(ctx context.Context, server string, err error) error {
 	return fmt.Errorf("connect to %s: no answer of a vSphere API: %w", server, withoutURL(err))
 }
 
-// withoutURL takes the request's address off an error of package net/http; what went wrong remains.
+// withoutURL takes the address of the request off the text of an error of package net/http. What went wrong remains
+// to be seen and told from other things, by isAmbiguous for one.
 func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
+	failed := requests(err)
+	if len(failed) == 0 {
+		return err
 	}
-	return err
+	text := err.Error()
+	for _, u := range failed {
+		text = strings.ReplaceAll(text, u.Error(), u.Err.Error())
+	}
+	if strings.Contains(text, failed[0].URL) { // somebody puts it another way
+		text = failed[0].Err.Error()
+	}
+	return &addresslessError{text: text, err: err}
 }
+
+// requests are the errors of package net/http that an error wraps.
+func requests(err error) (all []*url.Error) {
+	if u, ok := err.(*url.Error); ok { //nolint:errorlint // this very one, others are found on the way
+		return []*url.Error{u}
+	}
+	switch wrapper := err.(type) { //nolint:errorlint // as above
+	case interface{ Unwrap() error }:
+		if inner := wrapper.Unwrap(); inner != nil {
+			all = requests(inner)
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range wrapper.Unwrap() {
+			all = append(all, requests(inner)...)
+		}
+	}
+	return all
+}
+
+type addresslessError struct {
+	text string
+	err  error
+}
+
+func (e *addresslessError) Error() string { return e.text }
+func (e *addresslessError) Unwrap() error { return e.err }
 
 // keepAlive uses the session now and then so that the server doesn't end it. A session that ended
 // nevertheless is renewed on the way, like for any other call.

@@ -105,6 +105,9 @@ var inPlaceCases = []inPlaceCase{
 	{interruption: interruption{name: "NVRAM cut off", fault: lab.Fault{Method: "PUT /folder", Fault: "truncate", After: 1}, succeeds: true}, nvram: true},
 	{interruption: interruption{name: "NVRAM not written", fault: lab.Fault{Method: "PUT /folder", Fault: "drop", After: 1, Count: readAttempts}, succeeds: true}, nvram: true},
 	{interruption: interruption{name: "NVRAM neither written nor put back", fault: lab.Fault{Method: "PUT /folder", Fault: "drop", After: 1, Count: 2 * readAttempts}}, nvram: true},
+	{interruption: interruption{name: "own NVRAM stays, unavailable", fault: lab.Fault{Method: "DeleteDatastoreFile_Task", Fault: "503"}, succeeds: true}, nvram: true},
+	{interruption: interruption{name: "own NVRAM stays, dropped", fault: lab.Fault{Method: "DeleteDatastoreFile_Task", Fault: "drop"}, succeeds: true}, nvram: true},
+	{interruption: interruption{name: "own NVRAM stays, lost", fault: lab.Fault{Method: "DeleteDatastoreFile_Task", Fault: "lost"}, succeeds: true}, nvram: true},
 	{interruption: interruption{name: "NVRAM cancelled", cancelAt: "PUT /folder", nth: 1}, nvram: true},
 	{interruption: interruption{name: "finish fails", fault: reconfig(finishChange, "InvalidState")}, restored: true},
 	{interruption: interruption{name: "finish dropped", fault: reconfig(finishChange, "drop"), succeeds: true}},
@@ -130,6 +133,31 @@ func TestInPlace_journalGone(t *testing.T) {
 		t.Errorf("the VM is %s", b.power())
 	}
 	b.untouched()
+}
+
+// Undoing waits for a guest that was asked to shut down, and for no other.
+func TestInPlace_asked(t *testing.T) {
+	t.Parallel()
+	for cancelAt, asked := range map[string]bool{"RetrievePropertiesEx": false, "ShutdownGuest": true, "WaitForUpdatesEx": true} {
+		t.Run(cancelAt, func(t *testing.T) {
+			t.Parallel()
+			b := newInPlaceBench(t, 1<<20)
+			r := b.started(b.spec("run-1"))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			b.lab.OnCall(cancelAt, func(context.Context) { cancel() })
+			if err := r.shutDown(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+			b.lab.OnCall(cancelAt, nil)
+			if r.asked.IsZero() == asked {
+				t.Errorf("it would be waited for until %v", r.asked)
+			}
+			must(t, r.Abort(t.Context()))
+			b.sameContent("undone", b.after)
+			b.untouched()
+		})
+	}
 }
 
 // prepare makes a bench for the case and says what to restore.

@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -104,12 +105,14 @@ func (r *inPlace) shutDown(ctx context.Context) error {
 	}
 	askCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	r.asked = time.Now().Add(timeout)
+	until := time.Now().Add(timeout)
 	err := r.client.ShutDownGuest(askCtx, r.plan.spec.VM)
 	if err != nil && ctx.Err() != nil {
-		return err // and the guest goes on shutting down
+		if errors.Is(err, hypervisor.ErrShuttingDown) {
+			r.asked = until
+		}
+		return err
 	}
-	r.asked = time.Time{}
 	if err != nil && askCtx.Err() != nil {
 		return fmt.Errorf("%w: it had %s", hypervisor.ErrShutdown, timeout)
 	}

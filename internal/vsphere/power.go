@@ -139,33 +139,48 @@ func (c *Client) shutDownGuest(ctx context.Context, vm hypervisor.VMID) error {
 		return err
 	}
 	defer unlock()
+	asked := false
 	for attempt := 1; ; attempt++ {
 		m, err := c.powerState(ctx, vm)
 		switch {
 		case err != nil:
-			return err
+			return shuttingDown(asked, err)
 		case m.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff:
 			return nil
 		case m.Runtime.PowerState == types.VirtualMachinePowerStateSuspended:
 			return errors.New("the VM is suspended; its guest can't be asked")
+		case asked && !toolsRun(m): // they end before the guest does
+			return shuttingDown(true, c.waitPowerState(ctx, vm, types.VirtualMachinePowerStatePoweredOff))
 		case m.Guest == nil || m.Guest.ToolsRunningStatus != string(types.VirtualMachineToolsRunningStatusGuestToolsRunning):
 			return fmt.Errorf("%w: VMware Tools don't run in the guest", hypervisor.ErrGuestAgent)
+		}
+		if err := ctx.Err(); err != nil {
+			return shuttingDown(asked, err)
 		}
 		_, err = methods.ShutdownGuest(ctx, c.vim, &types.ShutdownGuest{This: vmRef(vm)})
 		var state *types.InvalidPowerState
 		_, off := fault.As(err, &state)
 		if err == nil || off {
-			return c.waitPowerState(ctx, vm, types.VirtualMachinePowerStatePoweredOff)
+			return shuttingDown(!off, c.waitPowerState(ctx, vm, types.VirtualMachinePowerStatePoweredOff))
 		}
+		asked = asked || ctx.Err() != nil || isAmbiguous(err) && !isUntaken(err)
 		busy, ok := inProgress(err)
 		if ctx.Err() != nil || !ok && (!isAmbiguous(err) || attempt == readAttempts) {
-			return classify(err)
+			return shuttingDown(asked, classify(err))
 		}
 		// Asking a guest twice to shut down does no harm.
 		if err := c.waitForOther(ctx, busy, attempt); err != nil {
-			return err
+			return shuttingDown(asked, err)
 		}
 	}
+}
+
+// shuttingDown makes an error say that the guest was asked to shut down, or may have been.
+func shuttingDown(asked bool, err error) error {
+	if err == nil || !asked {
+		return err
+	}
+	return fmt.Errorf("%w: %w", hypervisor.ErrShuttingDown, err)
 }
 
 // waitPowerState waits until the VM is in a power state.

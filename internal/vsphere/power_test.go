@@ -110,6 +110,53 @@ func TestShutDownGuest_ignored(t *testing.T) {
 	}
 }
 
+// TestShutDownGuest_asked compares what an error says about the guest with what the guest was asked.
+func TestShutDownGuest_asked(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault    lab.Fault
+		cancelAt string
+		noTools  bool // from the first call on, as in a guest that shuts down
+		asked    bool
+		succeeds bool
+	}{
+		"cancelled before":   {cancelAt: "RetrievePropertiesEx"},
+		"cancelled":          {cancelAt: "ShutdownGuest", asked: true},
+		"cancelled after":    {cancelAt: "WaitForUpdatesEx", fault: lab.Fault{Method: "ShutdownGuest", Fault: "ignore"}, asked: true},
+		"refused":            {fault: lab.Fault{Method: "ShutdownGuest", Fault: "NoPermission"}},
+		"unavailable":        {fault: lab.Fault{Method: "ShutdownGuest", Fault: "503", Count: readAttempts}},
+		"dropped":            {fault: lab.Fault{Method: "ShutdownGuest", Fault: "drop", Count: readAttempts}, asked: true},
+		"lost":               {fault: lab.Fault{Method: "ShutdownGuest", Fault: "lost"}, succeeds: true},
+		"Tools end first":    {fault: lab.Fault{Method: "ShutdownGuest", Fault: "drop"}, noTools: true, asked: true, cancelAt: "WaitForUpdatesEx"},
+		"Tools ended before": {fault: lab.Fault{Method: "ShutdownGuest", Fault: "503"}, noTools: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 1<<20)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // nobody else would end it
+			defer cancel()
+			if c.fault.Method != "" {
+				b.lab.Fault(c.fault)
+			}
+			if c.noTools {
+				b.lab.OnCall("ShutdownGuest", func(context.Context) {
+					b.model(func(ctx *simulator.Context, vm *simulator.VirtualMachine) {
+						ctx.Update(vm, []types.PropertyChange{{Name: "guest.toolsRunningStatus",
+							Val: string(types.VirtualMachineToolsRunningStatusGuestToolsNotRunning)}})
+					})
+				})
+			}
+			if c.cancelAt != "" {
+				b.lab.OnCall(c.cancelAt, func(context.Context) { cancel() })
+			}
+			err := b.client.ShutDownGuest(ctx, b.vm.ID)
+			if (err == nil) != c.succeeds || errors.Is(err, hypervisor.ErrShuttingDown) != c.asked {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 // TestPowerOn_question has a VM that wants to know something before it starts, for which its task waits.
 func TestPowerOn_question(t *testing.T) {
 	t.Parallel()

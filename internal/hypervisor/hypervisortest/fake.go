@@ -342,7 +342,7 @@ func (f *Fake) ShutDownGuest(ctx context.Context, id hypervisor.VMID) error {
 		return err
 	}
 	if err := f.at(ctx, DuringShutDownGuest); err != nil {
-		return err
+		return fmt.Errorf("shut down %s: %w: %w", id, hypervisor.ErrShuttingDown, err)
 	}
 	return f.setPower(id, hypervisor.PoweredOff)
 }
