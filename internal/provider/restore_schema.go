@@ -90,7 +90,8 @@ func restoreArguments() map[string]schema.Attribute {
 		"triggers": schema.MapAttribute{
 			MarkdownDescription: "Any values. A change of one restores anew, as does `terraform apply -replace`. After `terraform " +
 				"taint` of a new virtual machine the plan is refused: the provider isn't told that the virtual machine in the " +
-				"way is its own.",
+				"way is its own. With `create_before_destroy` both virtual machines exist for a while: it needs `identity = " +
+				"\"copy\"` and a `new_vm.name` that changes along.",
 			Optional:      true,
 			ElementType:   types.StringType,
 			PlanModifiers: []planmodifier.Map{replaceMap()},
