@@ -20,6 +20,8 @@ var (
 	ErrGuestAgent = errors.New("guest agent is not running")
 	// ErrShuttingDown: the guest was asked to shut down, or may have been, and isn't down yet.
 	ErrShuttingDown = errors.New("the guest was asked to shut down")
+	// ErrDisksInUse: a VM can't be deleted because another one has its disks, or is based on them.
+	ErrDisksInUse = errors.New("its disks are in use by another virtual machine")
 	// ErrTrackingLost: what changed since a point in time can't be told; read everything.
 	ErrTrackingLost = errors.New("change tracking lost")
 	// ErrLost: a connection or lease broke in the middle of a transfer.

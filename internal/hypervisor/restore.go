@@ -81,6 +81,7 @@ type Restorer interface {
 	CleanUpRestores(ctx context.Context, abandoned func(Unfinished) bool) (removed []string, err error)
 
 	// DestroyVM powers a VM off and removes it with its disks. A VM that is gone is no error.
+	// Error: ErrDisksInUse.
 	DestroyVM(ctx context.Context, vm VMID) error
 }
 

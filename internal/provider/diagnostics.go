@@ -164,6 +164,8 @@ var advices = []advice{
 		"deleted and restored again, power it off first."},
 	{is: is(errOtherDisks), todo: "Remove these disks from the virtual machine and keep their files, or delete those that nobody " +
 		"needs. To keep the virtual machine, apply on_destroy = \"keep\" first."},
+	{is: is(hypervisor.ErrDisksInUse), todo: "Remove that virtual machine first, or give it disks of its own. To keep both, apply " +
+		"on_destroy = \"keep\" first."},
 	{is: is(errImportedRuns), todo: "If it is the one to be deleted, power it off first. To keep it, remove the resource from the " +
 		"state with \"terraform state rm\"."},
 	{is: as[*hypervisor.IdentityInUseError](), about: argIdentity, todo: "Remove that virtual machine first, or restore " +

@@ -65,6 +65,7 @@ func everyError() []error {
 		fmt.Errorf("vm-42 exists: %w", hypervisor.ErrOutOfReach),
 		fmt.Errorf("delete web01: %w", errInUse),
 		fmt.Errorf("delete web01: %w: Hard disk 2 ([ds] db01/db01.vmdk)", errOtherDisks),
+		fmt.Errorf("destroy web01: %w: clone01 ([ds] web01/web01.vmdk)", hypervisor.ErrDisksInUse),
 		fmt.Errorf("delete web01: %w", errImportedRuns),
 		&hypervisor.IdentityInUseError{Kind: "BIOS UUID", Value: "u1", VM: "/DC0/vm/web01"},
 		&hypervisor.NameInUseError{Name: "web01", Folder: "/DC0/vm"},

@@ -145,30 +145,57 @@ func addFiles(files map[string]bool, vm *mo.VirtualMachine) {
 // refuseLinked refuses to remove the snapshots of a VM while others, linked clones, build on its disks as the
 // snapshots keep them: what is written then to the disks below is written below those clones, too.
 func (c *Client) refuseLinked(ctx context.Context, vm *mo.VirtualMachine, line lineage) error {
-	files := map[string]bool{}
-	addFiles(files, vm)
-	var disks []string
-	for name := range files {
-		if isDisk(name) {
-			disks = append(disks, name)
-		}
-	}
-	users, err := c.usersOf(ctx, line, disks)
+	disk, other, unknown, err := c.disksElsewhere(ctx, vm, line)
 	if err != nil {
 		return err
 	}
-	slices.Sort(disks)
-	for _, name := range disks {
-		if other := users.otherThan(vm.Self, name); other != "" {
-			return fmt.Errorf("%s: %w: they can't be removed, %s is based on them (%s)", line.path(),
-				hypervisor.ErrSnapshotsInTheWay, other, name)
-		}
+	if other != "" {
+		return fmt.Errorf("%s: %w: they can't be removed, %s is based on them (%s)", line.path(),
+			hypervisor.ErrSnapshotsInTheWay, other, disk)
 	}
-	if len(users.unknown) > 0 {
+	if len(unknown) > 0 {
 		return fmt.Errorf("%s: %w: they can't be removed, whether %s is based on them can't be told, whose configuration "+
-			"the server can't read", line.path(), hypervisor.ErrSnapshotsInTheWay, users.unknown[0])
+			"the server can't read", line.path(), hypervisor.ErrSnapshotsInTheWay, unknown[0])
 	}
 	return nil
+}
+
+// disksElsewhere finds another VM that has a disk of a VM, or is based on one; empty: none is known. Whether the
+// unknown ones are can't be told.
+func (c *Client) disksElsewhere(
+	ctx context.Context, vm *mo.VirtualMachine, line lineage,
+) (disk, other string, unknown []string, err error) {
+	files := map[string]bool{}
+	addFiles(files, vm)
+	disks := slices.DeleteFunc(slices.Sorted(maps.Keys(files)), func(name string) bool { return !isDisk(name) })
+	users, err := c.usersOf(ctx, line, disks)
+	if err != nil {
+		return "", "", nil, err
+	}
+	for _, disk := range disks {
+		if other := users.otherThan(vm.Self, disk); other != "" {
+			return disk, other, users.unknown, nil
+		}
+	}
+	return "", "", users.unknown, nil
+}
+
+// checkOwnDisks refuses to delete a VM while another one has its disks, or is based on them, which would go with it. One
+// that the server can't read isn't in the way: nothing shows that it was made of a restored VM.
+func (c *Client) checkOwnDisks(ctx context.Context, id hypervisor.VMID) error {
+	var vm mo.VirtualMachine
+	if err := c.properties(ctx, vmRef(id), []string{"config.hardware", "layoutEx"}, &vm); err != nil {
+		return err
+	}
+	line, err := c.ancestors(ctx, vmRef(id))
+	if err != nil {
+		return err
+	}
+	disk, other, _, err := c.disksElsewhere(ctx, &vm, line)
+	if err == nil && other != "" {
+		return fmt.Errorf("%w: %s (%s)", hypervisor.ErrDisksInUse, other, disk)
+	}
+	return err
 }
 
 // has tells whether a VM has a file.

@@ -368,7 +368,14 @@ func (c *Client) destroyHeld(ctx context.Context, id hypervisor.VMID) (destroyed
 
 // DestroyVM implements hypervisor.Restorer.
 func (c *Client) DestroyVM(ctx context.Context, id hypervisor.VMID) error {
-	_, err := c.destroy(ctx, id)
+	err := c.checkOwnDisks(ctx, id)
+	switch {
+	case vmGone(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("destroy %s: %w", id, err)
+	}
+	_, err = c.destroy(ctx, id)
 	return err
 }
 

@@ -272,3 +272,21 @@ func TestReleaseTarget_unreadable(t *testing.T) {
 		t.Errorf("it has the disks %+v", got.Disks)
 	}
 }
+
+// A VM whose disks another one has, or is based on, isn't deleted: they would go with it.
+func TestDestroyVM_disksInUse(t *testing.T) {
+	t.Parallel()
+	b := newInPlaceBench(t, 1<<20)
+	id := b.clone()
+	file := b.link(id)
+	err := b.client.DestroyVM(t.Context(), b.vm.ID)
+	if !errors.Is(err, hypervisor.ErrDisksInUse) || !strings.Contains(err.Error(), copyName) || !strings.Contains(err.Error(), file) {
+		t.Errorf("got %v", err)
+	}
+	b.sameContent("not deleted", b.after)
+	_, err = b.client.destroy(t.Context(), id)
+	must(t, err)
+	must(t, b.client.DestroyVM(t.Context(), b.vm.ID))
+	must(t, b.client.DestroyVM(t.Context(), b.vm.ID)) // which is gone
+	labtest.AssertClean(t, b.lab)
+}
