@@ -210,7 +210,7 @@ type Snapshotter interface {
 	RenameSnapshot(ctx context.Context, vm VMID, id SnapshotID, name, description string) error
 
 	// RemoveSnapshot removes a snapshot and, unless told otherwise, sees to it that no delta disk
-	// stays behind. A snapshot, or a VM, that is gone is no error.
+	// stays behind. A snapshot, or a VM, that is gone is no error; one that is of another VM counts as gone, and stays.
 	// Error: ErrConsolidationNeeded (the snapshot is gone, its delta disks are not).
 	RemoveSnapshot(ctx context.Context, vm VMID, id SnapshotID, options RemoveOptions) error
 }

@@ -103,7 +103,9 @@ func (c *Client) RemoveSnapshot(
 }
 
 // removeSnapshot removes a snapshot and looks what is so afterwards: a task that succeeds doesn't prove
-// that the delta disks are gone, and one that fails may have removed the snapshot all the same.
+// that the delta disks are gone, and one that fails may have removed the snapshot all the same. It looks before, too,
+// whether the snapshot is the VM's: the call names no VM, and after a vCenter was restored from its backup, or a host was
+// installed anew, the handle of one that is gone may be that of another VM's.
 func (c *Client) removeSnapshot(
 	ctx context.Context, vm hypervisor.VMID, id hypervisor.SnapshotID, options hypervisor.RemoveOptions,
 ) error {
@@ -112,6 +114,13 @@ func (c *Client) removeSnapshot(
 		return err
 	}
 	defer unlock()
+	var before mo.VirtualMachine
+	if err := c.readVM(ctx, c.reads.trees, vm, &before); err != nil {
+		return err
+	}
+	if findNode(&before, id) == nil {
+		return c.consolidateRemoved(ctx, vm, &before, options)
+	}
 	for attempt := 1; ; attempt++ {
 		_, err := c.runTask(ctx, func(ctx context.Context) (*object.Task, error) {
 			res, err := methods.RemoveSnapshot_Task(ctx, c.vim, &types.RemoveSnapshot_Task{
@@ -133,10 +142,7 @@ func (c *Client) removeSnapshot(
 			return errors.Join(err, rerr)
 		}
 		if findNode(&m, id) == nil {
-			if options.NoConsolidate {
-				return nil
-			}
-			return c.consolidate(ctx, vm, &m)
+			return c.consolidateRemoved(ctx, vm, &m, options)
 		}
 		if err == nil {
 			return errors.New("the server reports success, but the snapshot is still there")
@@ -148,4 +154,14 @@ func (c *Client) removeSnapshot(
 			return err
 		}
 	}
+}
+
+// consolidateRemoved ends the removal of a snapshot that a VM, read as m, doesn't have any more.
+func (c *Client) consolidateRemoved(
+	ctx context.Context, vm hypervisor.VMID, m *mo.VirtualMachine, options hypervisor.RemoveOptions,
+) error {
+	if options.NoConsolidate {
+		return nil
+	}
+	return c.consolidate(ctx, vm, m)
 }
