@@ -214,6 +214,43 @@ func TestSet_leftBehindSingle(t *testing.T) {
 	}
 }
 
+// TestSet_copied takes a snapshot of a copy of a VM whose files were copied while a set was taken: the copy's snapshot
+// names the run of the set for good, which says nothing about the set.
+func TestSet_copied(t *testing.T) {
+	t.Parallel()
+	hv, vms := newTiers(t, 3)
+	originals, copied := vms[:2], vms[2]
+	m := newManager(hv)
+	var description string
+	hv.Fail(hypervisortest.Fault{At: hypervisortest.BeforeRenameSnapshot, Do: func(context.Context) {
+		for _, vm := range originals {
+			if s := snapshots(t, hv, vm); strings.Contains(s[0].Description, `"run"`) {
+				description = s[0].Description
+			}
+		}
+	}})
+	set := takeSet(t, hv, setOf(originals))
+	if _, err := hv.CreateSnapshot(t.Context(), copied.ID, hypervisor.SnapshotSpec{
+		Name: "release", Description: description,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r := snapshot.Request{VM: hypervisor.VMRef(copied.Name), Name: "one"}
+	if _, warnings, err := m.Check(t.Context(), r); err != nil || len(warnings) > 0 {
+		t.Errorf("warnings %q, %v", warnings, err)
+	}
+	if taken, err := m.Take(t.Context(), r); err != nil || len(taken.Warnings) > 0 {
+		t.Errorf("got %+v, %v", taken, err)
+	}
+	takeSet(t, hv, setOf(vms[2:]))
+	if _, missing, err := m.ReadSet(t.Context(), set.IDs()); err != nil || len(missing) > 0 {
+		t.Errorf("of the set that was complete, %v is missing, %v", missing, err)
+	}
+	if all := snapshots(t, hv, copied); len(all) != 3 {
+		t.Errorf("the copy has %+v", all)
+	}
+}
+
 // TestSet_underWay takes a set while another is being taken of the same VMs: that is not incomplete.
 func TestSet_underWay(t *testing.T) {
 	t.Parallel()

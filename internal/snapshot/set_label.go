@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,10 +78,11 @@ type halfSet struct {
 	on    string // path of a VM that has a part of it
 }
 
-// halfSets finds half sets among the snapshots of a VM.
+// halfSets finds half sets among the snapshots of a VM. A label that doesn't name the VM came with a copy of another's
+// files: it says nothing about the set, which may have been complete a moment later.
 func (m *Manager) halfSets(vm *hypervisor.VM, snapshots []hypervisor.Snapshot) (half []halfSet) {
 	for _, s := range snapshots {
-		if _, l, ok := parseLabel(s.Description); ok && l.abandoned(m.now()) {
+		if _, l, ok := parseLabel(s.Description); ok && slices.Contains(l.VMs, vm.ID) && l.abandoned(m.now()) {
 			half = append(half, halfSet{label: l, on: vm.Path})
 		}
 	}
