@@ -11,14 +11,16 @@ import (
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/blob/sharded"
 )
 
 // sweepAge is how old a file has to be that its process left behind. It takes seconds to write one, and
 // nobody of ours writes while it is looked for: the age is for others' tools, and for clocks that differ.
 const sweepAge = 24 * time.Hour
 
-// temporaryFile matches what Kopia v0.23.1 writes a blob to before it gives it its name. It never removes any.
-var temporaryFile = regexp.MustCompile(`\.tmp\.[0-9a-f]+$`)
+// temporaryFile matches what Kopia v0.23.1 writes a blob, or how blobs are laid out, to before it gives it its name. It never
+// removes any. Others may have files in the directory as well, whose names end in the same way.
+var temporaryFile = regexp.MustCompile(`(\` + sharded.CompleteBlobSuffix + `|^\` + sharded.ParametersFile + `)\.tmp\.[0-9a-f]+$`)
 
 // writeTest begins the names of the files by which checkWritable finds out.
 const writeTest = ".terraform-vm-write-"

@@ -174,16 +174,22 @@ func TestMaintain(t *testing.T) {
 	files := map[string]bool{ // true: goes
 		filepath.Join(inside, "abc.f.tmp.0123456789abcdef"):        true,
 		filepath.Join(c.Path, "kopia.maintenance.f.tmp.01234567"):  true,
+		filepath.Join(c.Path, ".shards.tmp.01234567"):              true,
 		filepath.Join(c.Path, writeTest+"123"):                     true,
 		filepath.Join(c.Path, holdPrefix+strings.Repeat("ab", 16)): true,
 		filepath.Join(c.Path, "young.f.tmp.0123456789abcdef"):      false,
 		filepath.Join(c.Path, "notes.tmp.txt"):                     false,
+		filepath.Join(inside, "letter.tmp.2024"):                   false, // somebody else's
+		filepath.Join(c.Path, "of-somebody", "letter.doc.tmp.1"):   false,
 	}
-	for file, goes := range files {
+	if err := os.Mkdir(filepath.Join(c.Path, "of-somebody"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for file := range files {
 		if err := os.WriteFile(file, []byte("left"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if goes || strings.Contains(file, "notes") {
+		if !strings.Contains(file, "young") {
 			if err := os.Chtimes(file, old, old); err != nil {
 				t.Fatal(err)
 			}
@@ -199,7 +205,7 @@ func TestMaintain(t *testing.T) {
 	}
 	start := time.Now()
 	first, err := r.Maintain(t.Context(), MaintainOptions{})
-	if err != nil || !first.Ran || first.Swept != 4 || first.Due.Before(start.Add(23*time.Hour)) || first.Due.After(start.Add(25*time.Hour)) {
+	if err != nil || !first.Ran || first.Swept != 5 || first.Due.Before(start.Add(23*time.Hour)) || first.Due.After(start.Add(25*time.Hour)) {
 		t.Errorf("the first time: %+v, %v", first, err)
 	}
 	for file, goes := range files {
