@@ -43,9 +43,9 @@ type RestoreSpec struct {
 	// stops the VM. Nil: nothing is verified.
 	Verify func(ctx context.Context, vm VMID) error
 
-	// Abandoned reports whether the run of an ID is over. What such a run left behind doesn't count as a
-	// VM that has the identity or the name. Nil: no run is.
-	Abandoned func(runID string) bool
+	// Abandoned reports whether the run is over of a VM in the making that is in the way. What such a run left
+	// behind doesn't count as a VM that has the identity or the name. Nil: no run is.
+	Abandoned func(u Unfinished) bool
 }
 
 // An Unfinished restore is a VM in the making: its run was killed, or goes on.

@@ -11,16 +11,15 @@ import (
 	"github.com/terraform-vm/terraform-provider-vm/internal/run"
 )
 
-// abandoned reports whether nobody is behind a run any more.
-func (m *Manager) abandoned(runID string) bool {
-	r, err := run.ParseToken(runID)
-	return err == nil && r.Dead(m.now())
+// abandoned reports whether it is clear at once that nobody is behind a VM in the making any more.
+func (m *Manager) abandoned(u hypervisor.Unfinished) bool {
+	return m.standing(u.RunID, u.Lease) == dead
 }
 
-// mayBeAbandoned reports whether nobody is behind a run any more as far as can be told at once: of one on another
-// machine, the restore itself finds out.
-func (m *Manager) mayBeAbandoned(runID string) bool {
-	r, err := run.ParseToken(runID)
+// mayBeAbandoned reports whether nobody is behind a VM in the making any more as far as can be told at once: of one on
+// another machine, the restore itself finds out.
+func (m *Manager) mayBeAbandoned(u hypervisor.Unfinished) bool {
+	r, err := run.ParseToken(u.RunID)
 	if err != nil {
 		return false
 	}

@@ -136,7 +136,7 @@ func (c *Client) checkIdentity(
 
 // leftover reports whether a VM is one in the making, by name and marker, whose run is over.
 func (c *Client) leftover(
-	ctx context.Context, ref types.ManagedObjectReference, abandoned func(runID string) bool,
+	ctx context.Context, ref types.ManagedObjectReference, abandoned func(hypervisor.Unfinished) bool,
 ) (bool, error) {
 	if abandoned == nil {
 		return false, nil
@@ -152,11 +152,11 @@ func (c *Client) leftover(
 	if !ok {
 		return false, nil
 	}
-	marker, err := c.readMarker(ctx, ref)
-	if err != nil {
+	if marker, err := c.readMarker(ctx, ref); err != nil || marker != runID {
 		return false, err
 	}
-	return marker == runID && abandoned(runID), nil
+	found, err := c.unfinished(ctx, ref, runID)
+	return found != nil && abandoned(*found), err
 }
 
 // placeFolder finds the VM folder. A path that doesn't begin with a slash is relative to the VM folder of

@@ -34,7 +34,7 @@ func (f *Fake) CheckRestore(ctx context.Context, spec hypervisor.RestoreSpec) ([
 // inTheWay are the VMs in the making of abandoned runs that have what the restore needs.
 func (f *Fake) inTheWay(v *fakeVM, spec hypervisor.RestoreSpec) (dead []*fakeRestore) {
 	for _, r := range f.making {
-		if spec.Abandoned != nil && spec.Abandoned(r.runID) && clash(v, r.vm) != nil {
+		if spec.Abandoned != nil && spec.Abandoned(r.unfinished()) && clash(v, r.vm) != nil {
 			dead = append(dead, r)
 		}
 	}
@@ -145,7 +145,7 @@ func (f *Fake) identify(v *fakeVM, spec hypervisor.RestoreSpec) error {
 		all = append(all, o)
 	}
 	for _, r := range f.making {
-		if spec.Abandoned == nil || !spec.Abandoned(r.runID) {
+		if spec.Abandoned == nil || !spec.Abandoned(r.unfinished()) {
 			all = append(all, r.vm)
 		}
 	}
