@@ -88,4 +88,5 @@ type Check struct {
 	Warnings []string
 
 	snapshots []hypervisor.Snapshot
+	shared    bool // other VMs have the VM's identity
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/terraform-vm/terraform-provider-vm/internal/hypervisor"
 	"github.com/terraform-vm/terraform-provider-vm/internal/quiesce"
@@ -36,6 +37,11 @@ func (m *Manager) Check(ctx context.Context, r Request) (*Check, error) {
 			vm.Path, depth, hypervisor.ErrTooManySnapshots)
 	}
 	c := &Check{VM: vm, Excluded: excluded, snapshots: snapshots}
+	if r.Retention != nil {
+		if err := m.checkIdentity(ctx, c); err != nil {
+			return nil, fmt.Errorf("back up %s: %w", vm.Path, err)
+		}
+	}
 	for _, d := range excluded {
 		c.Warnings = append(c.Warnings, fmt.Sprintf(
 			"%s (%s, %d bytes) of %s is excluded: the backup doesn't hold it.", d.Label, d.Address, d.Capacity, vm.Name))
@@ -48,6 +54,25 @@ func (m *Manager) Check(ctx context.Context, r Request) (*Check, error) {
 		c.Warnings = append(c.Warnings, fmt.Sprintf("the backup is crash-consistent: %v.", cannotQuiesce(vm)))
 	}
 	return c, nil
+}
+
+// checkIdentity finds out whether other VMs have the VM's instance UUID. A vCenter sees to it that none has; a host may have
+// copies that were made by hand. Which backups are whose can't be told then.
+func (m *Manager) checkIdentity(ctx context.Context, c *Check) error {
+	_, err := m.hv.FindVM(ctx, hypervisor.VMRef(c.VM.InstanceUUID))
+	var notFound *hypervisor.VMNotFoundError
+	var ambiguous *hypervisor.AmbiguousVMError
+	switch {
+	case err == nil, errors.As(err, &notFound): // the server's index may not have it yet
+		return nil
+	case !errors.As(err, &ambiguous):
+		return err
+	}
+	c.shared = true
+	c.Warnings = append(c.Warnings, fmt.Sprintf("the backup is pinned, and retention removes none: more than one virtual machine has "+
+		"the instance UUID %s, so that it can't be told whose backups are whose: %s. Give the copies another.",
+		c.VM.InstanceUUID, strings.Join(ambiguous.Matches, ", ")))
+	return nil
 }
 
 // check refuses a request that means nothing, whichever VM it is about.

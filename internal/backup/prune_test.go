@@ -50,6 +50,42 @@ func mustTake(t *testing.T, m *backup.Manager, r backup.Request) *backup.Result 
 
 func keepLast(n int) *backup.Retention { return &backup.Retention{Last: n} }
 
+// Two VMs of one identity, as a host without a vCenter may have them of which one is a copy made by hand: neither's backups
+// take the place of the other's.
+func TestTake_sharedIdentity(t *testing.T) {
+	t.Parallel()
+	hv, vm := newSmallVM(t)
+	repo := openRepository(t)
+	m := newManager(hv, repo)
+	first := mustTake(t, m, backup.Request{VM: "web", Retention: keepLast(1)})
+	other := hv.AddVM(hypervisortest.VMSpec{Name: "copy", Disks: [][]byte{content(3, 4096)}})
+	hv.Edit(other.ID, func(v *hypervisor.VM) { v.InstanceUUID = vm.InstanceUUID })
+	want := []repository.ID{first.ID}
+	for _, name := range []hypervisor.VMRef{"copy", "web"} {
+		r := backup.Request{VM: name, Retention: keepLast(1)}
+		check, err := m.Check(t.Context(), r)
+		if err != nil || len(check.Warnings) != 1 || !strings.Contains(check.Warnings[0], "more than one virtual machine") {
+			t.Errorf("%s: %+v, %v", name, check, err)
+		}
+		result := mustTake(t, m, r)
+		if len(result.Pruned) > 0 || !slices.Equal(result.Warnings, check.Warnings) {
+			t.Errorf("%s: pruned %v, warnings %q", name, result.Pruned, result.Warnings)
+		}
+		want = append([]repository.ID{result.ID}, want...)
+	}
+	// What is not known to be of one VM is pinned, also for who prunes later.
+	if pruned, err := m.Prune(t.Context(), backup.PruneRequest{Retention: *keepLast(1)}); err != nil || len(pruned.Removed) > 0 {
+		t.Errorf("pruned %+v, %v", pruned, err)
+	}
+	if got := listed(t, repo); !slices.Equal(got, want) {
+		t.Errorf("there are %v, want %v", got, want)
+	}
+	hv.Lose(other.ID)
+	if last := mustTake(t, m, backup.Request{VM: "web", Retention: keepLast(1)}); !slices.Equal(last.Pruned, want[2:]) {
+		t.Errorf("without the copy, pruned %v with warnings %q", last.Pruned, last.Warnings)
+	}
+}
+
 // A backup with retention removes older ones that were taken with it, and nothing else.
 func TestTake_prunes(t *testing.T) {
 	t.Parallel()

@@ -32,6 +32,9 @@ func (m *Manager) Take(ctx context.Context, r Request) (*Result, error) {
 	if err := m.hv.CheckPrivileges(ctx, []hypervisor.VMID{c.VM.ID}, hypervisor.ToBackUp); err != nil {
 		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
 	}
+	if c.shared {
+		r.Retention = nil
+	}
 	notes, err := m.cleanUp(ctx, c.VM, c.snapshots)
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", c.VM.Path, err)
