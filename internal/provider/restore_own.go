@@ -41,13 +41,14 @@ func (m *restoreModel) checkDisks(vm *hypervisor.VM) error {
 			continue
 		}
 		for _, name := range []string{"uuid", "path"} {
-			value, _ := d.Attributes()[name].(types.String)
-			restored[strings.ToLower(value.ValueString())] = true
+			if value, _ := d.Attributes()[name].(types.String); value.ValueString() != "" { // which any other may have as well
+				restored[strings.ToLower(value.ValueString())] = true
+			}
 		}
 	}
 	var others []string
 	for _, d := range vm.Disks {
-		if d.UUID != "" && restored[strings.ToLower(d.UUID)] || restored[strings.ToLower(d.Path)] {
+		if restored[strings.ToLower(d.UUID)] || restored[strings.ToLower(d.Path)] {
 			continue
 		}
 		others = append(others, d.Label+" ("+d.Path+")")
