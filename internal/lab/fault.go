@@ -20,10 +20,10 @@ type Fault struct {
 	// Fault is the name of a vim fault type ("TaskInProgress"). A method that starts a task succeeds and
 	// the task fails; with "call:" before the name the call itself fails. Beyond these there are "drop"
 	// (the connection breaks before the call acts), "lost" (it acts, and the connection breaks in the middle
-	// of the answer; a task that it started takes a moment longer), "503", "hang" (no answer until the client goes away), for transfers
-	// "truncate" and "corrupt", for "GET /folder" also "whole", "shifted" and "shorter" (the answer to a request
-	// for a range is the whole file, another range, or all but the range's last byte), and for ShutdownGuest "ignore" (the guest does nothing). Empty: nothing
-	// but the delay.
+	// of the answer; a task that it started takes a moment longer), "503", "hang" (no answer until the client
+	// goes away), for transfers "truncate" and "corrupt", for "GET /folder" also "whole", "shifted" and "shorter"
+	// (the answer to a request for a range is the whole file, another range, or all but the range's last byte),
+	// and for ShutdownGuest "ignore" (the guest does nothing). Empty: nothing but the delay.
 	Fault string `json:"fault"`
 	// Count is how many calls it hits: zero means one, a negative number means all.
 	Count int `json:"count"`

@@ -58,6 +58,18 @@ resource "terraform_data" "of_guest" {
 }
 `
 	}
+	child := func(name string) string {
+		return `
+resource "vm_snapshot" "child" {
+  vm         = vm_restore.r.vm_path
+  name       = "` + name + `"
+  depends_on = [vm_restore.back]
+}
+resource "terraform_data" "of_child" {
+  triggers_replace = [vm_snapshot.child.parent_id, vm_snapshot.child.chain_depth]
+}
+`
+	}
 	w.run(
 		resource.TestStep{Config: restored("") + dependents},
 		resource.TestStep{
@@ -65,29 +77,11 @@ resource "terraform_data" "of_guest" {
 			ConfigPlanChecks: onlyUpdated("vm_restore.r", "terraform_data.of_guest"),
 		},
 		resource.TestStep{
-			Config: restored("  on_destroy = \"delete\"\n") + dependents + `
-resource "vm_snapshot" "child" {
-  vm         = vm_restore.r.vm_path
-  name       = "child"
-  depends_on = [vm_restore.back]
-}
-resource "terraform_data" "of_child" {
-  triggers_replace = [vm_snapshot.child.parent_id, vm_snapshot.child.chain_depth]
-}
-`,
+			Config:           restored("  on_destroy = \"delete\"\n") + dependents + child("child"),
 			ConfigPlanChecks: onlyUpdated("vm_restore.r"),
 		},
 		resource.TestStep{
-			Config: restored("  on_destroy = \"delete\"\n") + dependents + `
-resource "vm_snapshot" "child" {
-  vm         = vm_restore.r.vm_path
-  name       = "renamed"
-  depends_on = [vm_restore.back]
-}
-resource "terraform_data" "of_child" {
-  triggers_replace = [vm_snapshot.child.parent_id, vm_snapshot.child.chain_depth]
-}
-`,
+			Config: restored("  on_destroy = \"delete\"\n") + dependents + child("renamed"),
 			ConfigPlanChecks: resource.ConfigPlanChecks{
 				PreApply: append(actionPlan("terraform_data.of_child", plancheck.ResourceActionNoop),
 					plancheck.ExpectResourceAction("vm_snapshot.child", plancheck.ResourceActionUpdate)),

@@ -159,8 +159,8 @@ func (r *restoreResource) planCreate(
 	}
 }
 
-// planDamage warns of a backup that is known to be damaged. That a VM is deleted to make way for one that can't be restored
-// is an error.
+// planDamage warns of a backup that is known to be damaged. That a VM makes way for one that can't be restored is an error:
+// it is deleted first, or leaves the state.
 func (r *restoreResource) planDamage(ctx context.Context, repo *repository.Repository, plan restoreModel) diag.Diagnostics {
 	var found, refused diag.Diagnostics
 	r.session.warnOfDamage(ctx, repo, repository.ID(plan.BackupID.ValueString()), path.Root("backup_id"), &found)
@@ -169,7 +169,7 @@ func (r *restoreResource) planDamage(ctx context.Context, repo *repository.Repos
 	}
 	for _, d := range found {
 		refused.AddAttributeError(path.Root("backup_id"), "Backup Known to Be Damaged", d.Detail()+"\n\nNothing is replaced: the "+
-			"virtual machine that there is would be deleted first.")
+			"virtual machine that there is would go first.")
 	}
 	return refused
 }

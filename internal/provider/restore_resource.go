@@ -262,8 +262,8 @@ func (r *restoreResource) started(
 }
 
 // Delete deletes the VM that was built, and no other that has its identity by now, and not with disks that aren't its
-// own. One that could not be started is deleted without anybody having asked for it: only while nobody can be using it. A VM that was
-// there before stays.
+// own. One that could not be started is deleted without anybody having asked for it: only while nobody can be using
+// it. A VM that was there before stays.
 func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	var state restoreModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)

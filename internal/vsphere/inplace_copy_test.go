@@ -197,14 +197,8 @@ func TestInPlace_restoredOfOthers(t *testing.T) {
 	t.Parallel()
 	b := newInPlaceBench(t, 1<<20, 1<<20)
 	id := b.clone()
-	r, err := b.client.StartInPlace(t.Context(), b.spec("run-1"))
-	must(t, err)
-	must(t, b.write(t.Context(), r, b.spec("run-1")))
-	p, ok := r.(*inPlace)
-	if !ok {
-		t.Fatalf("got %T", r)
-	}
-	file := p.plan.disks[1].path
+	r := b.started(b.spec("run-1"))
+	file := r.plan.disks[1].path
 	b.lab.OnCall("Destroy_Task", func(context.Context) { b.give(id, file) })
 	if _, _, _, err := r.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "in use by "+copyName) {
 		t.Errorf("swap: %v", err)

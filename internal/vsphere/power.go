@@ -151,7 +151,7 @@ func (c *Client) shutDownGuest(ctx context.Context, vm hypervisor.VMID) error {
 			return errors.New("the VM is suspended; its guest can't be asked")
 		case asked && !toolsRun(m): // they end before the guest does
 			return shuttingDown(true, c.waitPowerState(ctx, vm, types.VirtualMachinePowerStatePoweredOff))
-		case m.Guest == nil || m.Guest.ToolsRunningStatus != string(types.VirtualMachineToolsRunningStatusGuestToolsRunning):
+		case !toolsRun(m):
 			return fmt.Errorf("%w: VMware Tools don't run in the guest", hypervisor.ErrGuestAgent)
 		}
 		if err := ctx.Err(); err != nil {
@@ -161,7 +161,7 @@ func (c *Client) shutDownGuest(ctx context.Context, vm hypervisor.VMID) error {
 		var state *types.InvalidPowerState
 		_, off := fault.As(err, &state)
 		if err == nil || off {
-			return shuttingDown(!off, c.waitPowerState(ctx, vm, types.VirtualMachinePowerStatePoweredOff))
+			return shuttingDown(asked || !off, c.waitPowerState(ctx, vm, types.VirtualMachinePowerStatePoweredOff))
 		}
 		asked = asked || ctx.Err() != nil || isAmbiguous(err) && !isUntaken(err)
 		busy, ok := inProgress(err)

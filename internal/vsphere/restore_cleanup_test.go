@@ -234,17 +234,11 @@ func TestAwaitMade_unreadable(t *testing.T) {
 func TestReleaseTarget(t *testing.T) {
 	t.Parallel()
 	b := newInPlaceBench(t, 1<<20, 1<<20)
-	r, err := b.client.StartInPlace(t.Context(), b.spec("run-1"))
-	must(t, err)
-	must(t, b.write(t.Context(), r, b.spec("run-1")))
-	p, ok := r.(*inPlace)
-	if !ok {
-		t.Fatalf("got %T", r)
-	}
-	must(t, p.upload.lease.complete(t.Context()))
+	r := b.started(b.spec("run-1"))
+	must(t, r.upload.lease.complete(t.Context()))
 	must(t, b.client.PowerOff(t.Context(), b.vm.ID))
 	must(t, b.client.detachDisks(t.Context(), vmRef(b.vm.ID), []string{b.vm.Disks[1].Path}))
-	b.reconfigure(vmRef(b.vm.ID), reattach(p.plan.disks[1].path))
+	b.reconfigure(vmRef(b.vm.ID), reattach(r.plan.disks[1].path))
 	removed, err := b.client.CleanUpRestores(t.Context(), func(hypervisor.Unfinished) bool { return true })
 	if err != nil || len(removed) != 1 {
 		t.Errorf("removed %q, %v", removed, err)
